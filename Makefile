@@ -1,0 +1,51 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Passed on to pytest: make test ARGS="tests/cli -k config"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format
+
+help:
+	@echo "make install   .venv with the tuner command in .venv/bin"
+	@echo "make demo      install, then the whole job on embedded data, into demo/"
+	@echo "make test      install with the development extras, then all tests"
+	@echo "make lint      style, types, direction of imports"
+	@echo "make format    put the code in its style"
+
+# The stamps are written last: an installation that was interrupted is taken up again.
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/install.stamp: $(VENV)/python.stamp pyproject.toml
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/install.stamp
+	$(PIP) install --quiet --editable ".[dev]"
+	@touch $@
+
+install: $(VENV)/install.stamp
+
+demo: install
+	$(BIN)/tuner demo demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

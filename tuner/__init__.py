@@ -1,0 +1,41 @@
+"""Fits image-computable models of visual cortex: what notebooks use of it.
+
+Examples
+--------
+>>> import tuner
+>>> recording = tuner.load_recording("recording.h5")  # doctest: +SKIP
+>>> encoder = tuner.load_encoder("results/vgg19/features.10/V4/full")  # doctest: +SKIP
+>>> table = tuner.load_results("tuner.toml")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studies.results import load_results
+    from tuner.encoder import load_encoder
+    from tuner.recordings import load_recording
+
+__all__ = ["load_encoder", "load_recording", "load_results"]
+
+# Looked up when first asked for: torch takes seconds to import, and a command's help should not
+# wait for it. `load_results` reads the search's database and so lives above this package, which
+# never imports from there to do its own work; it is offered here because people look for it here.
+_HOME = {
+    "load_encoder": "tuner.encoder",
+    "load_recording": "tuner.recordings",
+    "load_results": "studies.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
