@@ -1,0 +1,1 @@
+"""Fitting readouts: all (trial, unit) columns of a layer at once."""

@@ -1,0 +1,211 @@
+r"""The hot loop: train a matrix of columns in lockstep over one stream of feature batches.
+
+Every step reads one batch of features for all columns: one product forward, the derivative of the loss, one product
+back, and one fused pass over the weights. The objective of a column is
+
+.. math:: \frac{1}{|V|} \sum_{i \in V} \ell(y_i, t_i) + \text{penalties}
+
+over the valid responses :math:`V` of the batch; a column without any is not updated at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuner.fitting import losses
+from tuner.fitting.columns import Columns, ColumnState
+from tuner.fitting.schedule import BatchStream, learning_rates
+from tuner.readouts.readout import (
+    ADAM_BETA1,
+    ADAM_BETA2,
+    ColumnKernel,
+    StepCoefficients,
+)
+
+_VALIDATION_CHUNK = 256
+"""Validation images at once: bounds memory; fixed, so that sums are always taken in the same order."""
+
+
+class Features(Protocol):
+    """Where feature batches come from; see :mod:`tuner.features.tiers`."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Features ``(B, F)`` of the images at ``indices``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Scaled responses of all units, split as the search uses them.
+
+    Attributes
+    ----------
+    fit, validation
+        ``(n_fit, n_units)`` and ``(n_validation, n_units)``, NaN = missing.
+    fit_rows, validation_rows
+        Row of each in the features.
+    half
+        ``(n_validation,)`` 0 or 1: per-unit choices are made on half 0 and reported on half 1.
+    """
+
+    fit: NDArray[np.float32]
+    validation: NDArray[np.float32]
+    fit_rows: NDArray[np.int64]
+    validation_rows: NDArray[np.int64]
+    half: NDArray[np.int64]
+
+
+class Trainer:
+    """Trains columns of one readout on one layer.
+
+    Parameters
+    ----------
+    kernel
+        The readout bound to the layer's shape and to the device.
+    features
+        Features of all training images, fit and validation.
+    targets
+        Responses and split.
+    loss
+        ``mse`` or ``poisson``.
+    batch_size
+        Images a step.
+    seed
+        Seeds the batches and the initial parameters.
+    """
+
+    def __init__(
+        self,
+        kernel: ColumnKernel,
+        features: Features,
+        targets: Targets,
+        *,
+        loss: str,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.kernel = kernel
+        self.features = features
+        self.loss = loss
+        self.seed = seed
+        self.device = device
+        self.dtype = dtype
+        self.stream = BatchStream(len(targets.fit_rows), batch_size, seed)
+        self._fit_rows = torch.from_numpy(targets.fit_rows)
+        self._validation_rows = torch.from_numpy(targets.validation_rows)
+        self._fit, self._fit_valid = self._place(targets.fit)
+        self._validation, self._validation_valid = self._place(targets.validation)
+        self._half = torch.from_numpy(targets.half == 1).to(device)
+        self.validation_counts = self._counts(targets)
+        self.batch_size = batch_size
+
+    def _place(self, responses: NDArray[np.float32]) -> tuple[Tensor, Tensor | None]:
+        """Targets as ``(n_units, n_images)``, missing ones 0, and which are valid (None: all)."""
+        missing = np.isnan(responses)
+        filled = np.where(missing, np.float32(0), responses).T.copy()
+        valid = None
+        if missing.any():
+            valid = torch.from_numpy((~missing).T.astype(np.float32).copy())
+            valid = valid.to(self.device, self.dtype)
+        return torch.from_numpy(filled).to(self.device, self.dtype), valid
+
+    @staticmethod
+    def _counts(targets: Targets) -> NDArray[np.int64]:
+        """Valid validation images of each unit in each half, ``(n_units, 2)``."""
+        valid = ~np.isnan(targets.validation)
+        return np.stack([valid[targets.half == h].sum(0) for h in (0, 1)], axis=1)
+
+    def start(self, columns: Columns) -> ColumnState:
+        """State of ``columns`` before the first step."""
+        return ColumnState(columns, self.kernel, self.seed)
+
+    def advance(self, state: ColumnState, first: int, last: int) -> None:
+        """Train ``state`` from step ``first`` up to, not including, step ``last``, in place."""
+        for step in range(first, last):
+            rows = torch.from_numpy(self.stream.batch(step))
+            x = self.features.batch(self._fit_rows[rows])
+            rows = rows.to(self.device)
+            self.step(state, x, rows, step)
+
+    def step(self, state: ColumnState, x: Tensor, rows: Tensor, step: int) -> None:
+        """One optimiser step on a feature batch ``x`` (B, F); ``rows`` are its places among the fit images."""
+        y, saved = self.kernel.forward(state.parameters, x)
+        target = self._fit[:, rows].index_select(0, state.unit)
+        residual = losses.derivative(self.loss, y, target)
+        active: Tensor | None = None
+        if self._fit_valid is None:
+            residual = residual / len(rows)
+        else:
+            valid = self._fit_valid[:, rows].index_select(0, state.unit)
+            count = valid.sum(1, keepdim=True)
+            residual = residual * valid / count.clamp_min(1)
+            active = (count > 0).to(self.dtype)
+        gradients = self.kernel.gradients(state.parameters, x, saved, residual)
+        self.kernel.update(
+            state.parameters,
+            gradients,
+            state.first,
+            state.second,
+            state.weights,
+            self._coefficients(state, step, active),
+        )
+
+    def _coefficients(
+        self, state: ColumnState, step: int, active: Tensor | None
+    ) -> StepCoefficients:
+        rate = learning_rates(state.learning_rate, state.drop, step)[:, None]
+        ones = torch.ones_like(rate) if active is None else active
+        state.updates += ones
+        # A column that has never had a valid response has made no update; its corrections are never used.
+        made = state.updates.clamp_min(1)
+        return StepCoefficients(
+            rate=rate * ones,
+            new1=(1 - ADAM_BETA1) * ones,
+            new2=(1 - ADAM_BETA2) * ones,
+            correct1=1 / (1 - ADAM_BETA1**made),
+            root2=(1 - ADAM_BETA2**made).rsqrt(),
+        )
+
+    @torch.no_grad()
+    def validate(self, state: ColumnState) -> NDArray[np.float64]:
+        """Sum of the loss over the valid validation images of each half, ``(K, 2)``; divide by the counts."""
+        total = torch.zeros(len(state), 2, dtype=torch.float64, device=self.device)
+        n = len(self._validation_rows)
+        for begin in range(0, n, _VALIDATION_CHUNK):
+            some = slice(begin, min(begin + _VALIDATION_CHUNK, n))
+            x = self.features.batch(self._validation_rows[some])
+            y, _ = self.kernel.forward(state.parameters, x)
+            target = self._validation[:, some].index_select(0, state.unit)
+            loss = losses.value(self.loss, y, target)
+            if self._validation_valid is not None:
+                # Not a product with the mask: a diverged prediction must not turn a missing response into NaN.
+                valid = self._validation_valid[:, some].index_select(0, state.unit)
+                loss = torch.where(valid > 0, loss, torch.zeros_like(loss))
+            half = self._half[some]
+            total[:, 0] += loss[:, ~half].sum(1, dtype=torch.float64)
+            total[:, 1] += loss[:, half].sum(1, dtype=torch.float64)
+        return total.cpu().numpy()
+
+    def objective(self, state: ColumnState, x: Tensor, rows: Tensor) -> Tensor:
+        """Value of the written-out objective per column on one batch, ``(K,)``; what the steps descend."""
+        y, _ = self.kernel.forward(state.parameters, x)
+        target = self._fit[:, rows].index_select(0, state.unit)
+        loss = losses.value(self.loss, y, target)
+        if self._fit_valid is not None:
+            valid = self._fit_valid[:, rows].index_select(0, state.unit)
+            data = (loss * valid).sum(1) / valid.sum(1).clamp_min(1)
+        else:
+            data = loss.mean(1)
+        zero = torch.zeros(len(state), dtype=self.dtype, device=self.device)
+        weights = {name: zero for name in state.columns.hyperparameters} | state.weights
+        return data + self.kernel.penalty(state.parameters, weights)

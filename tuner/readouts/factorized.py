@@ -1,0 +1,278 @@
+r"""The factorized readout of Bashivan et al. 2019: a spatial mask times feature weights.
+
+:math:`y = \sum_c f_c \sum_p \hat m_p x_{cp} / \sqrt{C} + b` with :math:`\hat m = |m| / \lVert m \rVert_2`, renormalised
+after each step, so that no penalty can be lowered by moving scale between mask and features. Penalties per unit:
+``smoothness`` :math:`\sum (L * \hat m)^2` on the mask, ``sparsity`` :math:`\sum |f|` and ``weight_decay``
+:math:`\sum f^2` on the feature weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.readouts import penalties
+from tuner.readouts.readout import (
+    FeatureShape,
+    Parameters,
+    StepCoefficients,
+    adam_proximal,
+    column,
+    update_bias,
+)
+
+FEATURE_SD = 0.01
+"""Standard deviation of the initial feature weights."""
+
+Order = Literal["features", "mask", "outer"]
+
+
+class FactorizedReadout:
+    """Factorized readout; see the module's docstring."""
+
+    name = "factorized"
+    penalties = ("sparsity", "smoothness", "weight_decay")
+
+    def kernel(
+        self,
+        shape: FeatureShape,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> FactorizedKernel:
+        """Bind to a feature shape; products are all its work, so there is nothing to compile."""
+        return FactorizedKernel(shape, device, dtype=dtype)
+
+    def predict(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Responses ``(B, n)`` to feature maps ``(B, C, h, w)``."""
+        mask, features, bias = parameters["mask"], parameters["features"], parameters["bias"]
+        scale = 1.0 / math.sqrt(x.shape[1])
+        return torch.stack(
+            [
+                ((x * m).sum((2, 3)) * f).sum(1) * scale + b
+                for m, f, b in zip(mask, features, bias, strict=True)
+            ],
+            dim=1,
+        )
+
+    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters."""
+        return {
+            "mask": (units, shape.height, shape.width),
+            "features": (units, shape.channels),
+            "bias": (units,),
+        }
+
+    def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The mask, ``(n, h, w)``."""
+        return parameters["mask"].abs()
+
+
+def contraction_order(shape: FeatureShape, batch_size: int) -> Order:
+    """Which contraction leaves the smallest intermediate result; all three cost the same products.
+
+    ``features`` first leaves B * cells numbers a column, ``mask`` first B * channels, and the ``outer`` product of mask
+    and features channels * cells.
+    """
+    sizes: dict[Order, int] = {
+        "features": batch_size * shape.cells,
+        "mask": batch_size * shape.channels,
+        "outer": shape.size,
+    }
+    return min(sizes, key=lambda order: sizes[order])
+
+
+def _update_features(
+    f: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    sparse: Tensor | None,
+    decay: Tensor | None,
+    c: tuple[Tensor, ...],
+) -> None:
+    total = gradient if decay is None else gradient + 2 * decay * f
+    coefficients = StepCoefficients(*c)
+    threshold = None if sparse is None else sparse * coefficients.rate
+    adam_proximal(f, m, v, total, threshold, coefficients)
+
+
+def _update_mask(
+    mask: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    rough: Tensor | None,
+    smooth: Tensor | None,
+    rate: Tensor,
+    c: tuple[Tensor, ...],
+) -> None:
+    """Step of the raw mask through its normalisation, then back to unit norm; ``mask`` has unit norm on entry."""
+    total = gradient
+    if rough is not None and smooth is not None:
+        total = total + 2 * smooth * rough
+    positive = mask.abs()
+    total = mask.sign() * (total - positive * (positive * total).sum(1, keepdim=True))
+    coefficients = StepCoefficients(rate, *c)
+    adam_proximal(mask, m, v, total, None, coefficients)
+    mask.div_(mask.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+
+class FactorizedKernel:
+    """Columns of the factorized readout; ``mask`` (K, P) of unit norm, ``features`` (K, C), ``bias`` (K, 1)."""
+
+    def __init__(self, shape: FeatureShape, device: torch.device, *, dtype: torch.dtype) -> None:
+        self.shape = shape
+        self.device = device
+        self.dtype = dtype
+        self._scale = 1.0 / math.sqrt(shape.channels)
+        self._mask_rate = 1.0 / math.sqrt(shape.cells)
+        self._square = penalties.squared_laplacian_matrix(shape.height, shape.width, dtype).to(
+            device
+        )
+
+    def initial(self, units: Sequence[int], seed: int) -> Parameters:
+        """Uniform mask; feature weights drawn from (seed, unit), so every trial of a unit starts alike."""
+        shape = self.shape
+        drawn = {
+            unit: np.random.default_rng((seed, unit)).standard_normal(shape.channels)
+            for unit in set(units)
+        }
+        features = np.stack([drawn[unit] for unit in units]) * FEATURE_SD
+        k = len(units)
+        return {
+            "mask": torch.full(
+                (k, shape.cells), self._mask_rate, dtype=self.dtype, device=self.device
+            ),
+            "features": torch.from_numpy(features).to(self.device, self.dtype),
+            "bias": torch.zeros(k, 1, dtype=self.dtype, device=self.device),
+        }
+
+    def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
+        """``(K, B)`` responses, and the arranged batch with the first contraction."""
+        k, batch = len(parameters["mask"]), len(x)
+        channels, cells = self.shape.channels, self.shape.cells
+        mask, features = parameters["mask"].abs(), parameters["features"]
+        order = contraction_order(self.shape, batch)
+        if order == "features":
+            arranged = x.view(batch, channels, cells).transpose(0, 1).reshape(channels, -1)
+            inner = (features @ arranged).view(k, batch, cells)
+            y = torch.bmm(inner, mask[:, :, None])[:, :, 0]
+        elif order == "mask":
+            arranged = x.view(batch * channels, cells)
+            inner = (mask @ arranged.T).view(k, batch, channels)
+            y = torch.bmm(inner, features[:, :, None])[:, :, 0]
+        else:
+            arranged = x
+            inner = torch.bmm(features[:, :, None], mask[:, None, :]).view(k, -1)
+            y = inner @ x.T
+        return torch.add(parameters["bias"], y, alpha=self._scale), (order, arranged, inner)
+
+    def gradients(
+        self, parameters: Parameters, x: Tensor, saved: Any, residual: Tensor
+    ) -> Parameters:
+        """Gradient of the data term; that of ``mask`` is by the normalised mask."""
+        order, arranged, inner = saved
+        mask, features = parameters["mask"].abs(), parameters["features"]
+        k = len(mask)
+        scaled = residual * self._scale
+        if order == "features":
+            by_mask = torch.bmm(scaled[:, None, :], inner)[:, 0]
+            by_features = torch.bmm(scaled[:, :, None], mask[:, None, :]).view(k, -1) @ arranged.T
+        elif order == "mask":
+            by_features = torch.bmm(scaled[:, None, :], inner)[:, 0]
+            by_mask = torch.bmm(scaled[:, :, None], features[:, None, :]).view(k, -1) @ arranged
+        else:
+            outer = (scaled @ x).view(k, self.shape.channels, self.shape.cells)
+            by_features = torch.bmm(outer, mask[:, :, None])[:, :, 0]
+            by_mask = torch.bmm(features[:, None, :], outer)[:, 0]
+        return {
+            "mask": by_mask,
+            "features": by_features,
+            "bias": residual.sum(1, keepdim=True),
+        }
+
+    def _maps(self, mask: Tensor) -> Tensor:
+        return mask.view(-1, self.shape.height, self.shape.width)
+
+    def penalty(self, parameters: Parameters, weights: Mapping[str, Tensor]) -> Tensor:
+        """Weighted penalties per column."""
+        value = weights["sparsity"] * penalties.sparsity(parameters["features"])
+        value = value + weights["weight_decay"] * penalties.weight_decay(parameters["features"])
+        mask = self._maps(parameters["mask"].abs())
+        return value + weights["smoothness"] * penalties.smoothness(mask)
+
+    def penalty_gradients(
+        self, parameters: Parameters, weights: Mapping[str, Tensor]
+    ) -> Parameters:
+        """Gradient of smoothness (by the normalised mask) and weight decay."""
+        rough = parameters["mask"].abs() @ self._square
+        return {
+            "mask": 2 * weights["smoothness"][:, None] * rough,
+            "features": 2 * weights["weight_decay"][:, None] * parameters["features"],
+            "bias": torch.zeros_like(parameters["bias"]),
+        }
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        """One step of features, mask and bias."""
+        moments = (c.new1, c.new2, c.correct1, c.root2)
+        smooth = column(weights, "smoothness")
+        rough = None if smooth is None else parameters["mask"].abs() @ self._square
+        _update_features(
+            parameters["features"],
+            first["features"],
+            second["features"],
+            gradients["features"],
+            column(weights, "sparsity"),
+            column(weights, "weight_decay"),
+            (c.rate, *moments),
+        )
+        _update_mask(
+            parameters["mask"],
+            first["mask"],
+            second["mask"],
+            gradients["mask"],
+            rough,
+            smooth,
+            c.rate * self._mask_rate,
+            moments,
+        )
+        update_bias(parameters, gradients, first, second, c)
+
+    def export(self, parameters: Parameters) -> Parameters:
+        """``mask`` (K, h, w), normalised and never negative, ``features`` (K, C), ``bias`` (K,)."""
+        return {
+            "mask": self._maps(parameters["mask"].abs()).clone(),
+            "features": parameters["features"].clone(),
+            "bias": parameters["bias"][:, 0].clone(),
+        }
+
+    def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
+        """Undo :meth:`export`."""
+        return {
+            "mask": exported["mask"].flatten(1).to(self.device, self.dtype),
+            "features": exported["features"].to(self.device, self.dtype),
+            "bias": exported["bias"][:, None].to(self.device, self.dtype),
+        }
+
+    def bytes_per_column(self, batch_size: int) -> int:
+        """Parameters, moments, gradients and best, and the two largest intermediate results."""
+        own = 6 * (self.shape.cells + self.shape.channels)
+        intermediate = min(
+            batch_size * self.shape.cells, batch_size * self.shape.channels, self.shape.size
+        )
+        return 4 * (own + 2 * intermediate + 4 * batch_size)

@@ -1,0 +1,249 @@
+r"""The full readout of Cadena et al. 2019: a weight for every channel and place.
+
+:math:`y = W \cdot x / \sqrt{F} + b` with :math:`F` features per image, so that learning rates and penalties mean the
+same at every layer size. Penalties on the scaled :math:`W`, per unit: ``sparsity`` (L1), ``smoothness`` (squared true
+Laplacian per channel), ``group_sparsity`` (L2 norm over space, summed over channels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.readouts import native, penalties
+from tuner.readouts.readout import (
+    FeatureShape,
+    Parameters,
+    StepCoefficients,
+    adam_proximal,
+    column,
+    update_bias,
+)
+
+_CHUNK = 1 << 17
+"""Weights that the eager update takes at once, so that its temporaries stay in the cache."""
+
+
+class FullReadout:
+    """Full readout; see the module's docstring."""
+
+    name = "full"
+    penalties = ("sparsity", "smoothness", "group_sparsity")
+
+    def kernel(
+        self,
+        shape: FeatureShape,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> FullKernel:
+        """Bind to a feature shape."""
+        return FullKernel(shape, device, compiled=compiled, dtype=dtype)
+
+    def predict(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Responses ``(B, n)`` to feature maps ``(B, C, h, w)``."""
+        weight, bias = parameters["weight"], parameters["bias"]
+        flat = x.flatten(1) / math.sqrt(weight[0].numel())
+        return torch.stack(
+            [(flat * w.reshape(1, -1)).sum(1) + b for w, b in zip(weight, bias, strict=True)], dim=1
+        )
+
+    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters."""
+        return {
+            "weight": (units, shape.channels, shape.height, shape.width),
+            "bias": (units,),
+        }
+
+    def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Norm of the weights over channels, ``(n, h, w)``."""
+        return parameters["weight"].square().sum(1).sqrt()
+
+
+def _update(
+    w: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    sparse: Tensor | None,
+    smooth: Tensor | None,
+    group: Tensor | None,
+    c: tuple[Tensor, ...],
+    shape: tuple[int, int, int],
+) -> None:
+    """All of a step but the two products, on ``(K, F)`` rows, in place; one pass over the weights when compiled."""
+    maps = w.view(-1, *shape)
+    total = gradient
+    if smooth is not None:
+        rough = penalties.laplacian(penalties.laplacian(maps)).view_as(w)
+        total = rough.mul_(2 * smooth).add_(total)
+    if group is not None:
+        flat = maps.flatten(2)
+        inverse = (flat.square().sum(-1, keepdim=True) + penalties.GROUP_EPSILON).rsqrt()
+        total = total + (flat * (inverse * group[..., None])).view_as(w)
+    coefficients = StepCoefficients(*c)
+    threshold = None if sparse is None else sparse * coefficients.rate
+    adam_proximal(w, m, v, total, threshold, coefficients)
+
+
+class FullKernel:
+    """Columns of the full readout; parameters ``weight`` (K, F) and ``bias`` (K, 1)."""
+
+    def __init__(
+        self, shape: FeatureShape, device: torch.device, *, compiled: bool, dtype: torch.dtype
+    ) -> None:
+        self.shape = shape
+        self.device = device
+        self.dtype = dtype
+        self.compiled = compiled
+        self._scale = 1.0 / math.sqrt(shape.size)
+        self._native = compiled and device.type == "cpu" and dtype == torch.float32
+        compile_it = compiled and not self._native and device.type != "meta"
+        self._fused = torch.compile(_update, dynamic=True) if compile_it else _update
+
+    def initial(self, units: Sequence[int], seed: int) -> Parameters:
+        """Zeros: the problem is convex under the squared error."""
+        k = len(units)
+        return {
+            "weight": torch.zeros(k, self.shape.size, dtype=self.dtype, device=self.device),
+            "bias": torch.zeros(k, 1, dtype=self.dtype, device=self.device),
+        }
+
+    def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
+        """``(K, B)`` responses."""
+        y = torch.addmm(parameters["bias"], parameters["weight"], x.T, alpha=self._scale)
+        return y, None
+
+    def gradients(
+        self, parameters: Parameters, x: Tensor, saved: Any, residual: Tensor
+    ) -> Parameters:
+        """Gradient of the data term."""
+        return {
+            "weight": torch.mm(residual * self._scale, x),
+            "bias": residual.sum(1, keepdim=True),
+        }
+
+    def _maps(self, weight: Tensor) -> Tensor:
+        return weight.view(-1, self.shape.channels, self.shape.height, self.shape.width)
+
+    def penalty(self, parameters: Parameters, weights: Mapping[str, Tensor]) -> Tensor:
+        """Weighted penalties per column."""
+        maps = self._maps(parameters["weight"])
+        value = weights["sparsity"] * penalties.sparsity(maps)
+        value = value + weights["smoothness"] * penalties.smoothness(maps)
+        return value + weights["group_sparsity"] * penalties.group_sparsity(maps)
+
+    def penalty_gradients(
+        self, parameters: Parameters, weights: Mapping[str, Tensor]
+    ) -> Parameters:
+        """Gradient of smoothness and group sparsity."""
+        weight = parameters["weight"]
+        maps = weight.view(weight.shape[0], self.shape.channels, -1)
+        inverse = (maps.square().sum(-1, keepdim=True) + penalties.GROUP_EPSILON).rsqrt()
+        group = (maps * inverse).view_as(weight) * weights["group_sparsity"][:, None]
+        rough = penalties.laplacian(penalties.laplacian(self._maps(weight))).view_as(weight)
+        smooth = 2 * weights["smoothness"][:, None] * rough
+        return {"weight": smooth + group, "bias": torch.zeros_like(parameters["bias"])}
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        """One step: penalties, Adam and the proximal map."""
+        if self._native:
+            self._native_update(parameters, gradients, first, second, weights, c)
+        else:
+            self._tensor_update(parameters, gradients, first, second, weights, c)
+        update_bias(parameters, gradients, first, second, c)
+
+    def _native_update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        zero = torch.zeros_like(c.rate)
+        sparse, smooth, group = (column(weights, name) for name in FullReadout.penalties)
+        fields = (
+            zero if sparse is None else sparse * c.rate,
+            zero if smooth is None else 2 * smooth,
+            zero if group is None else group,
+            c.rate * c.correct1,
+            1 - c.new1,
+            c.new1,
+            1 - c.new2,
+            c.new2,
+            c.root2,
+        )
+        native.full_step(
+            self.shape.channels,
+            self.shape.height,
+            self.shape.width,
+            parameters["weight"],
+            first["weight"],
+            second["weight"],
+            gradients["weight"],
+            torch.cat(fields, dim=1),
+        )
+
+    def _tensor_update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        """By tensor operations; in row blocks that stay in the cache where they are not compiled into one pass."""
+        shape = self.shape
+        columns = [column(weights, name) for name in FullReadout.penalties]
+        coefficients = (c.rate, c.new1, c.new2, c.correct1, c.root2)
+        k = len(c.rate)
+        step = k if self._fused is not _update else max(1, _CHUNK // shape.size)
+        for start in range(0, k, step):
+            rows = slice(start, start + step)
+            sparse, smooth, group = (None if p is None else p[rows] for p in columns)
+            self._fused(
+                parameters["weight"][rows],
+                first["weight"][rows],
+                second["weight"][rows],
+                gradients["weight"][rows],
+                sparse,
+                smooth,
+                group,
+                tuple(part[rows] for part in coefficients),
+                (shape.channels, shape.height, shape.width),
+            )
+
+    def export(self, parameters: Parameters) -> Parameters:
+        """``weight`` (K, C, h, w) and ``bias`` (K,)."""
+        return {
+            "weight": self._maps(parameters["weight"]).clone(),
+            "bias": parameters["bias"][:, 0].clone(),
+        }
+
+    def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
+        """Undo :meth:`export`."""
+        weight, bias = exported["weight"], exported["bias"]
+        return {
+            "weight": weight.flatten(1).to(self.device, self.dtype),
+            "bias": bias[:, None].to(self.device, self.dtype),
+        }
+
+    def bytes_per_column(self, batch_size: int) -> int:
+        """Weights, two moments, gradient, remembered best."""
+        return 5 * 4 * self.shape.size + 4 * 4 * batch_size

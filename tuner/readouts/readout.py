@@ -1,0 +1,194 @@
+"""What a readout is: a map from a layer's features to responses, trained as a matrix of columns.
+
+A *column* is one unit under one setting of the hyperparameters. Every penalty is per unit, so columns never interact;
+a readout therefore computes all its columns at once with explicit gradients, and a column is the same, to rounding,
+whatever shares the matrix with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+"""Name to ``(K, ...)`` tensor, one row a column."""
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """Channels and grid of the features that a readout reads."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def cells(self) -> int:
+        """Number of grid cells."""
+        return self.height * self.width
+
+    @property
+    def size(self) -> int:
+        """Features per image, ``F``."""
+        return self.channels * self.cells
+
+
+@dataclass(frozen=True)
+class StepCoefficients:
+    """What one optimiser step needs per column, each ``(K, 1)``.
+
+    ``new1`` and ``new2`` are what a gradient adds to Adam's moments, ``1 - b1`` and ``1 - b2`` (a column without valid
+    responses in the batch has ``new = 0`` and ``rate = 0``: it is not updated at all); ``correct1`` and ``root2`` are the
+    bias corrections ``1/(1-b1^t)`` and ``1/sqrt(1-b2^t)``.
+    """
+
+    rate: Tensor
+    new1: Tensor
+    new2: Tensor
+    correct1: Tensor
+    root2: Tensor
+
+
+class ColumnKernel(Protocol):
+    """A readout bound to a feature shape, a device and a way of running (eager or compiled)."""
+
+    shape: FeatureShape
+
+    def initial(self, units: Sequence[int], seed: int) -> Parameters:
+        """Parameters at step 0 for these units (indices into the recording), one row each."""
+        ...
+
+    def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
+        """Responses ``(K, B)`` to features ``x`` ``(B, F)``, and what the gradient needs again."""
+        ...
+
+    def gradients(
+        self, parameters: Parameters, x: Tensor, saved: Any, residual: Tensor
+    ) -> Parameters:
+        """Gradient of the data term, given its derivative by the response, ``residual`` ``(K, B)``."""
+        ...
+
+    def penalty(self, parameters: Parameters, weights: Mapping[str, Tensor]) -> Tensor:
+        """Value of all penalties per column, ``(K,)``; ``weights`` name to ``(K,)``."""
+        ...
+
+    def penalty_gradients(
+        self, parameters: Parameters, weights: Mapping[str, Tensor]
+    ) -> Parameters:
+        """Gradient of the penalties but the L1 sparsity, which is met by a proximal step."""
+        ...
+
+    def update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        """One Adam step with penalties, in place on parameters and moments."""
+        ...
+
+    def export(self, parameters: Parameters) -> Parameters:
+        """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""
+        ...
+
+    def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
+        """Undo :meth:`export`."""
+        ...
+
+    def bytes_per_column(self, batch_size: int) -> int:
+        """Peak memory per column while training, gradients and the remembered best included."""
+        ...
+
+
+class Readout(Protocol):
+    """A kind of readout."""
+
+    name: str
+    penalties: tuple[str, ...]
+
+    def kernel(
+        self,
+        shape: FeatureShape,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> ColumnKernel:
+        """Bind the readout to a feature shape."""
+        ...
+
+    def predict(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Responses ``(B, n)`` of ``n`` units to feature maps ``(B, C, h, w)``; differentiable.
+
+        An elementwise product and a sum per unit, never a matrix product: a unit's result does not depend on which
+        other units are asked for.
+        """
+        ...
+
+    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters."""
+        ...
+
+    def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Where each unit reads, ``(n, h, w)``, never negative."""
+        ...
+
+
+ADAM_BETA1 = 0.9
+ADAM_BETA2 = 0.999
+ADAM_EPSILON = 1e-8
+
+
+def adam_proximal(
+    w: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    threshold: Tensor | None,
+    c: StepCoefficients,
+) -> None:
+    r"""One step of Adam (Kingma & Ba 2015) followed by the proximal map of an L1 penalty in Adam's own metric; in place.
+
+    With :math:`d = \sqrt{\hat v} + \epsilon`, the step is :math:`u = w - \eta \hat m / d`, then soft thresholding by
+    :math:`\eta s / d`. Its fixed points are the minima of loss + s * |w| exactly; weights become exactly 0, and the map is
+    continuous, so rounding differences do not grow as they do under sign flips of a subgradient.
+
+    Parameters
+    ----------
+    w, m, v, gradient
+        ``(K, n)`` weights, moments and gradient.
+    threshold
+        ``(K, 1)`` L1 weight times learning rate, or None without L1.
+    c
+        Per-column coefficients.
+    """
+    m.lerp_(gradient, c.new1)
+    v.lerp_(gradient * gradient, c.new2)
+    scale = v.sqrt().mul_(c.root2).add_(ADAM_EPSILON).reciprocal_()
+    w.sub_((m * scale).mul_(c.rate * c.correct1))
+    if threshold is not None:
+        shrink = scale.mul_(threshold)
+        w.sub_(w.clamp(-shrink, shrink))
+
+
+def column(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """A penalty's weights as ``(K, 1)``; None where the mapping leaves it out, since no column has it."""
+    return weights[name][:, None] if name in weights else None
+
+
+def update_bias(
+    parameters: Parameters,
+    gradients: Parameters,
+    first: Parameters,
+    second: Parameters,
+    c: StepCoefficients,
+) -> None:
+    """Adam on the unpenalised bias, in place."""
+    adam_proximal(parameters["bias"], first["bias"], second["bias"], gradients["bias"], None, c)
