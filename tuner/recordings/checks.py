@@ -1,0 +1,111 @@
+"""Whether the responses of a recording can be fitted, given a cut and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import InputError
+from tuner.recordings.recording import Recording
+from tuner.recordings.split import Split
+
+MIN_FIT = 20
+"""Valid responses that a unit needs among the fit images."""
+
+MIN_VALIDATION = 5
+"""Valid responses that a unit needs among the validation images."""
+
+
+def check_responses(
+    recording: Recording, split: Split, loss: Literal["mse", "poisson"], region_column: str
+) -> None:
+    """Refuse a recording that the loss cannot be fitted to.
+
+    Parameters
+    ----------
+    recording
+        The recording.
+    split
+        Its cut into fit and validation images.
+    loss
+        ``"mse"`` needs responses that vary, ``"poisson"`` needs responses that are never negative
+        and not always zero.
+    region_column
+        The unit column whose values are the regions.
+
+    Raises
+    ------
+    InputError
+        Naming the first unit at fault, how many more there are, and the remedy.
+    """
+    recording.regions(region_column)
+    fit = recording.train_responses[split.fit]
+    validation = recording.train_responses[split.validation]
+    n_fit = np.isfinite(fit).sum(axis=0)
+    n_validation = np.isfinite(validation).sum(axis=0)
+    _refuse(
+        recording,
+        n_fit < MIN_FIT,
+        lambda unit: (
+            f"has {n_fit[unit]} valid responses among the {split.fit.size} fit images, "
+            f"fewer than {MIN_FIT}"
+        ),
+        "remove it from the recording or supply more images",
+    )
+    _refuse(
+        recording,
+        n_validation < MIN_VALIDATION,
+        lambda unit: (
+            f"has {n_validation[unit]} valid responses among the "
+            f"{split.validation.size} validation images, fewer than {MIN_VALIDATION}"
+        ),
+        "raise data.validation_fraction, or remove it from the recording",
+    )
+    # Float64, so that a large mean does not swamp a small spread.
+    spread = np.nanstd(fit.astype(np.float64), axis=0)
+    size = np.nanmax(np.abs(fit), axis=0).astype(np.float64)
+    _refuse(
+        recording,
+        spread <= 1e-6 * size,
+        lambda unit: "responds alike to every fit image",
+        "remove it from the recording",
+    )
+    if loss == "poisson":
+        lowest = np.nanmin(recording.train_responses, axis=0)
+        if recording.test_responses is not None:
+            lowest = np.fmin(lowest, np.nanmin(_without_empty(recording), axis=(0, 1)))
+        _refuse(
+            recording,
+            lowest < 0,
+            lambda unit: (
+                f"has a negative response ({lowest[unit]:.3g}), impossible under "
+                'training.loss = "poisson"'
+            ),
+            'use "mse" unless responses are counts',
+        )
+
+
+def _without_empty(recording: Recording) -> NDArray[np.float32]:
+    """Test responses with units that have none set to 0, which no check minds."""
+    assert recording.test_responses is not None
+    responses = recording.test_responses.copy()
+    responses[:, :, np.isnan(responses).all(axis=(0, 1))] = 0
+    return responses
+
+
+def _refuse(
+    recording: Recording,
+    at_fault: NDArray[np.bool_],
+    problem: Callable[[int], str],
+    remedy: str,
+) -> None:
+    units = np.flatnonzero(at_fault)
+    if units.size:
+        unit = int(units[0])
+        more = f" (and {units.size - 1} more units)" if units.size > 1 else ""
+        raise InputError(
+            f"{recording.source}: {recording.unit_name(unit)} {problem(unit)}{more}; {remedy}"
+        )

@@ -1,0 +1,141 @@
+"""Simulated V1: Gabor filters, simple and energy, at known places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the filters' input (ITU-R BT.601)."""
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Gabors:
+    """A bank of Gabor filters on luminance; each array has one entry per unit.
+
+    A filter of unit energy is ``exp(-r^2 / (2 sigma^2)) cos(2 pi u / wavelength + phase)``, u being
+    the coordinate across its stripes, made blind to uniform light. A simple unit responds with
+    the half-rectified product of filter and image, an energy unit with the root of the summed
+    squares of two such products a quarter cycle apart (Adelson & Bergen 1985). Either drive d
+    saturates with contrast: the response is ``d / (d + half)``.
+
+    Parameters
+    ----------
+    x, y
+        Centre in pixels; pixel i has its centre at i.
+    sigma
+        Standard deviation of the Gaussian envelope, pixels.
+    orientation
+        Of the stripes, degrees in [0, 180): 0 is horizontal, 90 vertical, 45 rises to the right.
+    wavelength
+        Pixels per cycle.
+    phase
+        Degrees; at 0 the filter is bright in the middle.
+    energy
+        Whether the unit is an energy unit.
+    half
+        The drive at half the greatest response.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    wavelength: NDArray[np.float64]
+    phase: NDArray[np.float64]
+    energy: NDArray[np.bool_]
+    half: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, count: int, images: NDArray[np.uint8], rng: np.random.Generator) -> Gabors:
+        """Draw units at random; every third one is simple.
+
+        Parameters
+        ----------
+        count
+            Number of units.
+        images
+            (n, size, size, 3): wavelengths are 0.12 to 0.2 of their size, and `half` is half the
+            root mean square of the drive over them.
+        rng
+            Where randomness comes from.
+        """
+        size = images.shape[1]
+        wavelength = size * np.exp(rng.uniform(np.log(0.12), np.log(0.2), count))
+        # Evenly spread over orientations, whatever the number of units.
+        orientation = 180 * (rng.permutation(count) + rng.uniform(0, 1, count)) / count
+        unscaled = cls(
+            x=rng.uniform(0.3, 0.7, count) * size - 0.5,
+            y=rng.uniform(0.3, 0.7, count) * size - 0.5,
+            sigma=0.4 * wavelength,
+            orientation=orientation,
+            wavelength=wavelength,
+            phase=rng.uniform(0, 360, count),
+            energy=np.arange(count) % 3 != 0,
+            half=np.ones(count),
+        )
+        drive = unscaled.drive(images)
+        return replace(unscaled, half=0.5 * np.sqrt((drive**2).mean(0)))
+
+    @classmethod
+    def from_truth(cls, truth: Mapping[str, NDArray[Any]], units: NDArray[np.int64]) -> Gabors:
+        """Restore a bank from the truth of a recording."""
+        return cls(**{f.name: truth[f"units/{f.name}"][units] for f in fields(cls)})
+
+    def truth(self) -> dict[str, NDArray[Any]]:
+        """Tell what is known of each unit, as columns."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def filters(self, size: int) -> NDArray[np.float64]:
+        """Draw the filters: (2, n_units, size, size), the second a quarter cycle behind."""
+        row, column = np.mgrid[:size, :size].astype(np.float64)
+        dx = column - self.x[:, None, None]
+        dy = row - self.y[:, None, None]
+        angle = np.deg2rad(self.orientation)[:, None, None]
+        # Image rows grow downwards: the normal of a stripe that rises to the right.
+        across = dx * np.sin(angle) + dy * np.cos(angle)
+        cycle = 2 * np.pi * across / self.wavelength[:, None, None]
+        envelope = np.exp(-(dx**2 + dy**2) / (2 * self.sigma[:, None, None] ** 2))
+        pair = []
+        for shift in (0.0, -np.pi / 2):
+            wave = np.cos(cycle + np.deg2rad(self.phase)[:, None, None] + shift)
+            # Subtract what the envelope lets through of uniform light.
+            mean = (envelope * wave).sum((1, 2), keepdims=True)
+            gabor = envelope * (wave - mean / envelope.sum((1, 2), keepdims=True))
+            pair.append(gabor / np.sqrt((gabor**2).sum((1, 2), keepdims=True)))
+        return np.stack(pair)
+
+    def respond(self, images: NDArray[Any]) -> NDArray[np.float64]:
+        """Respond to images.
+
+        Parameters
+        ----------
+        images
+            (n, size, size, 3), uint8 or floats in [0, 1].
+
+        Returns
+        -------
+        ndarray
+            (n, n_units), from 0 to 1.
+        """
+        drive = self.drive(images)
+        return drive / (drive + self.half)
+
+    def drive(self, images: NDArray[Any]) -> NDArray[np.float64]:
+        """Filter images, as `respond` does before contrast saturates."""
+        even, odd = self.filters(images.shape[1]).reshape(2, len(self.x), -1)
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        out = np.empty((len(images), len(self.x)))
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK].astype(np.float64) @ np.array(LUMINANCE) / scale
+            flat = chunk.reshape(len(chunk), -1)
+            first, second = flat @ even.T, flat @ odd.T
+            energy = np.sqrt(first**2 + second**2)
+            out[start : start + _CHUNK] = np.where(self.energy, energy, np.maximum(first, 0))
+        return out

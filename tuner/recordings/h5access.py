@@ -1,0 +1,264 @@
+"""Reading HDF5 files that may be damaged, foreign or not what they claim to be.
+
+Every call into h5py that a damaged file can break happens under `guarded`, which turns whatever
+h5py raises into one line that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import InputError
+from tuner.recordings import probe
+
+
+@contextmanager
+def guarded(path: Path, what: str) -> Iterator[None]:
+    """Turn the errors of h5py inside the block into an `InputError` that names `what`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: {what} needs more memory than there is (damaged?)") from error
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        text = str(error).strip("'\" ")
+        reason = text.splitlines()[0] if text else type(error).__name__
+        raise InputError(
+            f"{path}: {what} cannot be read ({reason}); the file is damaged, get it again"
+        ) from error
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading.
+
+    Raises
+    ------
+    InputError
+        If it is missing, not a file, not readable or not HDF5.
+    """
+    file = open_handle(path)
+    try:
+        yield file
+    finally:
+        # A damaged file may not even close; all was read.
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+
+
+def open_handle(path: Path) -> h5py.File:
+    """As `open_hdf5`, without closing it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check data.path")
+    if not path.is_file():
+        raise InputError(f"{path}: is not a file; data.path must name the file itself")
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(128)
+    except OSError as error:
+        reason = error.strerror
+        raise InputError(f"{path}: cannot be read ({reason}); check its permissions") from error
+    if start.startswith(b"MATLAB 5.0"):
+        raise InputError(f"{path}: saved in MATLAB's older format; save it with the -v7.3 flag")
+    if start.startswith((b"version https://git-lfs", b"/annex/")):
+        raise InputError(f"{path}: only a pointer to the file; download its content")
+    probe.check(path)
+    with guarded(path, "the file"):
+        # Without locking: readers write nothing, and some network file systems have no locks.
+        return h5py.File(path, "r", locking=False)
+
+
+def has(group: h5py.Group, name: str) -> bool:
+    """Whether a group has a member that can be reached; False also where it is damaged."""
+    try:
+        return name in group
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError):
+        return False
+
+
+def dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
+    """Find a dataset of a file, refusing those whose data lie in another file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, a group, or kept in another file.
+    """
+    with guarded(path, name):
+        if name not in group:
+            there = ", ".join(_top(group)) or "nothing"
+            raise InputError(f"{path}: has no {name}; it holds {there}")
+        link = group.get(name, getlink=True)
+        found = group[name]
+        if not isinstance(found, h5py.Dataset):
+            raise InputError(f"{path}: {name} is a group where a dataset is expected")
+        if isinstance(link, h5py.ExternalLink) or found.external or found.is_virtual:
+            raise InputError(
+                f"{path}: {name} is kept in another file; copy it into this one (h5repack)"
+            )
+        _ = found.shape, found.dtype
+        return found
+
+
+def read(path: Path, data: h5py.Dataset, name: str) -> NDArray[Any]:
+    """Read a whole dataset into memory.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, incomplete or larger than this machine's memory.
+    """
+    with guarded(path, name):
+        check_memory(path, name, data.size or 0, data.dtype.itemsize)
+        check_stored(path, data, name)
+        return np.asarray(data[()])
+
+
+def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
+    """Refuse a dataset whose stored parts are not where and what they should be.
+
+    HDF5 itself reads zeros where a chunk is missing, and whatever lies at a wrong address: such
+    numbers look like responses. A dataset that was never written in parts passes if what it is
+    filled with says so, that is, if it is NaN.
+
+    Raises
+    ------
+    InputError
+        If a part is missing, twice there, out of the file, or of a wrong size.
+    """
+    with guarded(path, name):
+        if not data.size or data.shape == ():
+            return
+        length = path.stat().st_size
+        layout = data.id.get_create_plist().get_layout()
+        if layout == h5py.h5d.CONTIGUOUS:
+            start, stored = data.id.get_offset(), data.id.get_storage_size()
+            if start is None and _fill_is_missing(data):
+                return
+            # Texts and references have another size in the file than in memory.
+            expected = stored if data.dtype.kind == "O" else data.size * data.dtype.itemsize
+            sound = start is not None and stored == expected and start + stored <= length
+        elif layout == h5py.h5d.CHUNKED:
+            sound = _chunks_are_sound(data, length)
+        else:
+            sound = True
+        if not sound:
+            raise InputError(
+                f"{path}: {name} is not stored whole; the file is damaged or was never finished"
+            )
+
+
+def _fill_is_missing(data: h5py.Dataset) -> bool:
+    return data.dtype.kind == "f" and bool(np.isnan(data.fillvalue))
+
+
+def _chunks_are_sound(data: h5py.Dataset, length: int) -> bool:
+    found: set[tuple[int, ...]] = set()
+    spans: list[tuple[int, int]] = []
+
+    def note(chunk: Any) -> None:
+        found.add(tuple(chunk.chunk_offset))
+        spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+    data.id.chunk_iter(note)
+    if len(spans) != len(found):
+        return False
+    steps = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
+    if not all(all(at in step for at, step in zip(offset, steps, strict=True)) for offset in found):
+        return False
+    spans.sort()
+    apart = all(mine[1] <= next_[0] for mine, next_ in itertools.pairwise(spans))
+    whole = len(found) == math.prod(len(step) for step in steps) or _fill_is_missing(data)
+    return whole and apart and all(end <= length for _, end in spans)
+
+
+def check_memory(path: Path, name: str, items: int, itemsize: int) -> None:
+    """Refuse an array that this machine's memory cannot hold."""
+    needed = int(items) * int(itemsize)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"{path}: {name} needs {needed / 2**30:.1f} GiB of memory and this machine has "
+            f"{there / 2**30:.1f}; the file is damaged, or needs a larger machine"
+        )
+
+
+def numbers(path: Path, group: h5py.Group, name: str, ndim: int) -> NDArray[Any]:
+    """Read a dataset of real numbers with a known number of axes.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, not numeric or has other axes.
+    """
+    data = dataset(path, group, name)
+    with guarded(path, name):
+        kind, axes, shape = data.dtype.kind, data.ndim, data.shape
+    if kind not in "fiu":
+        raise InputError(f"{path}: {name} must hold real numbers, not {data.dtype}")
+    if axes != ndim:
+        raise InputError(f"{path}: {name} must have {ndim} axes, not shape {shape}")
+    return read(path, data, name)
+
+
+def float32(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Convert to float32, refusing finite numbers that it cannot hold."""
+    with np.errstate(over="ignore"):
+        converted = values.astype(np.float32)
+    if np.any(np.isinf(converted) & np.isfinite(values)):
+        raise InputError(
+            f"{path}: {name} holds numbers beyond 3.4e38; rescale them, or mark them as NaN"
+        )
+    return converted
+
+
+def strings(path: Path, group: h5py.Group, name: str) -> NDArray[np.str_]:
+    """Read a one-dimensional dataset of UTF-8 strings.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged or holds anything else.
+    """
+    data = dataset(path, group, name)
+    with guarded(path, name):
+        if data.ndim != 1:
+            raise InputError(f"{path}: {name} must have one axis, not shape {data.shape}")
+        values = read(path, data, name)
+    return text(path, name, values)
+
+
+def text(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.str_]:
+    """Decode an array of byte strings (or of text) as UTF-8."""
+    if values.dtype.kind not in "SOU":
+        raise InputError(f"{path}: {name} must hold UTF-8 strings, not {values.dtype}")
+    try:
+        decoded = [
+            v.decode("utf-8") if isinstance(v, bytes) else v for v in values.ravel().tolist()
+        ]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {name} holds text that is not UTF-8; write it anew") from error
+    if not all(isinstance(value, str) for value in decoded):
+        raise InputError(f"{path}: {name} must hold UTF-8 strings only")
+    return np.array(decoded, dtype=np.str_).reshape(values.shape)
+
+
+def _top(group: h5py.Group) -> list[str]:
+    names: list[str] = []
+    for name in list(group)[:8]:
+        member = group.get(name)
+        inside = list(member)[:6] if isinstance(member, h5py.Group) else []
+        names += [f"{name}/{child}" for child in inside] or [name]
+    return names

@@ -1,0 +1,165 @@
+"""Writing a recording to the generic HDF5 file, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import EnvironmentFailure, InputError
+from tuner.recordings.recording import ImageSource, Recording
+from tuner.recordings.sources import FileImages, NamedImages
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done and how much there is."""
+
+
+def write_recording(
+    recording: Recording,
+    path: str | Path,
+    *,
+    embed: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a recording as one generic HDF5 file.
+
+    Image files are written as paths relative to the images folder, unless `embed` is set; images
+    that are not files are always written into the file. The file appears under its name only when
+    it is complete.
+
+    Parameters
+    ----------
+    recording
+        What to write.
+    path
+        The file to write; an existing one is replaced.
+    embed
+        Write the pixels of image files, which must then be of one size.
+    progress
+        Called now and then with what is being done and how far it is.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InputError
+        If images to be embedded differ in size, or the folder is missing.
+    EnvironmentFailure
+        If the disk is full or not writable.
+    """
+    with new_file(Path(path)) as file:
+        write_attributes(file, recording.label, recording.simulated, recording.notes)
+        _write_part(file, "train", recording.train_images, embed, progress)
+        file["train/responses"] = recording.train_responses
+        if recording.train_groups is not None:
+            file["train/groups"] = recording.train_groups
+        if recording.test_images is not None and recording.test_responses is not None:
+            _write_part(file, "test", recording.test_images, embed, progress)
+            file["test/responses"] = recording.test_responses
+            if recording.test_groups is not None:
+                file["test/groups"] = recording.test_groups
+        write_columns(file, recording.units)
+        for name, values in (recording.truth or {}).items():
+            write_array(file, f"truth/{name}", values)
+    return Path(path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file that takes its name only when the block ends well."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; create it first")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the file to write")
+    # Named anew each time, so that two writers never share a file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    try:
+        with h5py.File(partial, "w", locking=False, libver="v110") as file:
+            yield file
+        _flush(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise _failure(path, error) from error
+    except RuntimeError as error:  # h5py reports a full disk on closing as this.
+        if _out_of_space(path.parent):
+            raise _failure(path, OSError(errno.ENOSPC, "No space left on device")) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_attributes(
+    file: h5py.File, label: str, simulated: bool, notes: tuple[str, ...] = ()
+) -> None:
+    """Write what describes the whole recording."""
+    file.attrs["format"] = "tuner recording 1"
+    file.attrs["label"] = label
+    file.attrs["simulated"] = simulated
+    if notes:
+        file.attrs["notes"] = np.array(notes, dtype=h5py.string_dtype())
+
+
+def write_columns(file: h5py.File, units: dict[str, NDArray[Any]]) -> None:
+    """Write the unit columns."""
+    for column, values in units.items():
+        if "/" in column:
+            raise InputError(f"unit column {column!r} holds a slash; rename it")
+        write_array(file, f"units/{column}", values)
+
+
+def write_array(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+    """Write an array; text as UTF-8 of variable length."""
+    if values.dtype.kind in "UO":
+        as_text = np.array([str(value) for value in values.ravel()], dtype=object)
+        file.create_dataset(name, data=as_text.reshape(values.shape), dtype=h5py.string_dtype())
+    else:
+        file[name] = values
+
+
+def _write_part(
+    file: h5py.File, part: str, images: ImageSource, embed: bool, progress: Progress | None
+) -> None:
+    if isinstance(images, (FileImages, NamedImages)) and not embed:
+        write_array(file, f"{part}/image_paths", np.array(list(images.names), dtype=object))
+        return
+    first = images.read(0)
+    data = file.create_dataset(f"{part}/images", (len(images), *first.shape), dtype=np.uint8)
+    for index in range(len(images)):
+        image = images.read(index)
+        if image.shape != first.shape:
+            raise InputError(
+                f"{images.names[index]} is {image.shape[1]} x {image.shape[0]} pixels and "
+                f"{images.names[0]} is {first.shape[1]} x {first.shape[0]}; images stored in one "
+                "file must be of one size: keep them as files"
+            )
+        data[index] = image
+        if progress is not None:
+            progress(f"writing {part} images", index + 1, len(images))
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _out_of_space(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < 2**20
+
+
+def _failure(path: Path, error: OSError) -> EnvironmentFailure:
+    if error.errno == errno.ENOSPC or _out_of_space(path.parent):
+        return EnvironmentFailure(f"{path}: the disk is full; free some space and run it again")
+    reason = error.strerror or str(error).splitlines()[0]
+    return EnvironmentFailure(f"{path}: cannot be written ({reason}); check the folder")

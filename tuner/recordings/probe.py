@@ -1,0 +1,99 @@
+"""Whether an HDF5 file can be read at all, found out in a process of its own.
+
+The HDF5 library loops for ever on some damaged files, and on others it takes its process down. So
+a file is first walked through by a child with a time limit; only then does this process open it.
+Files whose layout has checksums throughout, as `hdf5_writer` writes them, need none of this: HDF5
+notices damage there itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tuner.errors import InputError
+
+LIMIT_S = 60.0
+"""Seconds that a file may take, before its size is considered."""
+
+ENABLED = True
+"""Set to False in a process that is itself watched."""
+
+_SMALL = 2**26
+_checked: set[tuple[str, int, int, int]] = set()
+
+
+def check(path: Path) -> None:
+    """Walk through a file in a child process; once per state of the file.
+
+    Raises
+    ------
+    InputError
+        If the child hung or crashed.
+    """
+    if not ENABLED:
+        return
+    status = path.stat()
+    state = (os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    if state in _checked or _has_checksums(path):
+        return
+    # Ten megabytes a second is slower than any disk that is in order.
+    limit = LIMIT_S + min(status.st_size, 2**33) / 1e7
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-P", __file__, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{path}: reading it does not end; the file is damaged, get it again"
+        ) from error
+    except OSError:  # No process can be started here: go on without.
+        return
+    if ended.returncode < 0:
+        raise InputError(f"{path}: reading it crashes HDF5; the file is damaged, get it again")
+    _checked.add(state)
+
+
+def _has_checksums(path: Path) -> bool:
+    """Whether the file has a superblock of version 3, which implies the newer structures."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[:8] == b"\x89HDF\r\n\x1a\n" and start[8:] >= b"\x03"
+
+
+def walk(path: str) -> None:
+    """Read a file as its readers do: all that is small, and of the large the layout."""
+    import h5py
+
+    def visit(_: str, member: object) -> None:
+        for name in member.attrs:  # type: ignore[attr-defined]
+            try:
+                _ = member.attrs[name]  # type: ignore[attr-defined]
+            except Exception:
+                continue
+        if isinstance(member, h5py.Dataset):
+            try:
+                if member.chunks:
+                    member.id.chunk_iter(lambda chunk: None)
+                if member.size and member.size * member.dtype.itemsize <= _SMALL:
+                    _ = member[()]
+            except Exception:
+                return
+
+    with h5py.File(path, "r", locking=False) as file:
+        file.visititems(visit)
+
+
+if __name__ == "__main__":
+    import contextlib
+
+    # What raises here raises in the reader too, which says what is wrong.
+    with contextlib.suppress(Exception):
+        walk(sys.argv[1])
