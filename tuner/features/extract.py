@@ -1,0 +1,212 @@
+"""From images to the features of several layers: out of the cache, or by one sweep for all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tuner.backbones.backbone import Backbone
+from tuner.errors import EnvironmentFailure, InputError
+from tuner.features.cache import FeatureCache
+from tuner.features.entry import Entry
+from tuner.features.layout import Images, chunk_images, feature_key, layouts
+from tuner.features.normalize import Normalization
+from tuner.features.partial import MemoryEntry, PartialEntry
+from tuner.features.sweeps import Job, Progress, Sweeps
+
+Half = NDArray[np.float16]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFeatures:
+    """One layer's features of all images.
+
+    Attributes
+    ----------
+    layer
+        Module path.
+    normalization
+        How they came from what the layer returns.
+    shape
+        (C, h, w) per image.
+    key
+        Their name in the cache.
+    train, test
+        (n, C, h, w) half precision, mapped from disk where there is a cache; `test` is None where
+        there are no test images.
+    """
+
+    layer: str
+    normalization: Normalization
+    shape: tuple[int, int, int]
+    key: str
+    train: Half
+    test: Half | None
+
+
+def extract(
+    backbone: Backbone,
+    layers: Sequence[str],
+    images: Images,
+    test_images: Images | None = None,
+    *,
+    max_grid: int,
+    cache: FeatureCache | None,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, LayerFeatures]:
+    """Return the features of some layers, from the cache where they are there.
+
+    Parameters
+    ----------
+    backbone
+        Where the layers are; moved to `device`.
+    layers
+        Module paths.
+    images
+        All images that are not test images; means and sds come from these.
+    test_images
+        Images that are only normalised.
+    max_grid
+        Maps are pooled to at most so many cells a side; 0 for never.
+    cache
+        Where features are kept; None keeps them in memory.
+    device
+        Where the backbone runs.
+    batch_size
+        Images per chunk; by default a number fixed by the image size.
+    progress
+        Called with a description, the images done and the images in all, both sweeps counted.
+
+    Returns
+    -------
+    dict
+        Layer to features, in depth order.
+
+    Raises
+    ------
+    InputError
+        If features are not finite, naming backbone and layer, or the cache limit is too small.
+    EnvironmentFailure
+        If the disk is full or the device has too little memory.
+    """
+    if len(images) == 0:
+        raise InputError(f"backbone {backbone.name}: there are no images to extract features from")
+    found = layouts(backbone, layers, images.size, max_grid)
+    keys = {layer: feature_key(backbone, layer, images, max_grid, test_images) for layer in found}
+    sources: dict[str, Images] = {"train": images}
+    if test_images is not None and len(test_images):
+        sources["test"] = test_images
+    chunk = batch_size or chunk_images(images.size)
+    job = Job(backbone, found, sources, chunk, torch.device(device), progress)
+    return _in_memory(job, keys) if cache is None else _cached(job, keys, cache)
+
+
+def _in_memory(job: Job, keys: Mapping[str, str]) -> dict[str, LayerFeatures]:
+    sinks = {layer: MemoryEntry(_shapes(job, layer), job.chunk) for layer in job.layouts}
+    normalizations = Sweeps(job, sinks, nullcontext).run()
+    return {
+        layer: _features(job, layer, keys[layer], normalizations[layer], sink.arrays)
+        for layer, sink in sinks.items()
+    }
+
+
+def _cached(job: Job, keys: Mapping[str, str], cache: FeatureCache) -> dict[str, LayerFeatures]:
+    def look(layers: Iterable[str]) -> dict[str, Entry]:
+        opened = {layer: cache.open(keys[layer]) for layer in layers}
+        return {layer: entry for layer, entry in opened.items() if entry is not None}
+
+    entries = look(job.layouts)
+    missing = [layer for layer in job.layouts if layer not in entries]
+    if missing:
+        with cache.extracting([keys[layer] for layer in missing]):
+            entries |= look(missing)  # another process may have been faster
+            missing = [layer for layer in missing if layer not in entries]
+            if missing:
+                _fill(job, keys, cache, missing)
+                entries |= look(missing)
+    lost = [layer for layer in job.layouts if layer not in entries]
+    if lost:
+        raise EnvironmentFailure(
+            f"the feature cache {cache.folder} lost the features of layer {lost[0]!r} as soon as "
+            "they were written; check the disk"
+        )
+    return {
+        layer: _features(
+            job, layer, keys[layer], _normalization(entries[layer]), entries[layer].arrays
+        )
+        for layer in job.layouts
+    }
+
+
+def _fill(job: Job, keys: Mapping[str, str], cache: FeatureCache, layers: Sequence[str]) -> None:
+    """Extract layers into the cache."""
+    need = sum(job.layouts[layer].cached_bytes(job.n_images) for layer in layers)
+    mine = {keys[layer] for layer in layers}
+    begun = sum(entry.bytes for entry in cache.entries() if entry.partial and entry.key in mine)
+    cache.reserve(max(0, need - begun), keep=list(keys.values()))
+    sinks: dict[str, PartialEntry] = {}
+    with ExitStack() as stack:
+        try:
+            for layer in layers:
+                sink = cache.begin(keys[layer], _meta(job, layer), _shapes(job, layer), job.chunk)
+                stack.callback(sink.abandon)
+                sinks[layer] = sink
+        except EnvironmentFailure:
+            for sink in sinks.values():
+                sink.discard_unless_begun()
+            raise
+        try:
+            normalizations = Sweeps(job, sinks, cache.writing).run()
+        except InputError:  # nothing of it can be gone on with
+            for sink in sinks.values():
+                sink.discard()
+            raise
+        for layer, sink in sinks.items():
+            state = {
+                "mean": normalizations[layer].mean.tolist(),
+                "sd": normalizations[layer].sd.tolist(),
+            }
+            cache.finish(keys[layer], sink, {"normalization": state})
+
+
+def _shapes(job: Job, layer: str) -> dict[str, tuple[int, ...]]:
+    shape = job.layouts[layer].shape
+    return {name: (len(source), *shape) for name, source in job.sources.items()}
+
+
+def _meta(job: Job, layer: str) -> dict[str, Any]:
+    layout = dataclasses.asdict(job.layouts[layer])
+    return {
+        "backbone": job.backbone.name,
+        "backbone_digest": job.backbone.digest,
+        "layer": layer,
+        "image_size": job.sources["train"].size,
+        "layout": {**layout, "grid": list(layout["grid"])},
+    }
+
+
+def _features(
+    job: Job, layer: str, key: str, normalization: Normalization, arrays: Mapping[str, Half]
+) -> LayerFeatures:
+    shape = job.layouts[layer].shape
+    return LayerFeatures(layer, normalization, shape, key, arrays["train"], arrays.get("test"))
+
+
+def _normalization(entry: Entry) -> Normalization:
+    layout, state = entry.meta["layout"], entry.meta["normalization"]
+    return Normalization(
+        torch.tensor(state["mean"], dtype=torch.float32),
+        torch.tensor(state["sd"], dtype=torch.float32),
+        bool(layout["rectified"]),
+        int(layout["kernel"]),
+        (int(layout["grid"][0]), int(layout["grid"][1])),
+    )

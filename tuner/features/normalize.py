@@ -1,0 +1,178 @@
+"""From what a layer returns to the map that readouts see: normalise, rectify, then pool.
+
+The order matters: pooling before the nonlinearity averages a filter's two phases away and
+destroys early layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.errors import InputError
+
+# A channel is called constant when its sd is below this share of the layer's typical sd, or of its
+# own mean, where float32 sees little but rounding.
+_CONSTANT_OF_LAYER = 1e-5
+_CONSTANT_OF_MEAN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Normalization:
+    """The fixed map from a layer's output to features.
+
+    Signed layers become relu((x - mean) / sd), rectified ones x / sd; both are then averaged over
+    windows of `kernel` by `kernel` cells, partial windows over the cells that they hold.
+
+    Attributes
+    ----------
+    mean, sd
+        (C,) float32, over all images and positions.
+    rectified
+        True where the layer cannot return values below 0: it is then scaled only.
+    kernel
+        Side of the pooling window in cells; 1 for none.
+    grid
+        (h, w) after pooling.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    rectified: bool
+    kernel: int
+    grid: tuple[int, int]
+
+    def apply(self, raw: Tensor) -> Tensor:
+        """Turn a layer's output (B, C, H, W) into features (B, C, h, w); differentiable."""
+        sd = self.sd.to(raw.device, raw.dtype).view(1, -1, 1, 1)
+        if self.rectified:
+            scaled = raw / sd
+        else:
+            mean = self.mean.to(raw.device, raw.dtype).view(1, -1, 1, 1)
+            scaled = functional.relu((raw - mean) / sd)
+        if self.kernel == 1:
+            return scaled
+        return functional.avg_pool2d(scaled, self.kernel, ceil_mode=True, count_include_pad=False)
+
+    def to(self, device: torch.device | str) -> Normalization:
+        """Return a copy with its tensors on a device."""
+        return Normalization(
+            self.mean.to(device), self.sd.to(device), self.rectified, self.kernel, self.grid
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything as tensors; `from_state` takes it back."""
+        return {
+            "mean": self.mean,
+            "sd": self.sd,
+            "rectified": torch.tensor(self.rectified),
+            "kernel": torch.tensor(self.kernel),
+            "grid": torch.tensor(self.grid),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Normalization:
+        """Rebuild from `state`.
+
+        Raises
+        ------
+        InputError
+            If an entry is missing, of another shape, or not finite.
+        """
+        try:
+            mean, sd, grid = state["mean"].float(), state["sd"].float(), state["grid"].tolist()
+            rectified, kernel = bool(state["rectified"]), int(state["kernel"])
+            if mean.ndim != 1 or mean.shape != sd.shape or len(grid) != 2 or kernel < 1:
+                raise ValueError("entries of other shapes")
+            if not bool(torch.isfinite(mean).all()) or not bool((sd > 0).all()):
+                raise ValueError("means that are not finite or sds that are not positive")
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"normalisation cannot be read: {error}") from error
+        return cls(mean, sd, rectified, kernel, (int(grid[0]), int(grid[1])))
+
+
+def pooling(height: int, width: int, max_grid: int) -> tuple[int, tuple[int, int]]:
+    """Return the side of the pooling window, and the grid after it, for at most `max_grid` cells.
+
+    ``max_grid`` 0 never pools.
+    """
+    kernel = 1 if max_grid == 0 else math.ceil(max(height, width) / max_grid)
+    return kernel, (math.ceil(height / kernel), math.ceil(width / kernel))
+
+
+@dataclass
+class Moments:
+    """Count, mean and sum of squared deviations per channel, in float64.
+
+    Chunks are merged by the pairwise update of Chan, Golub & LeVeque (1979), so nothing cancels
+    where a mean is large; in a fixed order the result is the same to the last bit.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, channels: int) -> Moments:
+        """Return the moments of no data."""
+        return cls(0, np.zeros(channels), np.zeros(channels))
+
+    @classmethod
+    def of(cls, raw: Tensor) -> Moments:
+        """Return the moments of (B, C, H, W) over images and positions."""
+        # Apple's devices have no float64
+        values = (raw.cpu() if raw.device.type == "mps" else raw).double()
+        mean = values.mean(dim=(0, 2, 3))
+        # two passes: faster than var_mean on a CPU, and as exact
+        deviations = (values - mean.view(1, -1, 1, 1)).square_().sum(dim=(0, 2, 3))
+        count = values.shape[0] * values.shape[2] * values.shape[3]
+        return cls(count, mean.cpu().numpy(), deviations.cpu().numpy())
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of both sets of values."""
+        if self.count == 0:
+            return other
+        count = self.count + other.count
+        step = other.mean - self.mean
+        share = other.count / count
+        return Moments(
+            count,
+            self.mean + step * share,
+            self.deviations + other.deviations + step**2 * self.count * share,
+        )
+
+    def finite(self) -> bool:
+        """Tell whether no value was NaN or infinite."""
+        return bool(np.isfinite(self.mean).all() and np.isfinite(self.deviations).all())
+
+    def normalization(
+        self, *, rectified: bool, kernel: int, grid: tuple[int, int]
+    ) -> Normalization:
+        """Return the normalisation that these moments ask for.
+
+        A constant channel (a dead unit) is divided by the layer's root-mean-square sd in place of
+        its own, 1 if all are constant: it stays finite and small, and rounding noise is not blown
+        up to unit variance.
+        """
+        sd = np.sqrt(self.deviations / max(self.count, 1))
+        typical = float(np.sqrt(np.mean(sd**2)))
+        floor = np.maximum(_CONSTANT_OF_LAYER * typical, _CONSTANT_OF_MEAN * np.abs(self.mean))
+        constant = (sd <= floor) | (sd < np.finfo(np.float32).tiny)
+        fallback = typical if typical > np.finfo(np.float32).tiny else 1.0
+        scale = np.where(constant, fallback, sd)
+        if bool(constant.all()):
+            scale = np.ones_like(sd)
+        return Normalization(
+            torch.from_numpy(self.mean.astype(np.float32)),
+            torch.from_numpy(scale.astype(np.float32)),
+            rectified,
+            kernel,
+            grid,
+        )
