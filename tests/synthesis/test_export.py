@@ -1,0 +1,163 @@
+"""The folder that images are written to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.encoders import SIZE, random_encoder
+from tuner.errors import EnvironmentFailure, InputError
+from tuner.synthesis import export
+from tuner.synthesis.export import check_same, export_meis, file_name, read_manifest
+from tuner.synthesis.mei import MeiSettings, synthesize
+
+QUICK = MeiSettings(steps=4, keep_every=2, chunk=2)
+
+
+@pytest.fixture
+def encoder():
+    return random_encoder(n_units=5, layer="_blocks.0", meta={"simulated": True, "trial": 3})
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_is_written(tmp_path, encoder):
+    result = export_meis(tmp_path / "a", [encoder], None, QUICK, title="b/l/V1/full")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    pngs = ["0007_el-0-a.png", "0008_el-1-b.png", "0009_el-2-c.png", "0010_el-3-a.png"]
+    assert names == [*pngs, "0011_el-4-b.png", "manifest.json", "meis.npz", "sheet.png"]
+    with np.load(tmp_path / "a" / "meis.npz", allow_pickle=False) as arrays:
+        assert arrays["images"].shape == (5, SIZE, SIZE, 3)
+        assert arrays["images"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["activation"], result.activation[:, 0])
+        assert arrays["units"].tolist() == [7, 8, 9, 10, 11]
+        shown = np.stack([np.asarray(Image.open(tmp_path / "a" / name)) for name in names[:5]])
+        np.testing.assert_array_equal(np.rint(arrays["images"] * 255).astype(np.uint8), shown)
+
+
+def test_same_seed_same_bytes(tmp_path, encoder):
+    for name in ("a", "b"):
+        export_meis(tmp_path / name, [encoder], None, QUICK)
+    assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
+
+
+def test_the_manifest_makes_it_again(tmp_path, encoder):
+    settings = MeiSettings(
+        steps=4, keep_every=2, prior="pixel", transforms="none", contrast=0.2, seed=5, variants=2
+    )
+    export_meis(tmp_path / "a", [encoder], [9, 7], settings, extra={"study": "b/l/V1/full"})
+    again, units, checksums, manifest = read_manifest(tmp_path / "a")
+    assert manifest["study"] == "b/l/V1/full"
+    assert manifest["simulated"] is True
+    check_same([encoder], checksums, tmp_path)
+    export_meis(tmp_path / "b", [encoder], units, again, extra={"study": "b/l/V1/full"})
+    assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
+
+
+def test_the_manifest_vouches_for_every_file(tmp_path, encoder):
+    export_meis(tmp_path, [encoder], None, QUICK)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for entry in manifest["units"]:
+        (image,) = entry["images"]
+        payload = (tmp_path / image["file"]).read_bytes()
+        assert hashlib.blake2b(payload, digest_size=20).hexdigest() == image["blake2b"]
+    assert manifest["settings"]["chunk"] == 2
+    assert manifest["encoders"][0]["checksum"] == encoder.checksum()
+    assert manifest["surroundings"]["versions"]["torch"]
+
+
+def test_another_encoder_is_refused(tmp_path, encoder):
+    with pytest.raises(InputError, match="made with the encoders"):
+        check_same([random_encoder(seed=1)], [encoder.checksum()], tmp_path / "manifest.json")
+
+
+def test_variants_have_files_of_their_own(tmp_path, encoder):
+    settings = MeiSettings(steps=2, variants=2, chunk=2)
+    export_meis(tmp_path, [encoder], [7], settings)
+    assert (tmp_path / "0007_el-0-a.png").exists()
+    assert (tmp_path / "0007_el-0-a_v1.png").exists()
+    with np.load(tmp_path / "meis.npz") as arrays:
+        assert arrays["images"].shape == (1, SIZE, SIZE, 3)
+        assert arrays["variant_images"].shape == (1, 2, SIZE, SIZE, 3)
+
+
+def test_a_stopped_run_goes_on(tmp_path, encoder):
+    calls: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append(done)
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_meis(tmp_path / "a", [encoder], None, QUICK, progress=stop)
+    assert sorted(p.name for p in (tmp_path / "a" / ".partial").glob("*.npz")) == [
+        "7_0.npz",
+        "8_0.npz",
+    ]
+    totals: list[int] = []
+    export_meis(
+        tmp_path / "a", [encoder], None, QUICK, progress=lambda _, total: totals.append(total)
+    )
+    assert set(totals) == {8}, "the first batch was made again"
+    export_meis(tmp_path / "b", [encoder], None, QUICK)
+    assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
+
+
+def test_what_was_set_aside_under_other_settings_is_not_used(tmp_path, encoder):
+    def stop(done: int, total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_meis(tmp_path / "a", [encoder], None, QUICK, progress=stop)
+    other = MeiSettings(steps=4, keep_every=2, chunk=2, seed=1)
+    result = export_meis(tmp_path / "a", [encoder], None, other)
+    np.testing.assert_array_equal(result.pixels, synthesize([encoder], None, other).pixels)
+
+
+def test_an_image_that_was_cut_off_is_made_again(tmp_path, encoder):
+    partial = export._Partial(tmp_path / "p", "key")
+    from tuner.synthesis.priors import Job
+
+    (tmp_path / "p" / "7_0.npz").write_bytes(b"PK\x03\x04 cut")
+    assert partial.read(Job(7)) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 9, "kind": "x"}'])
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_manifest_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        read_manifest(tmp_path / "nowhere" / "manifest.json")
+
+
+def test_a_folder_that_cannot_be_written_is_the_environments_fault(tmp_path, encoder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFailure, match="cannot write images"):
+        export_meis(tmp_path / "file" / "below", [encoder], [7], QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("V1-03", "0003_V1-03.png"),
+        ("a/b c", "0003_a-b-c.png"),
+        ("../..", "0003_unit.png"),
+        ("é", "0003_é.png"),
+        ("x" * 300, f"0003_{'x' * 80}.png"),
+    ],
+)
+def test_names_are_safe(name, expected):
+    assert file_name(3, name) == expected

@@ -1,0 +1,3 @@
+"""Images that neurons want: made, measured, and brought back to the animal."""
+
+from __future__ import annotations

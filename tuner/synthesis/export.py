@@ -1,0 +1,351 @@
+"""What ``export mei`` leaves behind: images, arrays, a contact sheet, and a manifest.
+
+Finished images are set aside in ``.partial`` one by one, so a run that was stopped goes on where it
+was; they are used again only under the same settings, encoder and chunk size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.encoder import Encoder
+from tuner.errors import EnvironmentFailure, InputError
+from tuner.synthesis import priors
+from tuner.synthesis.chunks import chunk_size
+from tuner.synthesis.determinism import surroundings
+from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, Progress, synthesize
+from tuner.synthesis.priors import Job
+from tuner.synthesis.receptive_fields import Fields, from_readout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MANIFEST = "manifest.json"
+ARRAYS = "meis.npz"
+SHEET = "sheet.png"
+FORMAT = 1
+_PARTIAL = ".partial"
+
+
+def export_meis(
+    folder: str | Path,
+    encoders: Sequence[Encoder],
+    units: Sequence[int] | None,
+    settings: MeiSettings,
+    *,
+    title: str = "",
+    extra: Mapping[str, Any] | None = None,
+    fields: Fields | None = None,
+    progress: Progress | None = None,
+) -> MeiResult:
+    """Make images and write them into a folder; goes on where an earlier run was stopped.
+
+    Parameters
+    ----------
+    folder
+        ``OUT/<study path>``; created if need be.
+    encoders
+        One, or an ensemble.
+    units
+        Indices in the recording; None: all.
+    settings
+        How.
+    title
+        Of the contact sheet; such as the study's name.
+    extra
+        Further plain values for the manifest: the study, its trials.
+    fields
+        Receptive fields of all the encoders' units, to be drawn on the sheet; None: those of the
+        first encoder's readout.
+    progress
+        Called with steps done and to do.
+
+    Returns
+    -------
+    MeiResult
+        What was written.
+
+    Raises
+    ------
+    InputError
+        If a unit is unknown, or the encoder answers with NaN.
+    EnvironmentFailure
+        If the folder cannot be written.
+    """
+    folder = Path(folder)
+    ensemble = Ensemble(encoders)
+    chunk = settings.chunk or chunk_size(ensemble.image_size, ensemble.device.type)
+    key = fingerprint(encoders, settings, chunk)
+    try:
+        partial = _Partial(folder / _PARTIAL, key)
+        result = synthesize(
+            encoders, units, settings, progress, finished=partial.read, keep=partial.write
+        )
+        fields = fields or from_readout(encoders[0])
+        where = ensemble.positions([int(unit) for unit in result.units])
+        fields = fields.of(where)
+        _write(folder, encoders, settings, result, fields, title, dict(extra or {}))
+        partial.remove()
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot write images to {folder}: {error}") from error
+    return result
+
+
+def fingerprint(encoders: Sequence[Encoder], settings: MeiSettings, chunk: int) -> str:
+    """Digest of all that decides the bytes of an image, but for its unit and variant."""
+    decided = settings.as_dict() | {"variants": 0, "chunk": chunk}
+    payload = [
+        FORMAT,
+        [encoder.checksum() for encoder in encoders],
+        decided,
+        surroundings(encoders[0].device),
+    ]
+    return hashlib.blake2b(json.dumps(payload, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+class _Partial:
+    """Images that are finished while the run is not."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        stamp = folder / "key"
+        if not stamp.is_file() or stamp.read_text() != key:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            stamp.write_text(key)
+
+    def _path(self, job: Job) -> Path:
+        return self.folder / f"{job.unit}_{job.variant}.npz"
+
+    def read(self, job: Job) -> Mei | None:
+        """Return an image made before, or None; one that was cut off counts as none."""
+        try:
+            with self._path(job).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return Mei(job, file["pixels"], float(file["activation"]), int(file["step"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def write(self, mei: Mei) -> None:
+        """Set an image aside."""
+        path = self._path(mei.job)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, pixels=mei.pixels, activation=mei.activation, step=mei.step)
+        temporary.replace(path)
+
+    def remove(self) -> None:
+        """All is written where it belongs."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def file_name(unit: int, name: str, variant: int = 0) -> str:
+    """``0007_name.png``; from the second variant on ``0007_name_v1.png``."""
+    safe = re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "unit"
+    return f"{unit:04d}_{safe[:80]}{f'_v{variant}' if variant else ''}.png"
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an image as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(payload)
+    temporary.replace(path)
+
+
+def _write(
+    folder: Path,
+    encoders: Sequence[Encoder],
+    settings: MeiSettings,
+    result: MeiResult,
+    fields: Fields,
+    title: str,
+    extra: dict[str, Any],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    simulated = any(encoder.simulated for encoder in encoders)
+    entries = []
+    for k, (unit, name) in enumerate(zip(result.units, result.names, strict=True)):
+        images = []
+        for variant in range(settings.variants):
+            payload = png_bytes(result.pixels[k, variant])
+            file = file_name(int(unit), name, variant)
+            _replace(folder / file, payload)
+            images.append(
+                {
+                    "file": file,
+                    "blake2b": hashlib.blake2b(payload, digest_size=20).hexdigest(),
+                    "activation": float(result.activation[k, variant]),
+                    "kept_after_step": int(result.steps[k, variant]),
+                }
+            )
+        entries.append({"unit": int(unit), "name": name, "images": images})
+    _replace(folder / ARRAYS, _npz(result, settings.variants))
+    _replace(folder / SHEET, _sheet(result, settings, fields, title, simulated))
+    manifest = {
+        "format": FORMAT,
+        "kind": "most exciting images",
+        "simulated": simulated,
+        **extra,
+        "encoders": [describe(encoder) for encoder in encoders],
+        "settings": settings.as_dict() | {"chunk": result.chunk},
+        "units": entries,
+        "surroundings": surroundings(encoders[0].device),
+        "nondeterministic_operations": list(result.nondeterministic),
+    }
+    _replace(
+        folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+    )
+
+
+def _sheet(
+    result: MeiResult, settings: MeiSettings, fields: Fields, title: str, simulated: bool
+) -> bytes:
+    from tuner.figures import style
+    from tuner.figures.sheets import sheet
+
+    figure = sheet(
+        result.pixels[:, 0],
+        [f"{unit} {name}" for unit, name in zip(result.units, result.names, strict=True)],
+        notes=[f"predicted {value:.3g}" for value in result.activation[:, 0]],
+        title=f"Most exciting images{f': {title}' if title else ''}",
+        sub=f"{settings.prior} prior, {settings.photometry}, seed {settings.seed}; "
+        "ellipse: where the unit reads (2 sd)",
+        simulated=simulated,
+    )
+    for axes, ellipse in zip(figure.axes, fields.ellipses(), strict=True):
+        draw_ellipse(axes, ellipse, fields.image_size)
+    return style.render(figure, "png")
+
+
+def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
+    """Draw a receptive field at two standard deviations over an image."""
+    from matplotlib.patches import Ellipse
+
+    if not np.isfinite(ellipse).all():
+        return
+    x, y, major, minor, angle = (float(value) for value in ellipse)
+    for colour, width in (("black", 1.0), ("white", 0.5)):
+        axes.add_patch(
+            Ellipse(
+                (x, y),
+                4 * major,
+                4 * minor,
+                angle=-angle,  # rows of an image run downwards
+                fill=False,
+                edgecolor=colour,
+                linewidth=width,
+            )
+        )
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+
+
+def _npz(result: MeiResult, variants: int) -> bytes:
+    """Arrays without a date in the archive: same images, same bytes."""
+    flat = result.images.reshape(len(result.units), variants, *result.pixels.shape[2:])
+    arrays: dict[str, NDArray[Any]] = {
+        "images": flat[:, 0],
+        "activation": result.activation[:, 0],
+        "units": result.units,
+        "names": np.array(result.names, dtype=np.str_),
+    }
+    if variants > 1:
+        arrays["variant_images"] = flat
+        arrays["variant_activation"] = result.activation
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+    return buffer.getvalue()
+
+
+def describe(encoder: Encoder) -> dict[str, Any]:
+    """Describe an encoder, so that it can be found again."""
+    return {
+        "checksum": encoder.checksum(),
+        "backbone": encoder.backbone.name,
+        "backbone_digest": encoder.backbone.digest,
+        "layer": encoder.layer,
+        "readout": encoder.readout.name,
+        "loss": encoder.loss,
+        "image_size": encoder.image_size,
+        "meta": encoder.meta,
+    }
+
+
+def read_manifest(path: str | Path) -> tuple[MeiSettings, list[int], list[str], dict[str, Any]]:
+    """Read what is needed to make the images of a manifest again.
+
+    Parameters
+    ----------
+    path
+        ``manifest.json`` or its folder.
+
+    Returns
+    -------
+    settings, units, checksums, manifest
+        The settings, the unit indices, the checksum of each encoder, and all of the manifest.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT or manifest["kind"] != "most exciting images":
+            raise InputError(
+                f"{path}: not a manifest of images, or of another version "
+                f"(format {manifest['format']})"
+            )
+        settings = MeiSettings(**manifest["settings"])
+        units = [int(entry["unit"]) for entry in manifest["units"]]
+        checksums = [str(encoder["checksum"]) for encoder in manifest["encoders"]]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged manifest ({error!r})") from error
+    return settings, units, checksums, manifest
+
+
+def check_same(encoders: Sequence[Encoder], checksums: Sequence[str], path: str | Path) -> None:
+    """Refuse to make images of a manifest again with other encoders.
+
+    Raises
+    ------
+    InputError
+        If the encoders are not those of the manifest.
+    """
+    found = [encoder.checksum() for encoder in encoders]
+    if found != list(checksums):
+        raise InputError(
+            f"{path}: made with the encoders {', '.join(c[:12] for c in checksums)}, but these are "
+            f"{', '.join(c[:12] for c in found)}; "
+            "export the images from the search that they were made from"
+        )
+
+
+def available_priors() -> list[str]:
+    """Names for ``--prior``."""
+    return sorted(priors.PRIORS)
