@@ -1,0 +1,213 @@
+function openStudy(place) {
+  if (state.open !== null && buttons.has(state.open)) buttons.get(state.open).setAttribute("aria-pressed", "false");
+  state.open = place;
+  buttons.get(place)?.setAttribute("aria-pressed", "true");
+  const row = data.rows[place];
+  const details = parse(`study-${place}`);
+  const node = document.getElementById("study");
+  const close = make("button", { type: "button", class: "plain close", text: "Close", on: { click: closeStudy } });
+  node.replaceChildren(close, make("h2", { id: "study-title", text: `${row.backbone} \u00b7 ${row.layer} \u00b7 ${row.region} \u00b7 ${row.readout}` }));
+  if (data.recording.simulated) node.append(make("span", { class: "badge", text: "simulated recording" }));
+  if (row.failed) node.append(make("p", { class: "warning", text: "Fit failed: the best trial is no better than predicting the mean." }));
+  if (row.pending) node.append(make("p", { text: "No trial of this study has finished." }));
+  for (const note of details?.notes || []) node.append(make("p", { class: "warning", text: note }));
+  node.append(...scores(row, place));
+  if (!details) node.append(make("p", { class: "quiet", text: "No further details were stored for this study." }));
+  else node.append(...search(row, details), ...pictures(details), ...unitTable(details), ...loading(details));
+  node.hidden = false;
+  document.querySelector("main").classList.add("open");
+  history.replaceState(null, "", "#" + encodeURIComponent(row.study));
+  if (!window.matchMedia("(min-width: 1250px)").matches) node.scrollIntoView({ block: "start" });
+  else node.scrollTop = 0;
+}
+
+function closeStudy() {
+  const button = buttons.get(state.open);
+  document.getElementById("study").hidden = true;
+  document.querySelector("main").classList.remove("open");
+  history.replaceState(null, "", location.pathname + location.search);
+  state.open = null;
+  if (button) { button.setAttribute("aria-pressed", "false"); button.focus(); }
+}
+
+const thousandths = (value) => (known(value) ? value.toFixed(3).replace("-", "\u2212") : null);
+
+function scores(row, place) {
+  const beside = data.rows.filter((other) => other.reference && other.backbone === row.backbone && other.layer === row.layer && other.region === row.region);
+  const lines = data.metrics.map((metric) => [
+    metric.label + (metric.selected_on ? " (selected on)" : ""),
+    thousandths(row[metric.name]),
+    ...(data.tested ? [metric.comparable_ceiling ? thousandths(row.noise_ceiling) : ""] : []),
+    ...beside.map((other) => thousandths(other[metric.name])),
+  ]);
+  const head = ["score, mean over units", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
+  const counts = [`${shown(row.n_units)} units`];
+  if (known(row.n_units_with_ceiling)) counts.push(`${row.n_units_with_ceiling} of them with a ceiling: test scores are means over those`);
+  counts.push(`${shown(row.n_trials)} trials`);
+  const result = [table(head, lines), make("p", { class: "quiet", text: counts.join("; ") })];
+  if (!data.tested) result.push(make("p", { class: "warning", text: data.optimistic + ". There are no test images in this recording." }));
+  return result;
+}
+
+function search(row, details) {
+  const result = [];
+  if (details.curves.trials.length) result.push(make("h3", { text: "Learning curves" }), curve(details.curves), curveNote(details.curves));
+  const names = Object.keys(details.parameters);
+  if (names.length) {
+    const best = details.curves.best;
+    result.push(make("h3", { text: known(best) ? `Hyperparameters of the best trial, ${best}` : "Hyperparameters" }),
+      table(["name", "value"], names.map((name) => [name, details.parameters[name]])));
+  }
+  const shares = Object.entries(details.importance).sort((a, b) => b[1] - a[1]);
+  if (shares.length) {
+    result.push(make("h3", { text: "Which of them matter" }), make("div", { class: "importance" }, ...shares.flatMap(([name, share]) => [
+      make("span", { text: name }), make("i", { style: `width:${(100 * share / Math.max(shares[0][1], 1e-9)).toFixed(1)}%` }), make("span", { text: shown(share) })])));
+  }
+  if (known(details.seconds)) result.push(make("p", { class: "quiet", text: `Time spent on this study: ${duration(details.seconds)}` }));
+  return result;
+}
+
+function curve(curves) {
+  const width = 520, height = 250, left = 46, right = 12, top = 12, bottom = 36;
+  const [low, high] = curves.range;
+  const every = curves.trials.flatMap((trial) => trial.x || []);
+  const last = Math.max(curves.grid.at(-1) || 1, ...every);
+  const x = (step) => left + (width - left - right) * step / last;
+  const y = (value) => top + (height - top - bottom) * (high - value) / (high - low);
+  const svg = make("svg", { svg: true, class: "curve", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "validation loss of every trial against training steps" });
+  const put = (tag, options, text) => svg.append(make(tag, { svg: true, ...options, ...(text === undefined ? {} : { text }) }));
+  put("clipPath", { id: "inside" });
+  svg.lastChild.append(make("rect", { svg: true, x: left, y: 0, width: width - left - right + 4, height: height - bottom }));
+  for (const value of ticks(low, high)) {
+    put("path", { class: "axis", d: `M${left - 4},${y(value)}H${left}` });
+    put("text", { x: left - 7, y: y(value) + 4, "text-anchor": "end" }, shown(value));
+  }
+  for (const step of ticks(0, last)) {
+    put("path", { class: "axis", d: `M${x(step)},${height - bottom}v4` });
+    put("text", { x: x(step), y: height - bottom + 16, "text-anchor": "middle" }, shown(step));
+  }
+  put("path", { class: "axis", d: `M${left},${top - 6}V${height - bottom}H${width - right}` });
+  put("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, "training step");
+  put("text", { transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, "validation loss");
+  if (low < 1 && high > 1) {
+    put("path", { class: "mean", d: `M${left},${y(1)}H${width - right}` });
+    put("text", { class: "small", x: width - right, y: y(1) + 11, "text-anchor": "end" }, "predicts the mean");
+  }
+  const inside = make("g", { svg: true, "clip-path": "url(#inside)" });
+  svg.append(inside);
+  const rank = (trial) => trial.n === curves.best ? 3 : { pruned: 0, failed: 0, running: 1, complete: 2 }[trial.s] ?? 0;
+  let said = null;
+  for (const trial of [...curves.trials].sort((a, b) => rank(a) - rank(b))) {
+    const steps = trial.x || curves.grid;
+    const points = trial.v.map((value, i) => [steps[i], value]).filter((point) => known(point[1]));
+    if (!points.length) continue;
+    const kind = trial.n === curves.best ? "chosen" : trial.s === "failed" ? "pruned" : trial.s;
+    inside.append(make("path", { svg: true, class: kind, "data-trial": trial.n, d: "M" + points.map(([step, value]) => `${x(step).toFixed(1)},${y(Math.min(value, high + (high - low))).toFixed(1)}`).join("L") },
+      make("title", { svg: true, text: `trial ${trial.n}, ${trial.s}` })));
+    if (kind === "chosen") {
+      const [step, value] = points.reduce((a, b) => (b[1] < a[1] ? b : a));
+      inside.append(make("circle", { svg: true, class: "dot", cx: x(step), cy: y(value), r: 4 }));
+      const end = x(step) > width * 0.6;
+      said = make("text", { svg: true, class: "said", x: x(step) + (end ? -8 : 8), y: Math.max(y(value) - 8, 22), "text-anchor": end ? "end" : "start", text: `trial ${trial.n}: ${shown(value)}` });
+    }
+  }
+  if (said) svg.append(said);
+  return svg;
+}
+
+function curveNote(curves) {
+  const count = (kind) => curves.trials.filter((trial) => trial.s === kind).length;
+  const above = curves.trials.filter((trial) => !trial.v.some((value) => known(value) && value <= curves.range[1])).length;
+  const parts = [`${count("complete")} complete`, `${count("pruned")} pruned (light)`];
+  if (count("failed")) parts.push(`${count("failed")} failed`);
+  if (above) parts.push(`${above} above the axis`);
+  return make("p", { class: "quiet", text: parts.join(", ") });
+}
+
+function pictures(details) {
+  const result = [];
+  if (details.images) {
+    const { count, given, settings } = details.images;
+    const notes = [data.recording.simulated ? "simulated recording" : "", settings, count < given ? `the first ${count} of ${given} units` : ""].filter(Boolean);
+    result.push(make("h3", { text: "Most exciting images" }));
+    if (notes.length) result.push(make("p", { class: "quiet", text: notes.join("; ") }));
+    result.push(tiles(details.images, "images", false));
+  }
+  if (details.masks) {
+    const [height, width] = details.masks.cells;
+    result.push(make("h3", { text: "Where each unit reads" }),
+      make("p", { class: "quiet", text: `Spatial masks on ${height} \u00d7 ${width} cells, each from 0 to its own maximum` }),
+      tiles(details.masks, "masks", true));
+  }
+  return result;
+}
+
+function tiles(sheet, kind, sharp) {
+  const many = sheet.count > 24;
+  const node = make("div", { class: `tiles ${kind}${sharp ? " cells" : ""}`, style: `--tile:${sharp ? (many ? 56 : 72) : many ? 76 : 110}px` });
+  const canvases = [];
+  for (let i = 0; i < sheet.count; i += 1) {
+    const name = sheet.names[i];
+    const canvas = make("canvas", { width: sheet.w, height: sheet.h, role: "img", "aria-label": `unit ${name}` });
+    canvases.push(canvas);
+    node.append(make("figure", {}, canvas, make("figcaption", { text: name }, (sheet.notes || [])[i] ? make("small", { text: sheet.notes[i] }) : null)));
+  }
+  const image = new Image();
+  image.onload = () => {
+    canvases.forEach((canvas, i) => {
+      const column = i % sheet.across, row = Math.floor(i / sheet.across);
+      canvas.getContext("2d").drawImage(image, column * sheet.w, row * sheet.h, sheet.w, sheet.h, 0, 0, sheet.w, sheet.h);
+    });
+    node.dataset.drawn = "true";
+  };
+  image.src = sheet.src;
+  return node;
+}
+
+function unitTable(details) {
+  const { columns, values } = details.units;
+  if (!columns.length || !values[0].length) return [];
+  const lines = values[0].map((_, i) => values.map((column) => column[i]));
+  const numeric = (i) => values[i].some((value) => typeof value === "number");
+  const node = table(columns, lines, numeric);
+  node.classList.add("tall");
+  return [make("details", { class: "units" }, make("summary", { text: `Scores of its ${lines.length} units` }), node)];
+}
+
+function loading(details) {
+  if (!details.load) return [];
+  const code = make("pre", { class: "load", text: details.load });
+  const copy = make("button", { type: "button", class: "plain copy", text: "Copy", on: { click: async () => {
+    try { await navigator.clipboard.writeText(details.load); copy.textContent = "Copied"; }
+    catch { getSelection().selectAllChildren(code); copy.textContent = "Selected"; }
+  } } });
+  return [make("h3", { text: "Load the encoder" }), code, copy];
+}
+
+function introduce() {
+  const { recording } = data;
+  const lead = document.getElementById("lead");
+  const studies = data.rows.filter((row) => !row.reference).length;
+  lead.append(`${studies} ${studies === 1 ? "study" : "studies"} on ${recording.label}. `);
+  if (recording.simulated) lead.append(make("span", { class: "badge", text: "simulated recording" }));
+  const select = document.getElementById("metric");
+  for (const metric of data.metrics) select.append(make("option", { value: metric.name, selected: metric.name === state.metric, text: metric.label }));
+  select.addEventListener("change", () => { state.metric = select.value; drawMaps(); });
+  if (!data.metrics.length) select.closest("label").hidden = true;
+
+  const section = document.getElementById("recording");
+  section.append(list({ name: recording.label, source: recording.source, ...(recording.simulated ? { simulated: true } : {}), ...recording.facts }));
+  const about = [["region", "name"], ["area", "area"], ["units", "n_units"], ["with a ceiling", "n_units_with_ceiling"], ["reliability", "reliability"], ["ceiling", "noise_ceiling"], ["share missing", "missing"]]
+    .filter(([, name]) => recording.regions.some((region) => known(region[name]) && region[name] !== ""));
+  if (recording.regions.length) section.append(table(about.map(([text]) => text), recording.regions.map((region) => about.map(([, name]) => region[name])), (i) => about[i][1] !== "area"));
+  for (const note of recording.notes) section.append(make("p", { class: "quiet", text: note }));
+
+  document.getElementById("provenance").append(list(data.provenance));
+}
+
+introduce();
+drawMaps();
+const wanted = decodeURIComponent(location.hash.slice(1));
+const linked = data.rows.findIndex((row) => !row.reference && row.study === wanted);
+if (linked >= 0) openStudy(linked);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.open !== null) closeStudy(); });

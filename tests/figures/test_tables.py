@@ -1,0 +1,86 @@
+"""Tables: fixed columns, values that read back, whole files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.figures.conftest import study_rows
+from tuner.figures.panels import failed, pending
+from tuner.figures.tables import HEATMAP_COLUMNS, write_bytes, write_heatmap, write_units
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_heatmap_columns_and_values(tmp_path: Path) -> None:
+    rows = study_rows({"b": ["l.0", "l.1"]}, ["V1", 'V4, "left"'], test=True)
+    rows[0]["feve"] = math.nan
+    rows[1]["noise_ceiling"] = None
+    rows[2]["n_units"] = np.int64(7)
+    rows[3]["fit_failed"] = np.bool_(True)
+    path = write_heatmap([dict(reversed(row.items())) for row in rows], tmp_path / "heatmap.csv")
+    assert path.read_text().splitlines()[0] == (
+        "backbone,layer,layer_index,region,readout,n_units,n_trials,validation_loss,"
+        "validation_correlation,test_correlation,test_correlation_normalized,feve,noise_ceiling,"
+        "n_units_with_ceiling,fit_failed"
+    )
+    found = read(path)
+    assert len(found) == len(rows)
+    for row, line in zip(rows, found, strict=True):
+        assert line["region"] == row["region"]
+        assert float(line["validation_loss"]) == row["validation_loss"]
+    assert found[0]["feve"] == ""
+    assert found[1]["noise_ceiling"] == ""
+    assert found[2]["n_units"] == "7"
+    assert [line["fit_failed"] for line in found[2:4]] == ["false", "true"]
+    # a table that was read back is understood as it is
+    assert failed(found[3])
+    assert not failed(found[2])
+    assert not pending(found[2])
+
+
+def test_an_unknown_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="surprise"):
+        write_heatmap([{"backbone": "b", "surprise": 1}], tmp_path / "heatmap.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_units_keep_the_recordings_columns(tmp_path: Path) -> None:
+    rows = [
+        {"unit": 3, "study": "b/l/V1/full", "electrode": "e\n1", "feve": np.float32(0.5)},
+        {"unit": 4, "study": "b/l/V1/full", "electrode": b"e2", "rf_x": None},
+    ]
+    path = write_units(rows, tmp_path / "deep" / "units.csv")
+    found = read(path)
+    assert list(found[0]) == [
+        *("study", "backbone", "layer", "layer_index", "region", "readout", "unit"),
+        *("electrode", "feve", "rf_x"),
+    ]
+    assert [line["electrode"] for line in found] == ["e\n1", "e2"]
+    assert found[0]["feve"] == "0.5"
+    assert found[1]["feve"] == ""
+
+
+def test_no_rows_is_a_header(tmp_path: Path) -> None:
+    path = write_heatmap([], tmp_path / "heatmap.csv")
+    assert path.read_text().strip() == ",".join(HEATMAP_COLUMNS)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
+    path = write_bytes(tmp_path / "a.txt", b"old")
+
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]

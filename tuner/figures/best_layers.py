@@ -1,0 +1,189 @@
+"""The best layer of each region: how well it does, and how sure it is that it is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tuner.figures import style
+from tuner.figures.metrics import OPTIMISTIC, clean, metric_named
+
+
+@dataclass(frozen=True)
+class BestLayer:
+    """One region's best layer with one readout.
+
+    Attributes
+    ----------
+    region, readout
+        Names.
+    layer
+        The best by validation loss.
+    value, low, high
+        Its score and the limits of its interval; NaN where unknown or open.
+    probabilities
+        Layer to the share of bootstrap draws of the validation images in which it is the best;
+        empty: unknown.
+    ceiling
+        The region's noise ceiling, NaN if there is none; drawn where the metric is on its scale.
+    """
+
+    region: str
+    readout: str
+    layer: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    probabilities: dict[str, float] | None = None
+    ceiling: float = math.nan
+
+
+def best_layers(
+    entries: Sequence[BestLayer],
+    layers: Sequence[str],
+    *,
+    metric: str = "test_correlation",
+    title: str = "Best layer of each region",
+    simulated: bool = False,
+    theme: style.ThemeName = "light",
+) -> Figure:
+    """Draw the best layer against region: its score above, its place in depth below.
+
+    Dots grow with the share of bootstrap draws in which a layer is the best.
+
+    Parameters
+    ----------
+    entries
+        Of one backbone; one per region and readout.
+    layers
+        The backbone's, in depth order.
+    metric
+        Column the values are from.
+    title
+        Of the figure.
+    simulated
+        Whether the recording is.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the metric does not exist.
+    ValueError
+        If there are no entries, or one names a layer that is not in `layers`.
+    """
+    if not entries:
+        raise ValueError("no best layers to draw")
+    for entry in entries:
+        if entry.layer not in layers:
+            raise ValueError(f"layer {entry.layer!r} of region {entry.region!r} is not in layers")
+    chosen = metric_named(metric)
+    colours = style.theme_named(theme)
+    regions = list(dict.fromkeys(entry.region for entry in entries))
+    readouts = list(dict.fromkeys(entry.readout for entry in entries))
+    names = [clean(region, 20) for region in regions]
+    left = 0.1 + max(style.widest([clean(layer) for layer in layers], style.SMALL), 0.35) + 0.1
+    width = min(max(style.COLUMN, left + 0.1 + 0.42 * len(regions)), style.PAGE)
+    step = (width - left - 0.1) / len(regions)
+    turned = style.widest(names, style.SMALL) > step - 0.05
+    below = (style.widest(names, style.SMALL) if turned else 0.14) + 0.16
+    tall = max(0.16 * len(layers), 0.5)
+    parts = ["bars: 95 % interval over images", "dots: share of draws in which a layer is best"]
+    sub = style.subtitle(*parts, OPTIMISTIC if chosen.selected_on else "", simulated=simulated)
+    with style.styled(colours):
+        top = style.head_height(title, sub, width) + 0.1
+        figure = style.new_figure(width, top + 0.2 + 1.2 + 0.2 + tall + below, colours)
+        style.head(figure, title, sub, colours)
+        ceiling = chosen.comparable_ceiling and any(math.isfinite(e.ceiling) for e in entries)
+        _keys(figure, readouts, top, left, ceiling, colours)
+        score = style.place(figure, left, top + 0.2, width - left - 0.1, 1.2)
+        depth = style.place(figure, left, top + 1.6, width - left - 0.1, tall)
+        for axes in (score, depth):
+            axes.set_xlim(-0.5, len(regions) - 0.5)
+            axes.set_xticks(range(len(regions)))
+        for column, region in enumerate(regions):
+            own = [entry for entry in entries if entry.region == region]
+            if chosen.comparable_ceiling:
+                _ceiling(score, column, own, colours)
+            for entry in own:
+                place = readouts.index(entry.readout)
+                x = column + 0.5 * (place - (len(readouts) - 1) / 2) / max(len(readouts), 1)
+                colour = colours.series[place % len(colours.series)]
+                _score(score, x, entry, colour)
+                _depth(depth, x, entry, layers, colour)
+        score.tick_params(labelbottom=False)
+        score.locator_params(axis="y", nbins=5)
+        label = chosen.label
+        score.set_ylabel(label if style.text_width(label, style.NORMAL) < 1.3 else _two(label))
+        if chosen.higher_is_better:
+            score.set_ylim(bottom=min(0.0, score.get_ylim()[0]))
+        depth.set_ylim(len(layers) - 0.4, -0.6)
+        depth.set_yticks(range(len(layers)))
+        depth.set_yticklabels([clean(layer) for layer in layers], parse_math=False)
+        depth.grid(axis="y", color=colours.faint, lw=0.4)
+        depth.set_axisbelow(True)
+        depth.set_xticklabels(names, rotation=90 if turned else 0, parse_math=False)
+    return figure
+
+
+def _two(label: str) -> str:
+    words = label.split()
+    half = (len(words) + 1) // 2
+    return " ".join(words[:half]) + "\n" + " ".join(words[half:])
+
+
+def _ceiling(axes: Axes, x: float, own: Sequence[BestLayer], theme: style.Theme) -> None:
+    known = [entry.ceiling for entry in own if math.isfinite(entry.ceiling)]
+    if known:
+        axes.plot([x - 0.38, x + 0.38], [known[0]] * 2, color=theme.muted, lw=0.9)
+
+
+def _score(axes: Axes, x: float, entry: BestLayer, colour: str) -> None:
+    if math.isfinite(entry.low) or math.isfinite(entry.high):
+        low = entry.low if math.isfinite(entry.low) else entry.value
+        high = entry.high if math.isfinite(entry.high) else entry.value
+        axes.plot([x, x], [low, high], color=colour, lw=1.2, solid_capstyle="butt")
+    axes.plot(x, entry.value, "o", ms=3.5, mew=0, color=colour)
+
+
+def _depth(axes: Axes, x: float, entry: BestLayer, layers: Sequence[str], colour: str) -> None:
+    shares = entry.probabilities or {}
+    for layer, share in shares.items():
+        if layer in layers and share > 0.005:
+            axes.plot(
+                x,
+                layers.index(layer),
+                "o",
+                ms=7 * math.sqrt(share),
+                mew=0,
+                color=colour,
+                alpha=0.55,
+            )
+    axes.plot(x, layers.index(entry.layer), "o", ms=7, mfc="none", mec=colour, mew=0.9)
+
+
+def _keys(
+    figure: Figure,
+    readouts: Sequence[str],
+    top: float,
+    left: float,
+    ceiling: bool,
+    theme: style.Theme,
+) -> None:
+    at = left
+    for index, readout in enumerate(readouts):
+        text = clean(readout)
+        colour = theme.series[index % len(theme.series)]
+        style.write(figure, at, top, text, fontsize=style.SMALL, color=colour, fontweight="bold")
+        at += style.text_width(text, style.SMALL) * 1.15 + 0.15
+    if ceiling:
+        style.write(figure, at, top, "\N{EM DASH} ceiling", fontsize=style.SMALL, color=theme.muted)

@@ -1,0 +1,159 @@
+"""The heatmap table arranged as panels: backbone x readout, layers in depth order x regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.figures.metrics import METRICS, Metric, metric_named, number
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One backbone with one readout.
+
+    Attributes
+    ----------
+    backbone, readout
+        Names.
+    layers
+        In depth order: all that any readout of this backbone was fitted to.
+    cells
+        ``(layer, region)`` to the study's row.
+    best
+        Region to its best layer: lowest validation loss among the fits that did not fail.
+    """
+
+    backbone: str
+    readout: str
+    layers: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Row]
+    best: Mapping[str, str]
+
+
+def failed(row: Row) -> bool:
+    """Whether a study's best fit is no better than predicting the mean."""
+    value = row.get("fit_failed")
+    if isinstance(value, str):
+        return value.strip().lower() == "true"
+    return bool(value)
+
+
+def pending(row: Row) -> bool:
+    """Whether a study has no finished fit yet."""
+    return not failed(row) and math.isnan(number(row.get("validation_loss")))
+
+
+def region_order(rows: Iterable[Row], groups: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Regions in order of first appearance, those of one area together."""
+    regions = list(dict.fromkeys(str(row["region"]) for row in rows))
+    if groups:
+        areas = list(dict.fromkeys(groups.get(region, region) for region in regions))
+        regions.sort(key=lambda region: areas.index(groups.get(region, region)))
+    return tuple(regions)
+
+
+def best_layers(rows: Iterable[Row]) -> dict[str, str]:
+    """Region to the layer of lowest validation loss; ties go to the shallower.
+
+    Parameters
+    ----------
+    rows
+        Of one backbone and one readout. Fits that failed or have not finished are no candidates.
+
+    Returns
+    -------
+    dict
+    """
+    best: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: int(row["layer_index"])):
+        loss = number(row.get("validation_loss"))
+        if failed(row) or math.isnan(loss):
+            continue
+        region = str(row["region"])
+        if region not in best or loss < number(best[region]["validation_loss"]):
+            best[region] = row
+    return {region: str(row["layer"]) for region, row in best.items()}
+
+
+def panels(rows: Sequence[Row]) -> list[list[Panel]]:
+    """Arrange rows into panels, one inner list per backbone, readouts in the same order in each.
+
+    Parameters
+    ----------
+    rows
+        Of the heatmap table.
+
+    Returns
+    -------
+    list of list of Panel
+    """
+    readouts = list(dict.fromkeys(str(row["readout"]) for row in rows))
+    result = []
+    for backbone in dict.fromkeys(str(row["backbone"]) for row in rows):
+        own = [row for row in rows if str(row["backbone"]) == backbone]
+        depth = {str(row["layer"]): int(row["layer_index"]) for row in own}
+        layers = tuple(sorted(depth, key=lambda layer: depth[layer]))
+        line = []
+        for readout in readouts:
+            chosen = [row for row in own if str(row["readout"]) == readout]
+            cells = {(str(row["layer"]), str(row["region"])): row for row in chosen}
+            line.append(Panel(backbone, readout, layers, cells, best_layers(chosen)))
+        result.append(line)
+    return result
+
+
+def has_test(rows: Iterable[Row]) -> bool:
+    """Whether any study was scored on test images."""
+    return any(not math.isnan(number(row.get("test_correlation"))) for row in rows)
+
+
+def choose_metric(rows: Sequence[Row], metric: str | None) -> Metric:
+    """Return the metric asked for, or the best the rows can show."""
+    if metric is not None:
+        return metric_named(metric)
+    return METRICS["test_correlation" if has_test(rows) else "validation_correlation"]
+
+
+def ceilings(rows: Iterable[Row]) -> dict[str, float]:
+    """Region to its noise ceiling, where any study of it has one."""
+    found: dict[str, float] = {}
+    for row in rows:
+        value = number(row.get("noise_ceiling"))
+        if not math.isnan(value):
+            found.setdefault(str(row["region"]), value)
+    return found
+
+
+def scale(rows: Sequence[Row], metric: Metric, *, ceiling: bool) -> tuple[float, float]:
+    """Limits of the one colour scale that all panels share.
+
+    Scores start at 0 (a negative one is drawn as 0 and written as it is), losses end at 1; fits
+    that failed are not on the scale.
+
+    Parameters
+    ----------
+    rows
+        All rows shown, references included.
+    metric
+        What is drawn.
+    ceiling
+        Whether noise ceilings are drawn on the same scale.
+
+    Returns
+    -------
+    low, high
+    """
+    values = [number(row.get(metric.name)) for row in rows if not failed(row)]
+    if ceiling:
+        values += list(ceilings(rows).values())
+    finite = [value for value in values if math.isfinite(value)]
+    if not metric.higher_is_better:
+        low = min([value for value in finite if value >= 0], default=0.0)
+        return min(math.floor(low * 10) / 10, 0.9), 1.0
+    high = max(finite, default=1.0)
+    return 0.0, max(math.ceil(round(high * 10, 6)) / 10, 0.1)

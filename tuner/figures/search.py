@@ -1,0 +1,230 @@
+"""What a search found: validation loss against each hyperparameter, and which of them matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from tuner.figures import style
+from tuner.figures.metrics import clean
+
+PER_LINE = 3
+
+
+def slices(
+    parameters: Mapping[str, ArrayLike],
+    values: ArrayLike,
+    *,
+    complete: ArrayLike | None = None,
+    log: Collection[str] = (),
+    title: str = "Search",
+    simulated: bool = False,
+    theme: style.ThemeName = "light",
+) -> Figure:
+    """Draw the value of every trial against each hyperparameter, later trials darker.
+
+    Parameters
+    ----------
+    parameters
+        Name to ``(n_trials,)`` values.
+    values
+        ``(n_trials,)`` validation losses; those that are not finite are counted, not drawn.
+    complete
+        ``(n_trials,)`` bool; the others were pruned and are drawn open. None: all complete.
+    log
+        Names of the hyperparameters searched on a logarithmic scale.
+    title
+        Usually the study's name.
+    simulated
+        Whether the recording is.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no hyperparameter, or lengths differ.
+    """
+    losses = np.asarray(values, dtype=float)
+    done = np.ones(len(losses), bool) if complete is None else np.asarray(complete, bool)
+    if not parameters:
+        raise ValueError("no hyperparameters to draw")
+    if any(np.shape(column) != losses.shape for column in parameters.values()):
+        raise ValueError("hyperparameters and values differ in length")
+    colours = style.theme_named(theme)
+    finite = np.isfinite(losses)
+    limit = _limit(losses[finite])
+    shown = finite & (losses <= limit)
+    parts = [f"{len(losses)} trials, {int((~done).sum())} of them pruned (open)"]
+    if not shown.all():
+        parts.append(f"{int((~shown).sum())} above the axis")
+    sub = style.subtitle(*parts, simulated=simulated)
+    lines = math.ceil(len(parameters) / PER_LINE)
+    width = style.PAGE if len(parameters) > 1 else style.COLUMN
+    across = min(len(parameters), PER_LINE)
+    side = (width - 0.65 - 0.2 * (across - 1)) / across
+    tall = 1.45
+    with style.styled(colours):
+        top = style.head_height(title, sub, width) + 0.12
+        figure = style.new_figure(width, top + lines * (tall + 0.45) + 0.42, colours)
+        style.head(figure, title, sub, colours)
+        order = np.arange(len(losses), dtype=float)
+        palette = mpl.colormaps["Blues" if theme == "light" else "Blues_r"]
+        norm = Normalize(-0.35 * max(len(losses), 2), max(len(losses) - 1, 1))
+        best = int(np.nanargmin(np.where(shown & done, losses, np.inf))) if shown.any() else None
+        for index, (name, column) in enumerate(parameters.items()):
+            line, place = divmod(index, PER_LINE)
+            axes = style.place(
+                figure, 0.5 + place * (side + 0.2), top + line * (tall + 0.45), side, tall
+            )
+            x = np.asarray(column, dtype=float)
+            tint = palette(norm(order))
+            axes.scatter(
+                x[shown & ~done],
+                losses[shown & ~done],
+                s=9,
+                facecolors="none",
+                edgecolors=tint[shown & ~done],
+                linewidths=0.6,
+            )
+            axes.scatter(x[shown & done], losses[shown & done], s=9, c=tint[shown & done], lw=0)
+            if best is not None:
+                axes.plot(x[best], losses[best], "o", ms=5, mfc="none", mec=colours.accent, mew=1.2)
+            if name in log:
+                axes.set_xscale("log")
+                _log_ticks(axes)
+            axes.set_xlabel(clean(name), labelpad=2, parse_math=False)
+            if place:
+                axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel("validation loss")
+                axes.locator_params(axis="y", nbins=5)
+            low = float(losses[shown].min()) if shown.any() else 0.0
+            margin = 0.06 * max(limit - low, 1e-3)
+            axes.set_ylim(low - margin, limit + margin)
+        bar = style.place(figure, 0.5, top + lines * (tall + 0.45) + 0.02, 1.2, 0.07)
+        drawn = figure.colorbar(
+            ScalarMappable(Normalize(0, 1), _part(palette, norm, len(losses))),
+            cax=bar,
+            orientation="horizontal",
+        )
+        drawn.outline.set_visible(False)
+        drawn.set_ticks([0, 1])
+        drawn.set_ticklabels(["first", "last trial"])
+        bar.tick_params(length=0, pad=2)
+        style.write(
+            figure,
+            2.1,
+            top + lines * (tall + 0.45),
+            "circle: the best trial",
+            fontsize=style.SMALL,
+            color=colours.accent,
+        )
+    return figure
+
+
+def _log_ticks(axes: Axes) -> None:
+    """Mark powers of ten, or 1, 2, 5 times them where fewer than two fit on the axis."""
+    low, high = axes.get_xlim()
+    if math.log10(high / low) >= 2.5:
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    else:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+        axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _part(palette: mpl.colors.Colormap, norm: Normalize, n: int) -> mpl.colors.Colormap:
+    """Return the stretch of a palette that the trials use."""
+    ends = norm(np.array([0.0, max(n - 1, 1)]))
+    return mpl.colors.ListedColormap(palette(np.linspace(ends[0], ends[1], 64)))
+
+
+def _limit(losses: np.ndarray) -> float:
+    """Highest loss worth an axis: all but trials far off in a long tail."""
+    if not len(losses):
+        return 1.0
+    low, median = float(losses.min()), float(np.median(losses))
+    return min(float(losses.max()), max(median + 3.0 * (median - low), 1.1 * low + 1e-9))
+
+
+def importance(
+    shares: Mapping[str, float],
+    *,
+    title: str = "Hyperparameter importance",
+    simulated: bool = False,
+    theme: style.ThemeName = "light",
+) -> Figure:
+    """Draw how much of a study's variation each hyperparameter accounts for.
+
+    Parameters
+    ----------
+    shares
+        Name to importance, in [0, 1].
+    title
+        Of the figure.
+    simulated
+        Whether the recording is.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if not shares:
+        raise ValueError("no importances to draw")
+    colours = style.theme_named(theme)
+    order = sorted(shares, key=lambda name: -shares[name])
+    sub = style.subtitle("share of the variation of the validation loss", simulated=simulated)
+    with style.styled(colours):
+        top = style.head_height(title, sub, style.COLUMN) + 0.1
+        tall = 0.2 * len(order)
+        names = [clean(name) for name in order]
+        left = 0.1 + style.widest(names, style.SMALL) + 0.08
+        figure = style.new_figure(style.COLUMN, top + tall + 0.15, colours)
+        style.head(figure, title, sub, colours)
+        axes = style.place(figure, left, top, style.COLUMN - left - 0.45, tall)
+        axes.set(xlim=(0, max([*shares.values(), 1e-9])), ylim=(len(order) - 0.4, -0.6))
+        axes.axis("off")
+        for row, name in enumerate(order):
+            axes.barh(row, shares[name], height=0.62, color=colours.series[0])
+            axes.annotate(
+                f"{shares[name]:.2f}",
+                (shares[name], row),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=style.SMALL,
+            )
+            axes.annotate(
+                clean(name),
+                (0, row),
+                xytext=(-4, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=style.SMALL,
+                parse_math=False,
+            )
+    return figure

@@ -1,0 +1,120 @@
+"""The tables behind the figures, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HEATMAP_COLUMNS = (
+    "backbone",
+    "layer",
+    "layer_index",
+    "region",
+    "readout",
+    "n_units",
+    "n_trials",
+    "validation_loss",
+    "validation_correlation",
+    "test_correlation",
+    "test_correlation_normalized",
+    "feve",
+    "noise_ceiling",
+    "n_units_with_ceiling",
+    "fit_failed",
+)
+"""One row per study."""
+
+UNIT_KEYS = ("study", "backbone", "layer", "layer_index", "region", "readout", "unit")
+"""First columns of the table of units: one row per study and unit."""
+
+
+def write_heatmap(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """Write ``heatmap.csv``: the fixed columns, one row per study.
+
+    Parameters
+    ----------
+    rows
+        Each with the :data:`HEATMAP_COLUMNS`; missing ones and None, NaN are written empty.
+    path
+        The file; replaced at once, when it is complete.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If a row has a column that the table does not.
+    """
+    rows = list(rows)
+    for row in rows:
+        extra = [name for name in row if name not in HEATMAP_COLUMNS]
+        if extra:
+            raise ValueError(f"no column of the heatmap table: {', '.join(extra)}")
+    return write_csv(rows, HEATMAP_COLUMNS, path)
+
+
+def write_units(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """Write ``units.csv``: the :data:`UNIT_KEYS`, then all other columns as they first appear.
+
+    Parameters
+    ----------
+    rows
+        One per study and unit: its keys, its columns in the recording, scores with the limits of
+        their intervals, receptive field.
+    path
+        The file; replaced at once, when it is complete.
+
+    Returns
+    -------
+    Path
+    """
+    rows = list(rows)
+    columns = dict.fromkeys(UNIT_KEYS)
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    return write_csv(rows, tuple(columns), path)
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> Path:
+    """Write rows with these columns as UTF-8 CSV, atomically; missing values are empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([cell(row.get(name)) for name in columns])
+    return write_bytes(path, buffer.getvalue().encode("utf-8"))
+
+
+def cell(value: Any) -> str:
+    """Return a value as it stands in a table: floats so that they read back the same."""
+    if hasattr(value, "item"):
+        value = value.item()  # a numpy scalar
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return str(value)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
