@@ -1,0 +1,1 @@
+"""The search: which studies exist, which trials run next, what is remembered."""

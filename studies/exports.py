@@ -1,0 +1,231 @@
+"""What ``tuner export`` writes: heatmap and tables, encoders, images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studies import evaluation
+from studies.evaluation import best_parameters, checked
+from studies.grid import Spec
+from studies.opening import Stores
+from studies.registry import Stored
+from studies.results import Summary, summaries
+from studies.workspace import Workspace
+from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    from tuner.encoder import Encoder
+    from tuner.synthesis.mei import MeiSettings
+
+Progress = Callable[[str, int, int], None]
+
+CHECK_IMAGES = 4
+"""Training images stored with an encoder, whose responses it must reproduce on load."""
+
+
+def export_heatmap(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    metric: str | None = None,
+    references: Sequence[dict[str, Any]] = (),
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``.
+
+    Raises
+    ------
+    InputError
+        If no selected study has a complete trial, or the metric does not exist.
+    """
+    from tuner.figures.heatmap import heatmap
+    from tuner.figures.style import save
+    from tuner.figures.tables import write_heatmap, write_units
+
+    rows: list[dict[str, Any]] = []
+    units: list[dict[str, Any]] = []
+    for done, one in enumerate(evaluation.evaluate(workspace, stores, specs), start=1):
+        rows.append(one.row)
+        units += one.units
+        if progress is not None:
+            progress("scoring studies", done, len(specs))
+    if all("validation_loss" not in row for row in rows):
+        raise InputError("no study has a complete trial yet; run 'tuner optimize --n-trials 50'")
+    figure = heatmap(
+        rows,
+        metric=metric,
+        simulated=workspace.recording.simulated,
+        references=references,
+        groups=areas(workspace),
+    )
+    paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
+    return [*paths, *save(figure, out / "heatmap")]
+
+
+def areas(workspace: Workspace) -> dict[str, str] | None:
+    """Region to area, where regions are something finer, such as arrays."""
+    columns = workspace.recording.units
+    if workspace.experiment.data.region == "area" or "area" not in columns:
+        return None
+    return {
+        region: str(columns["area"][units[0]]) for region, units in workspace.regions.items()
+    }
+
+
+def export_best(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    per_unit: bool = False,
+    with_backbone: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the best encoder of every study into ``OUT/<name>/``."""
+    from tuner.encoder import save_encoder
+
+    rows = np.linspace(0, workspace.recording.n_train - 1, CHECK_IMAGES).astype(np.int64)
+    images = workspace.images.read(rows)
+    written = []
+    ready = with_best(workspace, stores, specs)
+    for done, (spec, study, item) in enumerate(ready, start=1):
+        model = study_encoder(workspace, stores, spec, study, item, per_unit=per_unit)
+        written.append(
+            save_encoder(
+                out / spec.name, model, check_images=images, with_backbone=with_backbone
+            )
+        )
+        if progress is not None:
+            progress("writing encoders", done, len(ready))
+    return written
+
+
+def with_best(
+    workspace: Workspace, stores: Stores, specs: Sequence[Spec]
+) -> list[tuple[Spec, Stored, Summary]]:
+    """The selected studies that have a complete trial.
+
+    Raises
+    ------
+    InputError
+        If none has.
+    """
+    pairs = checked(workspace, stores, specs)
+    items = summaries(stores.storage, [study for _, study in pairs])
+    ready = [
+        (spec, study, item)
+        for (spec, study), item in zip(pairs, items, strict=True)
+        if item.best is not None
+    ]
+    if not ready:
+        raise InputError(
+            "no selected study has a complete trial yet; run 'tuner optimize --n-trials 50'"
+        )
+    return ready
+
+
+def study_encoder(
+    workspace: Workspace,
+    stores: Stores,
+    spec: Spec,
+    study: Stored,
+    item: Summary,
+    *,
+    per_unit: bool = False,
+    trial: int | None = None,
+) -> Encoder:
+    """The encoder of a study's best trial, of another kept trial, or of the best of every unit."""
+    assert item.best is not None
+    number = item.best.number if trial is None else trial
+    parameters = best_parameters(stores, study, per_unit=per_unit, trial=number)
+    value = item.best.value if number == item.best.number and not per_unit else None
+    return evaluation.encoder(
+        workspace, spec, parameters, trial=None if per_unit else number, value=value
+    )
+
+
+def ensemble(
+    workspace: Workspace, stores: Stores, spec: Spec, study: Stored, item: Summary, size: int
+) -> list[Encoder]:
+    """Encoders of the ``size`` best kept trials of a study, the best first.
+
+    Raises
+    ------
+    InputError
+        If fewer are kept.
+    """
+    from studies.keeping import best_first, kept_files
+    from studies.trials import load
+
+    with stores.storage.read() as connection:
+        kept = {n for n in kept_files(connection, study.study_id) if n is not None}
+        trials = load(connection, [study.study_id], curves=False)[study.study_id]
+    values = {t.number: t.value for t in trials if t.number in kept and t.value is not None}
+    if len(values) < size:
+        raise InputError(
+            f"study {study.name}: --ensemble {size} needs {size} kept trials and there are "
+            f"{len(values)}; raise search.keep before the search, or ask for fewer"
+        )
+    return [
+        study_encoder(workspace, stores, spec, study, item, trial=number)
+        for number in best_first(values)[:size]
+    ]
+
+
+def export_images(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    settings: MeiSettings,
+    *,
+    units: Sequence[int] | None = None,
+    ensemble_size: int = 1,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write most exciting images of every study's units into ``OUT/<name>/``."""
+    from tuner.synthesis.export import export_meis
+
+    ready = with_best(workspace, stores, specs)
+    if units is not None:
+        known = {int(unit) for spec, _, _ in ready for unit in spec.units}
+        missing = [unit for unit in units if unit not in known]
+        if missing:
+            raise InputError(
+                f"--units {missing[0]}: no selected study has this unit; valid: "
+                f"{_ranges(sorted(known))}"
+            )
+    written = []
+    for spec, study, item in ready:
+        mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
+        if mine is not None and not mine:
+            continue
+        encoders = ensemble(workspace, stores, spec, study, item, ensemble_size)
+
+        def tell(done: int, total: int, name: str = spec.name) -> None:
+            if progress is not None:
+                progress(f"images of {name}", done, total)
+
+        export_meis(
+            out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
+        )
+        written.append(out / spec.name)
+    return written
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Consecutive numbers as ranges: ``0-11, 24``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

@@ -1,0 +1,121 @@
+"""What a study's results depend on, stored with it and compared before anything is added to it or read from it.
+
+Free to change: device, memory, cache limit, number of trials, and which other studies there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.experiment import Experiment
+from studies.grid import Spec
+from studies.ranges import plain_space
+from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    from tuner.recordings.split import Split
+
+Fingerprint = dict[str, Any]
+
+_REMEDY = {
+    "data.responses": "restore the recording",
+    "data.images": "restore the images",
+    "data.split": "restore the recording and data.seed",
+    "backbone.weights": "restore the weights file",
+}
+
+
+def array_digest(*arrays: NDArray[Any]) -> str:
+    """Hash of arrays: type, shape and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(
+    experiment: Experiment,
+    spec: Spec,
+    *,
+    responses: NDArray[np.float32],
+    images: str,
+    split: Split,
+    weights: str,
+    max_grid: int,
+) -> Fingerprint:
+    """Everything that changes a study's results, by the key a person would change.
+
+    Parameters
+    ----------
+    responses
+        Training responses of all units ``(n_train, n_units)``.
+    images
+        Digest of the prepared training images.
+    split
+        The cut into fit and validation images.
+    weights
+        Digest of the backbone.
+    max_grid
+        The backbone's pooling limit.
+    """
+    data, training, search = experiment.data, experiment.training, experiment.search
+    return {
+        "data.responses": array_digest(spec.units, responses[:, spec.units]),
+        "data.images": images,
+        "data.image_size": data.image_size,
+        "data.fit": data.fit,
+        "data.split": array_digest(split.fit, split.validation),
+        "backbone.weights": weights,
+        "backbone.layers": spec.key.layer,
+        "backbone.max_grid": max_grid,
+        "training.steps": training.steps,
+        "training.batch_size": training.batch_size,
+        "training.report_every": training.report_every,
+        "training.loss": training.loss,
+        "search.sampler": search.sampler,
+        "search.pruner": search.pruner,
+        "search.parallel_trials": search.parallel_trials,
+        "search.warm_start": search.warm_start,
+        "search.seed": search.seed,
+        f"search.space.{spec.key.readout}": plain_space(spec.space),
+    }
+
+
+def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """First key in which two fingerprints differ, or None."""
+    normal = json.loads(json.dumps(now))
+    for key in [*normal, *(key for key in stored if key not in normal)]:
+        if stored.get(key) != normal.get(key):
+            return key
+    return None
+
+
+def refuse(config: object, study: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a study that was made with other settings.
+
+    Raises
+    ------
+    InputError
+        Naming the key, what it was and what it is.
+    """
+    key = difference(stored, now)
+    if key is None:
+        return
+    was, is_ = _shown(stored.get(key)), _shown(now.get(key))
+    remedy = _REMEDY.get(key, "set it back")
+    raise InputError(
+        f"{config}: {key} is {is_} but study {study} was created with {was}; {remedy}, or start it "
+        "anew with 'tuner study create --force' (its trials are deleted), or use another storage.url"
+    )
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,54 @@
+"""Which studies there are: every layer of every backbone, every region, every readout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.names import StudyKey
+from studies.ranges import Space
+from tuner.readouts.readout import FeatureShape
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One study of the grid: the combination, and what follows from it."""
+
+    key: StudyKey
+    layer_index: int
+    units: NDArray[np.int64]
+    shape: FeatureShape
+    space: Space
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.key.name
+
+    @property
+    def cohort(self) -> tuple[str, str, str]:
+        """Backbone, layer and readout: studies that share them read the same features and train together."""
+        return (self.key.backbone, self.key.layer, self.key.readout)
+
+
+def cohorts(specs: Iterable[Spec]) -> dict[tuple[str, str, str], list[Spec]]:
+    """Studies by cohort, both in the grid's order."""
+    out: dict[tuple[str, str, str], list[Spec]] = {}
+    for spec in specs:
+        out.setdefault(spec.cohort, []).append(spec)
+    return out
+
+
+def shallower(spec: Spec, specs: Sequence[Spec]) -> Spec | None:
+    """The study of the next shallower layer of the grid, same backbone, region and readout."""
+    before = [
+        other
+        for other in specs
+        if (other.key.backbone, other.key.region, other.key.readout)
+        == (spec.key.backbone, spec.key.region, spec.key.readout)
+        and other.layer_index < spec.layer_index
+    ]
+    return max(before, key=lambda other: other.layer_index, default=None)

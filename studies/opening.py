@@ -1,0 +1,34 @@
+"""Opening what an experiment needs: its database, its kept files, its claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from studies.artifacts import Artifacts
+from studies.claims import Claims, FileClaims
+from studies.experiment import Experiment
+from studies.storage import Storage
+
+
+@dataclass
+class Stores:
+    """Database, kept files and claims of an experiment."""
+
+    storage: Storage
+    artifacts: Artifacts
+    claims: Claims
+
+
+def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:
+    """Open database, artifacts and claims.
+
+    Raises
+    ------
+    InputError
+        If there is no database and none is to be made.
+    EnvironmentFailure
+        If it cannot be reached.
+    """
+    storage = Storage(experiment.storage.url.get_secret_value(), create=create)
+    assert storage.path is not None
+    return Stores(storage, Artifacts(experiment.storage.artifacts), FileClaims(storage.path))

@@ -1,0 +1,146 @@
+"""What is worked on next.
+
+``fewest``
+    The round whose studies have the fewest finished trials, so that the heatmap fills evenly.
+``depth``
+    Shallow layers first, each to its end.
+``region``
+    Region after region in the recording's order, each to its end.
+``promising``
+    As ``fewest``, but a study counts as having more trials the further its best is from the best of its region and readout
+    (see :func:`handicap`); with ``--budget`` the trials are spent where they can still change the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from studies.grid import Spec
+
+ORDERS = ("fewest", "depth", "region", "promising")
+
+HANDICAP = 2.0
+"""Rounds that a study falls back per 10 % that its best is worse than the best of its region and readout."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is.
+
+    Attributes
+    ----------
+    finished
+        COMPLETE and PRUNED trials.
+    target
+        Trials that it is to have.
+    best
+        Lowest value of a COMPLETE trial, or None.
+    closed
+        Whether it was set aside.
+    """
+
+    finished: int
+    target: int
+    best: float | None = None
+    closed: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether trials are missing."""
+        return not self.closed and self.finished < self.target
+
+
+@dataclass(frozen=True)
+class Work:
+    """Studies of one group of a cohort that need a round."""
+
+    cohort: tuple[str, str, str]
+    group: int
+    specs: tuple[Spec, ...]
+
+    @property
+    def claim(self) -> str:
+        """Name of the claim that working on it takes."""
+        return "\0".join(self.cohort)
+
+
+def handicap(
+    spec: Spec, progress: Mapping[str, Progress], specs: Sequence[Spec], round_size: int
+) -> float:
+    """Trials that a study counts as having besides its own, under ``promising``.
+
+    ``HANDICAP`` rounds for each 10 % by which its best exceeds the best of its region and readout; none before its first
+    round is done, so that every study is tried.
+    """
+    mine = progress[spec.name]
+    if mine.best is None:
+        return 0.0 if mine.finished == 0 else HANDICAP * round_size
+    rivals = [
+        progress[other.name].best
+        for other in specs
+        if (other.key.region, other.key.readout) == (spec.key.region, spec.key.readout)
+    ]
+    best = min(value for value in rivals if value is not None)
+    if not (math.isfinite(mine.best) and best > 0):
+        return HANDICAP * round_size
+    return HANDICAP * round_size * (mine.best / best - 1) / 0.1
+
+
+def next_work(
+    groups: Mapping[tuple[str, str, str], Sequence[Sequence[Spec]]],
+    progress: Mapping[str, Progress],
+    order: str,
+    *,
+    specs: Sequence[Spec],
+    round_size: int,
+) -> list[Work]:
+    """Rounds that are missing, the one to do first at the front.
+
+    Parameters
+    ----------
+    groups
+        The selected studies of each cohort, cut into the groups that make a round together.
+    progress
+        By name of the study.
+    order
+        One of :data:`ORDERS`.
+    specs
+        All selected studies, in the grid's order.
+    round_size
+        Trials of a study in a round.
+    """
+    regions = {name: i for i, name in enumerate(dict.fromkeys(s.key.region for s in specs))}
+    ranked: list[tuple[tuple[float, ...], Work]] = []
+    position = 0
+    for cohort, parts in groups.items():
+        for g, part in enumerate(parts):
+            position += 1
+            needy = [spec for spec in part if progress[spec.name].open]
+            if not needy:
+                continue
+            if order == "region":
+                first = min(regions[spec.key.region] for spec in needy)
+                needy = [spec for spec in needy if regions[spec.key.region] == first]
+                rank: tuple[float, ...] = (first, *_fewest(needy, progress), position)
+            elif order == "depth":
+                rank = (needy[0].layer_index, position)
+            elif order == "promising":
+                scores = {
+                    spec.name: progress[spec.name].finished
+                    + handicap(spec, progress, specs, round_size)
+                    for spec in needy
+                }
+                least = min(scores.values())
+                # The studies of a group that are due at about the same time make one round.
+                needy = [s for s in needy if scores[s.name] < least + round_size]
+                rank = (least, position)
+            else:
+                rank = (*_fewest(needy, progress), position)
+            ranked.append((rank, Work(cohort, g, tuple(needy))))
+    return [work for _, work in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _fewest(needy: Sequence[Spec], progress: Mapping[str, Progress]) -> tuple[float]:
+    return (min(progress[spec.name].finished for spec in needy),)

@@ -1,0 +1,116 @@
+"""The recording that an experiment is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.experiment import Experiment
+
+if TYPE_CHECKING:
+    from tuner.recordings import Recording
+
+Progress = Callable[[str, int, int], None]
+
+
+def open_recording(experiment: Experiment) -> Recording:
+    """Read, or simulate, the recording of an experiment.
+
+    Parameters
+    ----------
+    experiment
+        The checked config file.
+
+    Returns
+    -------
+    Recording
+        Without the units below ``data.min_reliability``.
+
+    Raises
+    ------
+    InputError
+        If the recording is missing or anything in it is wrong.
+    """
+    from tuner.recordings import load_recording
+
+    data = experiment.data
+    options = data.options()
+    simulated = data.format == "simulated"
+    if simulated:
+        # Kept in the cache: simulating takes seconds.
+        cache = experiment.storage.cache
+        options |= {"seed": data.seed, "image_size": data.image_size, "cache": cache}
+    return load_recording(
+        None if simulated else data.path,
+        data.format,
+        images=None if simulated else data.images,
+        min_reliability=data.min_reliability,
+        **options,
+    )
+
+
+def open_for_conversion(
+    experiment: Experiment, mapping: Path | None = None, progress: Progress | None = None
+) -> Recording:
+    """Read the recording of an experiment, raw trials too, which are only ever converted.
+
+    Parameters
+    ----------
+    experiment
+        The checked config file.
+    mapping
+        Raw trials only: the file with the order of the channels, where it does not lie beside them.
+    progress
+        Called with (what, done, total).
+
+    Raises
+    ------
+    InputError
+        If the recording is missing or anything in it is wrong.
+    """
+    data = experiment.data
+    if data.format != "tvsd" or not _holds_trials(data.path):
+        return open_recording(experiment)
+    from tuner.recordings.tvsd_trials import read_trials
+
+    images = data.images if data.images.is_dir() else None
+    recording = read_trials(
+        data.path,
+        monkey=data.monkey,
+        images=images,
+        stimuli=data.stimuli,
+        mapping=mapping,
+        progress=progress,
+    )
+    return recording.drop_unreliable(data.min_reliability)
+
+
+def join_experiments(
+    experiments: Mapping[str, Experiment], progress: Progress | None = None
+) -> Recording:
+    """Put the units of several experiments on the same images side by side.
+
+    Parameters
+    ----------
+    experiments
+        Short name to config; regions become ``NAME/V1``.
+    progress
+        As for :func:`open_for_conversion`.
+    """
+    from tuner.recordings.join import join_recordings
+
+    return join_recordings(
+        {
+            name: open_for_conversion(experiment, progress=progress)
+            for name, experiment in experiments.items()
+        }
+    )
+
+
+def _holds_trials(path: Path) -> bool:
+    """Tell whether a file of TVSD holds every trial at every millisecond."""
+    from tuner.recordings import h5access
+
+    with h5access.open_hdf5(path) as file:
+        return h5access.has(file, "ALLMUA")

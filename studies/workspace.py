@@ -1,0 +1,271 @@
+"""An experiment opened for work: recording, split, backbones, grid and features, each made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.fingerprint import Fingerprint, fingerprint
+from studies.grid import Spec
+from studies.names import StudyKey
+from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from studies.experiment import BackboneConfig, Experiment
+    from tuner.backbones import Backbone, LayerInfo
+    from tuner.features.cache import FeatureCache
+    from tuner.features.extract import LayerFeatures
+    from tuner.features.tiers import FeatureStore
+    from tuner.fitting.losses import ResponseScaling
+    from tuner.fitting.trainer import Targets
+    from tuner.recordings import PreparedImages, Recording, Split
+
+Progress = Callable[[str, int, int], None]
+
+
+def feature_tier(
+    feature_bytes: int, memory: int, device: torch.device
+) -> Literal["device", "host", "mmap"]:
+    """Where a layer's features are kept while it is trained: at most 0.4 of the memory for training.
+
+    A mapped file is read through the operating system's own cache, which gives way when memory is short.
+    """
+    import psutil
+
+    if device.type != "cpu" and feature_bytes <= 0.4 * memory:
+        return "device"
+    host = 0.4 * memory if device.type == "cpu" else 0.4 * psutil.virtual_memory().total
+    return "host" if feature_bytes <= host else "mmap"
+
+
+class Workspace:
+    """What the commands share.
+
+    Parameters
+    ----------
+    experiment
+        The validated configuration.
+    progress
+        Called with (what, done, total) while images are read and features extracted.
+    """
+
+    def __init__(self, experiment: Experiment, progress: Progress | None = None) -> None:
+        self.experiment = experiment
+        self.progress = progress
+        self._backbones: dict[str, Backbone] = {}
+        self._features: dict[tuple[str, str], LayerFeatures] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that work runs on."""
+        from tuner.fitting.plan import resolve_device
+
+        return resolve_device(self.experiment.training.device)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """The recording, checked."""
+        from tuner.recordings import check_responses, cut, load_recording
+
+        data = self.experiment.data
+        options = dict(data.options())
+        simulated = data.format == "simulated"
+        if simulated:
+            options |= {
+                "image_size": data.image_size,
+                "seed": data.seed,
+                "cache": self.experiment.storage.cache,
+            }
+        recording = load_recording(
+            None if simulated else data.path,
+            data.format,
+            images=None if simulated else data.images,
+            min_reliability=data.min_reliability,
+            **options,
+        )
+        split = cut(
+            recording.n_train, recording.train_groups, data.validation_fraction, data.seed
+        )
+        check_responses(recording, split, self.experiment.training.loss, data.region)
+        return recording
+
+    @cached_property
+    def regions(self) -> dict[str, NDArray[np.int64]]:
+        """Region to the indices of its units."""
+        return self.recording.regions(self.experiment.data.region)
+
+    @cached_property
+    def split(self) -> Split:
+        """Fit and validation images."""
+        from tuner.recordings import cut
+
+        data, recording = self.experiment.data, self.recording
+        return cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed)
+
+    @cached_property
+    def halves(self) -> NDArray[np.int64]:
+        """Half of each validation image, 0 or 1, whole groups at a time."""
+        from tuner.recordings import cut
+
+        groups = self.recording.train_groups
+        mine = None if groups is None else groups[self.split.validation]
+        if mine is not None and len(np.unique(mine)) < 2:
+            mine = None
+        half = np.zeros(len(self.split.validation), dtype=np.int64)
+        half[cut(len(half), mine, 0.5, self.experiment.data.seed).validation] = 1
+        return half
+
+    @cached_property
+    def scaling(self) -> ResponseScaling:
+        """How responses become targets, from the fit images."""
+        from tuner.fitting.losses import response_scaling
+
+        fit = self.recording.train_responses[self.split.fit]
+        return response_scaling(self.experiment.training.loss, fit)
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Scaled responses of all units."""
+        from tuner.fitting.trainer import Targets
+
+        scaled = self.scaling.apply(self.recording.train_responses)
+        return Targets(
+            fit=scaled[self.split.fit],
+            validation=scaled[self.split.validation],
+            fit_rows=self.split.fit,
+            validation_rows=self.split.validation,
+            half=self.halves,
+        )
+
+    @cached_property
+    def images(self) -> PreparedImages:
+        """Training images as the backbones see them."""
+        return self._prepared("train")
+
+    @cached_property
+    def test_images(self) -> PreparedImages | None:
+        """Test images as the backbones see them."""
+        return None if self.recording.test_images is None else self._prepared("test")
+
+    def _prepared(self, which: Literal["train", "test"]) -> PreparedImages:
+        from tuner.recordings import PreparedImages
+
+        source = (
+            self.recording.train_images if which == "train" else self.recording.test_images
+        )
+        assert source is not None
+        data = self.experiment.data
+        return PreparedImages(source, data.image_size, data.fit)
+
+    def settings(self, alias: str) -> BackboneConfig:
+        """The ``[[backbone]]`` table of an alias."""
+        return next(b for b in self.experiment.backbone if b.alias == alias)
+
+    def backbone(self, alias: str) -> Backbone:
+        """A backbone, its weights loaded, on the device."""
+        from tuner.backbones import load_backbone
+
+        if alias not in self._backbones:
+            settings = self.settings(alias)
+            loaded = load_backbone(
+                settings.name, settings.weights, seed=self.experiment.search.seed
+            )
+            self._backbones[alias] = loaded.to(self.device)
+        return self._backbones[alias]
+
+    def layers(self, alias: str) -> list[LayerInfo]:
+        """The wanted layers of a backbone in depth order."""
+        size = self.experiment.data.image_size
+        backbone = self.backbone(alias)
+        wanted = backbone.resolve(self.settings(alias).layers, size)
+        return backbone.describe(wanted, size)
+
+    @cached_property
+    def grid(self) -> list[Spec]:
+        """Every study of the experiment, in order of backbone, depth, region and readout."""
+        from tuner.features.normalize import pooling
+        from tuner.readouts.readout import FeatureShape
+
+        specs = []
+        for settings in self.experiment.backbone:
+            for layer in self.layers(settings.alias):
+                _, (height, width) = pooling(layer.height, layer.width, settings.max_grid)
+                shape = FeatureShape(layer.channels, height, width)
+                specs += [
+                    Spec(
+                        StudyKey(settings.alias, layer.name, region, readout),
+                        layer.index,
+                        units,
+                        shape,
+                        space,
+                    )
+                    for region, units in self.regions.items()
+                    for readout, space in self.experiment.search.space.items()
+                ]
+        if len({spec.name for spec in specs}) != len(specs):
+            raise InputError(f"{self.experiment.file}: two studies have the same name")
+        return specs
+
+    def fingerprint(self, spec: Spec) -> Fingerprint:
+        """All that changes the results of a study."""
+        return fingerprint(
+            self.experiment,
+            spec,
+            responses=self.recording.train_responses,
+            images=self.images.digest(),
+            split=self.split,
+            weights=self.backbone(spec.key.backbone).digest,
+            max_grid=self.settings(spec.key.backbone).max_grid,
+        )
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The feature cache on disk."""
+        from tuner.features.cache import FeatureCache
+
+        storage = self.experiment.storage
+        return FeatureCache(storage.cache, storage.cache_limit)
+
+    def features(self, alias: str, layer: str) -> LayerFeatures:
+        """Cached features of a layer; all wanted layers of the backbone come from one sweep where the cache holds them."""
+        if (alias, layer) not in self._features:
+            self.extract(alias, self._together(alias, layer))
+        return self._features[alias, layer]
+
+    def store(self, alias: str, layer: str, memory: int) -> FeatureStore:
+        """Training features of a layer in the fastest tier that ``memory`` bytes for training leave room for."""
+        from tuner.features.tiers import open_store
+
+        features = self.features(alias, layer)
+        return open_store(features.train, feature_tier(features.train.nbytes, memory, self.device), self.device)
+
+    def _together(self, alias: str, layer: str) -> list[str]:
+        wanted = [spec for spec in self.grid if spec.key.backbone == alias]
+        sizes = {spec.key.layer: spec.shape.size for spec in wanted}
+        images = self.recording.n_train + self.recording.n_test
+        if 2 * images * sum(sizes.values()) <= 0.9 * self.experiment.storage.cache_limit:
+            return list(sizes)
+        return [layer]
+
+    def extract(self, alias: str, layers: list[str]) -> None:
+        """Bring features of these layers into the cache."""
+        from tuner.features.extract import extract
+
+        found = extract(
+            self.backbone(alias),
+            layers,
+            self.images,
+            self.test_images,
+            max_grid=self.settings(alias).max_grid,
+            cache=self.cache,
+            device=self.device,
+            progress=self.progress,
+        )
+        for layer, features in found.items():
+            self._features[alias, layer] = features
