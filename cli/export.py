@@ -1,0 +1,213 @@
+"""``tuner export``: figures and tables, encoders, images, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import example, experiment
+from cli.progress import Progress
+from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.show import detail, note
+
+if TYPE_CHECKING:
+    from studies.grid import Spec
+    from studies.opening import Stores
+    from studies.workspace import Workspace
+
+app = typer.Typer(help="Write heatmaps, encoders, images, the report.", no_args_is_help=True)
+
+OutOption = Annotated[
+    Path, typer.Option("-o", "--out", help="Folder to write to; made if need be.", metavar="OUT")
+]
+
+
+def opened(
+    progress: Progress, selection: Selection
+) -> tuple[Workspace, Stores, list[Spec]]:
+    """The experiment, its stores, and the selected studies that were created."""
+    from cli.study import select_specs
+    from studies.opening import open_stores
+    from studies.registry import stored_studies
+    from studies.workspace import Workspace
+    from tuner.errors import InputError
+
+    workspace = Workspace(experiment(), progress.update)
+    stores = open_stores(workspace.experiment)
+    created = stored_studies(stores.storage)
+    specs = [s for s in select_specs(workspace, selection) if s.name in created]
+    if not specs:
+        raise InputError(
+            f"{workspace.experiment.file}: none of these studies was created; run "
+            "'tuner study create' first"
+        )
+    return workspace, stores, specs
+
+
+def _written(paths: list[Path]) -> None:
+    for path in paths[:20]:
+        note(f"wrote {path}")
+    if len(paths) > 20:
+        note(f"and {len(paths) - 20} more")
+
+
+@app.command("heatmap")
+@example("tuner export heatmap -o results", "tuner export heatmap -o results --metric feve")
+def heatmap(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of heatmap.csv that is drawn; test correlation where not given."
+        ),
+    ] = None,
+) -> None:
+    """Show which layer explains which region: heatmap.png, .svg, .csv and units.csv."""
+    from studies.exports import export_heatmap
+
+    with Progress() as progress:
+        workspace, stores, specs = opened(
+            progress, Selection.of(backbone, layer, region, readout)
+        )
+        paths = export_heatmap(
+            workspace, stores, specs, out, metric=metric, progress=progress.update
+        )
+    stores.storage.close()
+    _written(paths)
+
+
+@app.command("best")
+@example("tuner export best -o encoders --region V4", "tuner export best -o encoders --per-unit")
+def best(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    per_unit: Annotated[
+        bool, typer.Option("--per-unit", help="For every unit the weights of its own best trial.")
+    ] = False,
+    with_backbone: Annotated[
+        bool,
+        typer.Option("--with-backbone", help="Embed the backbone, up to the layer, in the file."),
+    ] = False,
+) -> None:
+    """Write the best encoder of every study; load one with tuner.load_encoder."""
+    from studies.exports import export_best
+
+    with Progress() as progress:
+        workspace, stores, specs = opened(
+            progress, Selection.of(backbone, layer, region, readout)
+        )
+        paths = export_best(
+            workspace,
+            stores,
+            specs,
+            out,
+            per_unit=per_unit,
+            with_backbone=with_backbone,
+            progress=progress.update,
+        )
+    stores.storage.close()
+    _written(paths)
+
+
+def _unit_list(text: str | None) -> list[int] | None:
+    """``0-11,24`` as numbers."""
+    from tuner.errors import InputError
+
+    if text is None:
+        return None
+    units: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(
+                f"--units {text}: must be unit indices and ranges of them, such as 0-11,24"
+            )
+        units += range(int(first), int(last or first) + 1)
+    if not units:
+        raise InputError(f"--units {text}: names no unit")
+    return list(dict.fromkeys(units))
+
+
+@app.command("mei")
+@example("tuner export mei -o images --layer features.19 --region V4 --readout factorized")
+def mei(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    units: Annotated[
+        str | None, typer.Option(help="Indices in the recording, such as 0-11,24; all if not given.")
+    ] = None,
+    prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
+    transforms: Annotated[
+        str, typer.Option(help="What shakes them: jitter, lucent, predecessor, none.")
+    ] = "jitter",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
+    contrast: Annotated[
+        float, typer.Option(help="Root-mean-square contrast that every image is held at.")
+    ] = 0.1,
+    mean: Annotated[float, typer.Option(help="Mean that every image is held at, 0 to 1.")] = 0.5,
+    ensemble: Annotated[
+        int, typer.Option(min=1, help="Make them for the mean of so many best trials.")
+    ] = 1,
+    variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--from", help="Make the images of a manifest.json again.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Make most exciting images of every unit of the selected studies."""
+    from studies.exports import export_images
+    from tuner.synthesis.mei import MeiSettings
+
+    chosen = _unit_list(units)
+    selection = Selection.of(backbone, layer, region, readout)
+    with Progress() as progress:
+        if manifest is not None:
+            from studies.names import StudyKey
+            from tuner.errors import InputError
+            from tuner.synthesis.export import read_manifest
+
+            settings, chosen, checksums, content = read_manifest(manifest)
+            name = content["encoders"][0]["meta"].get("study")
+            try:
+                key = StudyKey.parse(str(name))
+            except ValueError:
+                raise InputError(f"{manifest}: names no study; it was not written by this command") from None
+            selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
+            ensemble = len(checksums)
+        else:
+            settings = MeiSettings(
+                prior=prior,
+                transforms=transforms,
+                steps=steps,
+                contrast=contrast,
+                mean=mean,
+                variants=variants,
+                seed=seed,
+            )
+        workspace, stores, specs = opened(progress, selection)
+        paths = export_images(
+            workspace,
+            stores,
+            specs,
+            out,
+            settings,
+            units=chosen,
+            ensemble_size=ensemble,
+            progress=progress.update,
+        )
+    stores.storage.close()
+    _written(paths)
+    detail("activations are those of the 8-bit images under the encoder that made them")

@@ -1,0 +1,46 @@
+"""``tuner init``: a config file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import example
+from cli.show import note, write
+from tuner.errors import InputError
+
+FILE = "tuner.toml"
+NEXT = {
+    "demo": "run it all:           tuner demo {folder}",
+    "hdf5": "then see your data:   cd {folder} && tuner data inspect",
+    "tvsd": "then see your data:   cd {folder} && tuner data inspect",
+}
+
+
+@example("tuner init my-experiment", "tuner init things --template tvsd")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write tuner.toml.", metavar="DIR")],
+    template: Annotated[
+        str, typer.Option(help="What to start from: demo, hdf5 or tvsd.", metavar="NAME")
+    ] = "hdf5",
+) -> None:
+    """Write a commented tuner.toml."""
+    from studies.templates import read_template
+
+    text = read_template(template)
+    path = folder / FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            f"{path}: exists and is left as it is; name another folder, or remove it first"
+        ) from None
+    write(f"wrote {path}")
+    if template != "demo":
+        note(f"edit it:              the lines marked CHANGE in {path}")
+    note(NEXT[template].format(folder=folder))
+    note(f"plan the search:      cd {folder} && tuner study create --dry-run")

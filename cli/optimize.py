@@ -1,0 +1,128 @@
+"""``tuner optimize``: bring every selected study to its number of trials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import example, experiment
+from cli.progress import Progress
+from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.show import detail, note
+
+if TYPE_CHECKING:
+    from studies.search import Report
+
+
+class Terminal:
+    """Tells the person at the terminal how the search goes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.target = 0
+        self.finished = 0
+
+    def started(self, finished: int, target: int) -> None:
+        """Begin the bar at what is there already."""
+        self.finished, self.target = finished, target
+        if finished < target:
+            self.progress.update("trials", finished, target)
+
+    def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
+        """Show how far the round is."""
+        self.progress.update(f"{what}: {running} of {trials} trials run", step, steps)
+
+    def told(self, finished: int) -> None:
+        """Advance the bar."""
+        self.finished = finished
+        self.progress.update("trials", finished, self.target)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bars."""
+        note(message)
+
+
+@example("tuner optimize --n-trials 50", "tuner optimize --n-trials 50 --region V4 --timeout 3600")
+def optimize(
+    n_trials: Annotated[
+        int,
+        typer.Option(
+            "--n-trials",
+            min=1,
+            help="Finished trials (complete and pruned) that every selected study is brought to.",
+        ),
+    ],
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0, help="Begin no new round after so many seconds."),
+    ] = None,
+    order: Annotated[
+        str, typer.Option("--order", help="fewest, depth, region or promising.")
+    ] = "fewest",
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            "--budget",
+            min=1,
+            help="Begin no new round once the selected studies have so many finished trials.",
+        ),
+    ] = None,
+) -> None:
+    """Search; run it again to go on, and several times at once to share the work.
+
+    Every selected study is brought to N finished trials, never N more. Killed or interrupted, it loses no finished trial.
+    """
+    from cli.study import select_specs
+    from studies.opening import open_stores
+    from studies.queue import ORDERS
+    from studies.search import Search
+    from studies.workspace import Workspace
+    from tuner.errors import unknown
+
+    if order not in ORDERS:
+        raise unknown("--order", order, ORDERS)
+    with Progress() as progress:
+        workspace = Workspace(experiment(), progress.update)
+        stores = open_stores(workspace.experiment)
+        specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
+        for line in workspace.recording.notes:
+            detail(f"note: {line}")
+        search = Search(
+            workspace,
+            stores.storage,
+            stores.artifacts,
+            stores.claims,
+            specs,
+            n_trials=n_trials,
+            order=order,
+            timeout=timeout,
+            budget=budget,
+            listener=Terminal(progress),
+        )
+        report = search.run()
+    stores.storage.close()
+    _conclude(report, n_trials, len(specs))
+
+
+def _conclude(report: Report, n_trials: int, studies: int) -> None:
+    if report.trials == 0 and report.complete and not report.set_aside:
+        note(f"nothing to do: all {studies} studies have {n_trials} finished trials")
+    else:
+        note(f"{report.trials} trials finished ({report.pruned} pruned) in {studies} studies")
+        if not report.complete:
+            note("not all studies have their trials yet; run the command again to go on")
+        else:
+            note("see 'tuner study list', or write figures with 'tuner export heatmap -o OUT'")
+    if report.set_aside:
+        from tuner.errors import TunerError
+
+        name, message = next(iter(report.set_aside.items()))
+        raise TunerError(
+            f"{len(report.set_aside)} studies were set aside; {name}: {message}; "
+            "'tuner study show' has the trials, 'tuner doctor' what can be done"
+        )

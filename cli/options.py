@@ -1,0 +1,159 @@
+"""Options that every command takes, before or after its name, and the examples in its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+import typer.main
+
+if TYPE_CHECKING:
+    from studies.experiment import Experiment
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What the common options say.
+
+    Attributes
+    ----------
+    config
+        The config file.
+    quiet
+        No progress and no log, only results and errors.
+    verbose
+        More log, and tracebacks.
+    """
+
+    config: Path = Path("tuner.toml")
+    quiet: bool = False
+    verbose: bool = False
+
+
+_settings: ContextVar[Settings] = ContextVar("settings")
+
+
+def settings() -> Settings:
+    """Return what the common options of the running command say."""
+    try:
+        return _settings.get()
+    except LookupError:  # used as a library, without a command
+        return reset()
+
+
+def reset() -> Settings:
+    """Forget what an earlier command in this process was told."""
+    fresh = Settings()
+    _settings.set(fresh)
+    return fresh
+
+
+def experiment() -> Experiment:
+    """Read the config file that the command was given."""
+    from studies.experiment import load_experiment
+
+    return load_experiment(settings().config)
+
+
+def example(*lines: str) -> Callable[[Function], Function]:
+    """Attach examples to a command; its help ends with them.
+
+    Parameters
+    ----------
+    lines
+        Each a whole command, as typed.
+    """
+
+    def attach(function: Function) -> Function:
+        function.examples = lines  # type: ignore[attr-defined]
+        return function
+
+    return attach
+
+
+def complete(command: Any) -> Any:
+    """Give a command, and those below it, the common options and the examples in their help.
+
+    Parameters
+    ----------
+    command
+        What typer made of a function or a group.
+
+    Returns
+    -------
+    object
+        The same command.
+    """
+    command.rich_markup_mode = None  # plain help: the same piped, in a pager, and without colours
+    examples = list(getattr(command.callback, "examples", ()))
+    children = list(getattr(command, "commands", {}).values())
+    for child in children:
+        complete(child)
+        examples += getattr(child.callback, "examples", ())[:1]
+    if not children:
+        command.params = [*command.params, *common_parameters()]
+    if examples and not command.epilog:
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
+    return command
+
+
+def common_parameters() -> list[Any]:
+    """Make the common options once more, as parameters that a command can be given."""
+    app = typer.Typer(add_completion=False)
+    app.command()(common)
+    return list(typer.main.get_command(app).params)
+
+
+def _set_config(value: Path | None) -> None:
+    if value is not None:
+        settings().config = value
+
+
+def _set_quiet(value: bool) -> None:
+    settings().quiet |= value
+
+
+def _set_verbose(value: bool) -> None:
+    settings().verbose |= value
+
+
+def common(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c",
+            "--config",
+            help="The config file; tuner.toml where not given.",
+            metavar="FILE",
+            callback=_set_config,
+            expose_value=False,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q",
+            "--quiet",
+            help="Only results and errors.",
+            callback=_set_quiet,
+            expose_value=False,
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            help="More log, and tracebacks.",
+            callback=_set_verbose,
+            expose_value=False,
+        ),
+    ] = False,
+) -> None:
+    """Declare the common options."""

@@ -1,0 +1,209 @@
+"""Listings: a table for people, json and csv for programs, on standard output alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.errors import one_line
+from cli.options import settings
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    """How a listing is written."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="A table for people, json or csv for programs.")
+]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table for people.
+
+    Attributes
+    ----------
+    key
+        Where the value stands in a row; dots lead into nested ones: ``trials.complete``.
+    title
+        Its heading; the key where not given.
+    digits
+        Digits of a real number after the point.
+    fold
+        Whether this column gives way, its values taking several lines, where the terminal is too
+        narrow for all columns.
+    """
+
+    key: str
+    title: str = ""
+    digits: int = 3
+    fold: bool = False
+
+
+def show(
+    rows: Sequence[Row],
+    format: Format,  # noqa: A002 - the word of the command line
+    columns: Sequence[Column] | None = None,
+    *,
+    title: str = "",
+    empty: str = "nothing to list",
+) -> None:
+    """Write rows to standard output.
+
+    Parameters
+    ----------
+    rows
+        One mapping per row; json writes them as they are, csv flattens nested ones.
+    format
+        How.
+    columns
+        What a table shows; every column of the first row where not given.
+    title
+        A line above the table.
+    empty
+        What is said, on standard error, where there are no rows for a table.
+    """
+    if format is Format.json:
+        write(to_json([dict(row) for row in rows]))
+    elif format is Format.csv:
+        _write_csv(rows)
+    elif not rows:
+        note(empty)
+    else:
+        shown = columns or [Column(key) for key in flatten(rows[0])]
+        _write_table(rows, shown, title)
+
+
+def to_json(value: Any) -> str:
+    """Write a value as JSON; NaN and infinities, which JSON has not, become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
+
+
+def write(text: str) -> None:
+    """Print a result on standard output."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print a message on standard error, unless the command is to be quiet."""
+    if not settings().quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """Print a message on standard error, if the command is to say more."""
+    if settings().verbose and not settings().quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def flatten(row: Row, prefix: str = "") -> dict[str, Any]:
+    """Bring nested mappings to one level: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy's and our own kinds of values into JSON's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a listing")
+
+
+def _write_csv(rows: Sequence[Row]) -> None:
+    flat = [flatten({str(k): _plain(v) for k, v in row.items()}) for row in rows]
+    fields = dict.fromkeys(key for row in flat for key in row)
+    writer = csv.DictWriter(sys.stdout, list(fields), restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in flat:
+        writer.writerow(
+            {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()}
+        )
+
+
+def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
+    # rich knows NO_COLOR, pipes and widths; it is slow to import and only tables need it.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    flat = [flatten(row) for row in rows]
+    values = [[row.get(column.key) for row in flat] for column in columns]
+    cells = [
+        [column.title or column.key, *(_cell(value, column.digits) for value in present)]
+        for column, present in zip(columns, values, strict=True)
+    ]
+    console = Console(file=sys.stdout, highlight=False)
+    widths = [max(map(len, texts)) for texts in cells]
+    # Columns keep their width while others can give way; where that is not enough, all fold.
+    kept = [w for w, column in zip(widths, columns, strict=True) if not column.fold]
+    gives_way = sum(kept) + 3 * len(columns) < console.width and len(kept) < len(columns)
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        header_style="" if os.environ.get("NO_COLOR") else "bold",
+        pad_edge=False,
+    )
+    for column, present, texts, width in zip(columns, values, cells, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if _numeric(present) else "left"
+        keeps = width if gives_way and not column.fold else None
+        table.add_column(Text(texts[0]), justify=justify, overflow="fold", min_width=keeps)
+    for row_texts in zip(*(texts[1:] for texts in cells), strict=True):
+        table.add_row(*map(Text, row_texts))
+    console.print(table)
+
+
+def _numeric(values: Iterable[Any]) -> bool:
+    """Tell whether a column holds numbers, which stand right-aligned."""
+    present = [value for value in values if value is not None]
+    return bool(present) and all(
+        isinstance(_plain(value), int | float | None) and not isinstance(value, bool)
+        for value in present
+    )
+
+
+def _cell(value: Any, digits: int) -> str:
+    value = _plain(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}"
+    if isinstance(value, list):
+        return ", ".join(_cell(inner, digits) for inner in value)
+    return one_line(str(value))

@@ -1,0 +1,197 @@
+"""``tuner study``: make, list, show, copy and delete studies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import example, experiment
+from cli.progress import Progress
+from cli.selectors import (
+    BackboneOption,
+    LayerOption,
+    ReadoutOption,
+    RegionOption,
+    Selection,
+    select_by,
+)
+from cli.show import Column, Format, FormatOption, note, show
+
+if TYPE_CHECKING:
+    from studies.grid import Spec
+    from studies.registry import Stored
+    from studies.storage import Storage
+    from studies.workspace import Workspace
+
+app = typer.Typer(help="Create, list, show, copy and delete studies.", no_args_is_help=True)
+
+
+def select_specs(workspace: Workspace, selection: Selection) -> list[Spec]:
+    """Studies of the grid that the selectors choose."""
+    return select_by(workspace.grid, selection, lambda spec, part: getattr(spec.key, part))
+
+
+def select_stored(storage: Storage, selection: Selection) -> list[Stored]:
+    """Studies in the database that the selectors choose."""
+    from studies.registry import stored_studies
+
+    every = list(stored_studies(storage).values())
+    return select_by(every, selection, lambda study, part: getattr(study.key, part))
+
+
+@app.command("create")
+@example("tuner study create", "tuner study create --dry-run", "tuner study create --region V4")
+def create_command(
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the search would take, and make nothing.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Delete studies that were made with other settings and make them anew."
+        ),
+    ] = False,
+    format: FormatOption = Format.table,  # noqa: A002
+) -> None:
+    """Make every study of the grid; doing it again does nothing."""
+    from studies.creation import create
+    from studies.opening import open_stores
+    from studies.workspace import Workspace
+
+    with Progress() as progress:
+        workspace = Workspace(experiment(), progress.update)
+        specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
+        if dry_run:
+            from cli.dryrun import show_plan
+
+            show_plan(workspace, specs, format)
+            return
+        stores = open_stores(workspace.experiment, create=True)
+        done = create(workspace, stores.storage, stores.artifacts, specs, force=force)
+    stores.storage.close()
+    for line in workspace.recording.notes:
+        note(f"note: {line}")
+    if done.replaced:
+        note(f"deleted {len(done.replaced)} studies that were made with other settings")
+    note(
+        f"{done.new} studies created, {done.present} were there already; "
+        "search with 'tuner optimize --n-trials 50'"
+    )
+
+
+LIST_COLUMNS = [
+    Column("study", fold=True),
+    Column("trials.complete", "complete"),
+    Column("trials.pruned", "pruned"),
+    Column("trials.running", "running"),
+    Column("trials.waiting", "waiting"),
+    Column("trials.failed", "failed"),
+    Column("best.value", "best", digits=4),
+]
+
+
+@app.command("list")
+@example("tuner study list", "tuner study list --readout full --format csv")
+def list_command(
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    format: FormatOption = Format.table,  # noqa: A002
+) -> None:
+    """List studies with their trials and their best validation loss."""
+    from studies.opening import open_stores
+    from studies.results import listing, summaries
+
+    stores = open_stores(experiment())
+    chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+    rows = listing(summaries(stores.storage, chosen), stores.claims)
+    stores.storage.close()
+    show(rows, format, LIST_COLUMNS, empty="no studies; make them with 'tuner study create'")
+
+
+@app.command("show")
+@example("tuner study show vgg19/features.19/V4/full")
+def show_command(
+    name: Annotated[str, typer.Argument(help="backbone/layer/region/readout", metavar="NAME")],
+    format: FormatOption = Format.table,  # noqa: A002
+) -> None:
+    """Show one study: its trials, its best parameters, and what deserves attention."""
+    from studies.details import describe
+    from studies.opening import open_stores
+
+    stores = open_stores(experiment())
+    shown = describe(stores, name, experiment())
+    stores.storage.close()
+    if format is Format.table:
+        show([{"what": k, "value": v} for k, v in shown["facts"].items()], format, title=name)
+        show(shown["trials"], format, TRIAL_COLUMNS, title="trials, best first")
+        for line in shown["warnings"]:
+            note(f"warning: {line}")
+    elif format is Format.csv:
+        show(shown["trials"], format)
+    else:
+        show_json: list[dict[str, Any]] = [shown]
+        show(show_json, format)
+
+
+TRIAL_COLUMNS = [
+    Column("number", "trial"),
+    Column("state"),
+    Column("value", digits=4),
+    Column("params", fold=True),
+]
+
+
+@app.command("delete")
+@example("tuner study delete --layer 'features.3*' --yes")
+def delete_command(
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the selected studies, their trials and their kept weights."""
+    from studies.opening import open_stores
+    from studies.registry import delete
+    from tuner.errors import InputError
+
+    selection = Selection.of(backbone, layer, region, readout)
+    stores = open_stores(experiment())
+    chosen = select_stored(stores.storage, selection)
+    if not yes:
+        raise InputError(
+            f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
+        )
+    delete(stores.storage, stores.artifacts, chosen)
+    stores.storage.close()
+    note(f"deleted {len(chosen)} studies")
+
+
+@app.command("copy")
+@example("tuner study copy sqlite:///backup.db")
+def copy_command(
+    target: Annotated[
+        str,
+        typer.Argument(help="Address of the database to copy to, sqlite:///FILE", metavar="URL"),
+    ],
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+) -> None:
+    """Copy the selected studies, with their trials, to another database."""
+    from studies.copying import copy
+    from studies.opening import open_stores
+
+    stores = open_stores(experiment())
+    chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+    count = copy(stores.storage, target, chosen)
+    stores.storage.close()
+    note(f"copied {count} studies; kept weights stay in storage.artifacts, which both can share")
