@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,12 @@ import typer
 
 from cli.options import example, experiment
 from cli.progress import Progress
-from cli.show import note, write
+from cli.show import Column, Format, FormatOption, note, show, to_json, write
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from studies.experiment import Experiment
+    from tuner.recordings.inspect import Summary
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -21,6 +23,92 @@ app = typer.Typer(no_args_is_help=True)
 @app.callback()
 def data() -> None:
     """See and convert recordings."""
+
+
+REGION_COLUMNS = [
+    Column("region", fold=True),
+    Column("n_units", "units"),
+    Column("missing_train", "missing", digits=3),
+    Column("reliability"),
+    Column("split_half", "split-half"),
+    Column("ceiling"),
+    Column("n_units_with_ceiling", "with ceiling"),
+]
+
+
+@app.command()
+@example("tuner data inspect", "tuner data inspect --format json", "tuner data inspect -o units")
+def inspect(
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", help="Draw every unit too, as FIGURE.png and .svg.", metavar="FIGURE"),
+    ] = None,
+    format: FormatOption = Format.table,  # noqa: A002 - the word of the command line
+) -> None:
+    """Show what is in the recording, region by region, and what about it is suspicious."""
+    from studies.recording import open_recording
+    from tuner.recordings.inspect import inspect as summarise
+
+    configured = experiment()
+    summary = summarise(open_recording(configured), configured.data.region)
+    regions = [asdict(region) for region in summary.regions]
+    if format is Format.json:
+        write(to_json(summary.as_dict()))
+    elif format is Format.csv:
+        show(regions, format)
+    else:
+        _describe(summary)
+        show(regions, format, REGION_COLUMNS)
+        write("")
+        for line in summary.notes:
+            write(f"note: {line}")
+        for line in summary.suspicious:
+            write(f"suspicious: {line}")
+        if not summary.suspicious:
+            write("nothing about it is suspicious")
+    if out is not None:
+        _draw(summary, out)
+
+
+def _describe(summary: Summary) -> None:
+    """Print the counts of a recording."""
+    simulated = ", SIMULATED" if summary.simulated else ""
+    write(f"{summary.label} ({summary.source}){simulated}")
+    write(f"  units     {summary.n_units}, columns: {', '.join(summary.columns)}")
+    groups = "" if summary.n_groups is None else f" in {summary.n_groups} groups"
+    write(f"  training  {summary.n_train} images{groups}")
+    if summary.n_test:
+        write(f"  test      {summary.n_test} images, {summary.n_repeats} repeats")
+    else:
+        write("  test      none: scores on validation images only, and no ceilings")
+    sizes = [f"{count} of {size}" for size, count in summary.image_sizes.items()]
+    more = f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
+    write(f"  images    {', '.join(sizes[:4])} px{more}")
+    write("")
+
+
+def _draw(summary: Summary, out: Path) -> None:
+    """Write the figure of a recording's units."""
+    from tuner.figures import style
+    from tuner.figures.recordings import reliability_strips
+
+    if summary.n_repeats < 2:
+        raise InputError(
+            f"-o {out}: nothing to draw: without repeats of test images units have neither "
+            "reliability nor ceiling"
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder; make it first")
+    figure = reliability_strips(
+        summary.units.region.tolist(),
+        summary.units.reliability,
+        summary.units.ceiling,
+        title=summary.label,
+        simulated=summary.simulated,
+    )
+    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    for path in style.save(figure, stem):
+        note(f"wrote {path}")
 
 
 @app.command()

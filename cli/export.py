@@ -67,16 +67,27 @@ def heatmap(
             help="Column of heatmap.csv that is drawn; test correlation where not given."
         ),
     ] = None,
+    ridge: Annotated[
+        bool,
+        typer.Option("--ridge", help="Draw closed-form ridge readouts of the same layers beside."),
+    ] = False,
 ) -> None:
     """Show which layer explains which region: heatmap.png, .svg, .csv and units.csv."""
     from studies.exports import export_heatmap
+    from studies.reference import ridge_rows
 
     with Progress() as progress:
         workspace, stores, specs = opened(
             progress, Selection.of(backbone, layer, region, readout)
         )
         paths = export_heatmap(
-            workspace, stores, specs, out, metric=metric, progress=progress.update
+            workspace,
+            stores,
+            specs,
+            out,
+            metric=metric,
+            references=ridge_rows(workspace, specs, progress.update) if ridge else (),
+            progress=progress.update,
         )
     stores.storage.close()
     _written(paths)
@@ -211,3 +222,27 @@ def mei(
     stores.storage.close()
     _written(paths)
     detail("activations are those of the 8-bit images under the encoder that made them")
+
+
+@app.command("report")
+@example("tuner export report -o results")
+def report(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+) -> None:
+    """Write report.html: all results on one page that needs nothing else.
+
+    Images that `tuner export mei` wrote to the same folder are shown in it.
+    """
+    from studies.reporting import export_report
+
+    with Progress() as progress:
+        workspace, stores, specs = opened(
+            progress, Selection.of(backbone, layer, region, readout)
+        )
+        path = export_report(workspace, stores, specs, out, progress=progress.update)
+    stores.storage.close()
+    _written([path])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -99,8 +100,14 @@ def complete(command: Any) -> Any:
     if not children:
         command.params = [*command.params, *common_parameters()]
     if examples and not command.epilog:
-        command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
+        command.epilog = "\n".join(["\b", "Examples:", *map(_broken, examples)])
     return command
+
+
+def _broken(line: str) -> str:
+    """Break a long example as a shell reads it, so that it fits and can be copied."""
+    parts = textwrap.wrap(line, 72, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(parts)
 
 
 def common_parameters() -> list[Any]:

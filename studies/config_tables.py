@@ -34,6 +34,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 ONLY_WITH = {
     "monkey": ("tvsd", "tvsd-arrays"),
     "stimuli": ("tvsd", "tvsd-arrays"),
+    "window_ms": ("nwb",),
     "n_train": ("simulated",),
     "n_test": ("simulated",),
     "n_repeats": ("simulated",),
@@ -57,6 +58,17 @@ class Table(BaseModel):
         validate_default=True,
         hide_input_in_errors=True,
     )
+
+
+def _window(value: object) -> object:
+    """Read two increasing times."""
+    if value is None:
+        return None
+    times = list(value) if isinstance(value, list | tuple) else []
+    numbers = [t for t in times if isinstance(t, int | float) and not isinstance(t, bool)]
+    if len(times) != 2 or len(numbers) != 2 or not -1e6 < numbers[0] < numbers[1] < 1e6:
+        raise ValueError("must be two increasing times in ms, such as [50, 150]")
+    return float(numbers[0]), float(numbers[1])
 
 
 class DataConfig(Table):
@@ -103,6 +115,12 @@ class DataConfig(Table):
         None,
         description=f"{TVSD}: the file that names the images; where not given things_imgs.mat "
         "beside the recording or in _logs/ there",
+    )
+    window_ms: Annotated[tuple[float, float] | None, BeforeValidator(_window)] = Field(
+        None,
+        description='with format = "nwb": from when to when spikes count, ms after the start of a '
+        "presentation; where not given 50 to 150",
+        json_schema_extra={"words": "list of two numbers"},
     )
     n_train: int | None = Field(
         None, ge=50, le=10**6, description=f"{SIMULATED}: training images, each shown once"

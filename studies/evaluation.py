@@ -62,9 +62,7 @@ def checked(
     stored = stored_studies(stores.storage)
     found = require(stored, [spec.name for spec in specs], workspace.experiment.file)
     for spec, study in zip(specs, found, strict=True):
-        refuse(
-            workspace.experiment.file, spec.name, study.fingerprint, workspace.fingerprint(spec)
-        )
+        refuse(workspace.experiment.file, spec.name, study.fingerprint, workspace.fingerprint(spec))
     return list(zip(specs, found, strict=True))
 
 
@@ -173,6 +171,7 @@ def _evaluate_one(
             if name in ("test_correlation", "test_correlation_normalized", "feve", "noise_ceiling")
         }
         row["n_units_with_ceiling"] = means["n_units_with_ceiling"]
+    scores |= _receptive_fields(workspace, spec, parameters)
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
     return Evaluated(spec, item, row, units, parameters)
@@ -227,6 +226,17 @@ def _test(
     )
 
 
+def _receptive_fields(
+    workspace: Workspace, spec: Spec, parameters: Tensors
+) -> dict[str, NDArray[Any]]:
+    """Where each unit reads, in pixels and degrees, from its weights."""
+    from tuner.synthesis.receptive_fields import from_readout
+
+    model = encoder(workspace, spec, parameters, trial=None, value=None)
+    columns = from_readout(model).columns(workspace.experiment.data.pixels_per_degree)
+    return {name: np.asarray(values) for name, values in columns.items()}
+
+
 def encoder(
     workspace: Workspace,
     spec: Spec,
@@ -270,5 +280,3 @@ def encoder(
             "pixels_per_degree": experiment.data.pixels_per_degree,
         },
     ).to(workspace.device)
-
-

@@ -73,9 +73,7 @@ def areas(workspace: Workspace) -> dict[str, str] | None:
     columns = workspace.recording.units
     if workspace.experiment.data.region == "area" or "area" not in columns:
         return None
-    return {
-        region: str(columns["area"][units[0]]) for region, units in workspace.regions.items()
-    }
+    return {region: str(columns["area"][units[0]]) for region, units in workspace.regions.items()}
 
 
 def export_best(
@@ -98,9 +96,7 @@ def export_best(
     for done, (spec, study, item) in enumerate(ready, start=1):
         model = study_encoder(workspace, stores, spec, study, item, per_unit=per_unit)
         written.append(
-            save_encoder(
-                out / spec.name, model, check_images=images, with_backbone=with_backbone
-            )
+            save_encoder(out / spec.name, model, check_images=images, with_backbone=with_backbone)
         )
         if progress is not None:
             progress("writing encoders", done, len(ready))
@@ -213,9 +209,7 @@ def export_images(
             if progress is not None:
                 progress(f"images of {name}", done, total)
 
-        export_meis(
-            out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
-        )
+        export_meis(out / spec.name, encoders, mine, settings, title=spec.name, progress=tell)
         written.append(out / spec.name)
     return written
 

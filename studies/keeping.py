@@ -61,9 +61,7 @@ class Swap:
             )
         for row in self.rows:
             connection.execute(
-                weights_table.delete().where(
-                    weights_table.c.artifact_id == row["artifact_id"]
-                )
+                weights_table.delete().where(weights_table.c.artifact_id == row["artifact_id"])
             )
             connection.execute(weights_table.insert().values(**row))
         trials.remove_system_attributes(connection, self.detach)
@@ -118,13 +116,13 @@ def prepare(
     with storage.read() as connection:
         files = kept_files(connection, study.study_id)
     complete = {
-        t.number: t.value
-        for t in earlier
-        if t.state == TrialState.COMPLETE and t.value is not None
+        t.number: t.value for t in earlier if t.state == TrialState.COMPLETE and t.value is not None
     }
     values = complete | {f.trial.number: f.value for f in fitted}
     chosen = set(best_first(values)[:keep])
-    ids = {t.number: t.trial_id for t in earlier} | {f.trial.number: f.trial.trial_id for f in fitted}
+    ids = {t.number: t.trial_id for t in earlier} | {
+        f.trial.number: f.trial.trial_id for f in fitted
+    }
     for number, artifact_id in files.items():
         if number is not None and number not in chosen:
             swap.gone.append(artifact_id)
@@ -143,9 +141,7 @@ def _keep_trial(swap: Swap, artifacts: Artifacts, study: Stored, one: Fitted) ->
         tensors, metadata, f"{study.name}/{one.trial.number}"
     )
     swap.rows.append(_row(study, artifact_id, one.trial.number, size))
-    key, value = dashboard_attribute(
-        artifact_id, "weights.safetensors", "application/octet-stream"
-    )
+    key, value = dashboard_attribute(artifact_id, "weights.safetensors", "application/octet-stream")
     swap.attach.append((one.trial.trial_id, key, value))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.experiment import Experiment
 
@@ -34,20 +34,7 @@ def open_recording(experiment: Experiment) -> Recording:
     """
     from tuner.recordings import load_recording
 
-    data = experiment.data
-    options = data.options()
-    simulated = data.format == "simulated"
-    if simulated:
-        # Kept in the cache: simulating takes seconds.
-        cache = experiment.storage.cache
-        options |= {"seed": data.seed, "image_size": data.image_size, "cache": cache}
-    return load_recording(
-        None if simulated else data.path,
-        data.format,
-        images=None if simulated else data.images,
-        min_reliability=data.min_reliability,
-        **options,
-    )
+    return load_recording(**_arguments(experiment))
 
 
 def open_for_conversion(
@@ -60,7 +47,8 @@ def open_for_conversion(
     experiment
         The checked config file.
     mapping
-        Raw trials only: the file with the order of the channels, where it does not lie beside them.
+        Raw TVSD trials only: the file with the order of the channels, where it does not lie beside
+        them.
     progress
         Called with (what, done, total).
 
@@ -69,21 +57,10 @@ def open_for_conversion(
     InputError
         If the recording is missing or anything in it is wrong.
     """
-    data = experiment.data
-    if data.format != "tvsd" or not _holds_trials(data.path):
-        return open_recording(experiment)
-    from tuner.recordings.tvsd_trials import read_trials
+    from tuner.recordings.convert import read_any
 
-    images = data.images if data.images.is_dir() else None
-    recording = read_trials(
-        data.path,
-        monkey=data.monkey,
-        images=images,
-        stimuli=data.stimuli,
-        mapping=mapping,
-        progress=progress,
-    )
-    return recording.drop_unreliable(data.min_reliability)
+    further = {"mapping": mapping} if mapping is not None else {}
+    return read_any(**_arguments(experiment), **further, progress=progress)
 
 
 def join_experiments(
@@ -108,9 +85,18 @@ def join_experiments(
     )
 
 
-def _holds_trials(path: Path) -> bool:
-    """Tell whether a file of TVSD holds every trial at every millisecond."""
-    from tuner.recordings import h5access
-
-    with h5access.open_hdf5(path) as file:
-        return h5access.has(file, "ALLMUA")
+def _arguments(experiment: Experiment) -> dict[str, Any]:
+    """Say what ``load_recording`` is to read."""
+    data = experiment.data
+    options: dict[str, Any] = dict(data.options())
+    simulated = data.format == "simulated"
+    if simulated:
+        # Kept in the cache: simulating takes seconds.
+        cache = experiment.storage.cache
+        options |= {"seed": data.seed, "image_size": data.image_size, "cache": cache}
+    return options | {
+        "path": None if simulated else data.path,
+        "format": data.format,
+        "images": None if simulated else data.images,
+        "min_reliability": data.min_reliability,
+    }

@@ -80,9 +80,7 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
         for study in new:
             if study.key.name in present:
                 continue
-            result = connection.execute(
-                trials.studies.insert().values(study_name=study.key.name)
-            )
+            result = connection.execute(trials.studies.insert().values(study_name=study.key.name))
             study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
             connection.execute(
                 models.StudyDirectionModel.__table__.insert().values(
@@ -153,8 +151,8 @@ def _attached(connection: sa.engine.Connection, trial_ids: sa.Select[Any]) -> li
     return [key.removeprefix("artifacts:") for key in keys]
 
 
-def set_aside(storage: Storage, study_id: int, message: str) -> None:
-    """Run no more trials of a study, and say why."""
+def set_aside(storage: Storage, study_id: int, message: str | None) -> None:
+    """Run no more trials of a study, and say why; None takes it up again."""
     with storage.begin() as connection:
         connection.execute(
             studies_table.update()

@@ -55,9 +55,7 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
                 continue
             best = summary.best
             if best is None or (value, number) < (best.value, best.number):
-                summary.best = Trial(
-                    trial_id, study_id, number, TrialState.COMPLETE, {}, value
-                )
+                summary.best = Trial(trial_id, study_id, number, TrialState.COMPLETE, {}, value)
         best_trials = {s.best.trial_id: s.best for s in found.values() if s.best is not None}
         trials.fill_params(connection, best_trials)
     return [found[study.study_id] for study in studies]

@@ -579,4 +579,3 @@ def _out_of_memory(error: BaseException) -> bool:
 def _device_lost(error: BaseException) -> bool:
     text = str(error)
     return "CUDA error" in text or type(error).__name__ == "AcceleratorError"
-

@@ -36,9 +36,7 @@ def distributions(space: Mapping[str, Setting]) -> dict[str, BaseDistribution]:
     return out
 
 
-def hyperparameters(
-    space: Mapping[str, Setting], params: Mapping[str, float]
-) -> dict[str, float]:
+def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -> dict[str, float]:
     """All hyperparameters of a trial: what it varies, and what is fixed."""
     fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}
     return {name: params[name] if name in params else fixed[name] for name in space}

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -214,7 +214,9 @@ def load(
         query = sa.select(
             trials.c.trial_id, trials.c.study_id, trials.c.number, trials.c.state
         ).where(trials.c.study_id.in_(some))
-        for trial_id, study_id, number, state in connection.execute(query.order_by(trials.c.number)):
+        for trial_id, study_id, number, state in connection.execute(
+            query.order_by(trials.c.number)
+        ):
             trial = Trial(trial_id, study_id, number, state, {})
             found[trial_id] = trial
             by_study[study_id].append(trial)
@@ -241,9 +243,7 @@ def fill_params(connection: Connection, found: dict[int, Trial]) -> None:
         _put_params(connection, _PARAMS.where(params.c.trial_id.in_(some)), found)
 
 
-def _put_params(
-    connection: Connection, query: sa.Select[Any], found: dict[int, Trial]
-) -> None:
+def _put_params(connection: Connection, query: sa.Select[Any], found: dict[int, Trial]) -> None:
     known: dict[str, BaseDistribution] = {}
     for trial_id, name, value, encoded in connection.execute(query):
         if encoded not in known:
@@ -276,6 +276,44 @@ def _load_curves(connection: Connection, some: Sequence[int], found: dict[int, T
     kind = models.TrialIntermediateValueModel
     for trial_id, step, value, type_ in connection.execute(query):
         found[trial_id].curve[step] = kind.stored_repr_to_intermediate_value(value, type_)
+
+
+def durations(connection: Connection, study_ids: Sequence[int]) -> dict[int, float]:
+    """Seconds that rounds of each study took, rounds that ran together counted in each of their studies."""
+    spans: dict[int, set[tuple[datetime, datetime]]] = {study_id: set() for study_id in study_ids}
+    for some in _chunks(study_ids):
+        query = sa.select(
+            trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete
+        ).where(trials.c.study_id.in_(some), trials.c.datetime_complete.is_not(None))
+        for study_id, start, end in connection.execute(query):
+            if start is not None:
+                spans[study_id].add((start.replace(microsecond=0), end.replace(microsecond=0)))
+    return {
+        study_id: sum(max((end - begin).total_seconds(), 0.0) for begin, end in mine)
+        for study_id, mine in spans.items()
+    }
+
+
+def recently_finished(
+    connection: Connection, study_ids: Sequence[int], window: float
+) -> tuple[int, float]:
+    """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun."""
+    wanted = set(study_ids)
+    now = _now()
+    query = sa.select(
+        trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete
+    ).where(
+        trials.c.datetime_complete >= now - timedelta(seconds=window),
+        trials.c.state.in_(FINISHED),
+    )
+    spans = [
+        (start or end, end)
+        for study_id, start, end in connection.execute(query)
+        if study_id in wanted
+    ]
+    if not spans:
+        return 0, 0.0
+    return len(spans), (now - min(start for start, _ in spans)).total_seconds()
 
 
 def frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:

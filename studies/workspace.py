@@ -71,28 +71,13 @@ class Workspace:
     @cached_property
     def recording(self) -> Recording:
         """The recording, checked."""
-        from tuner.recordings import check_responses, cut, load_recording
+        from studies.recording import open_recording
+        from tuner.recordings import check_responses
 
-        data = self.experiment.data
-        options = dict(data.options())
-        simulated = data.format == "simulated"
-        if simulated:
-            options |= {
-                "image_size": data.image_size,
-                "seed": data.seed,
-                "cache": self.experiment.storage.cache,
-            }
-        recording = load_recording(
-            None if simulated else data.path,
-            data.format,
-            images=None if simulated else data.images,
-            min_reliability=data.min_reliability,
-            **options,
+        recording = open_recording(self.experiment)
+        check_responses(
+            recording, self._cut(recording), self.experiment.training.loss, self.experiment.data.region
         )
-        split = cut(
-            recording.n_train, recording.train_groups, data.validation_fraction, data.seed
-        )
-        check_responses(recording, split, self.experiment.training.loss, data.region)
         return recording
 
     @cached_property
@@ -103,9 +88,12 @@ class Workspace:
     @cached_property
     def split(self) -> Split:
         """Fit and validation images."""
+        return self._cut(self.recording)
+
+    def _cut(self, recording: Recording) -> Split:
         from tuner.recordings import cut
 
-        data, recording = self.experiment.data, self.recording
+        data = self.experiment.data
         return cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed)
 
     @cached_property
@@ -156,9 +144,7 @@ class Workspace:
     def _prepared(self, which: Literal["train", "test"]) -> PreparedImages:
         from tuner.recordings import PreparedImages
 
-        source = (
-            self.recording.train_images if which == "train" else self.recording.test_images
-        )
+        source = self.recording.train_images if which == "train" else self.recording.test_images
         assert source is not None
         data = self.experiment.data
         return PreparedImages(source, data.image_size, data.fit)
@@ -243,7 +229,9 @@ class Workspace:
         from tuner.features.tiers import open_store
 
         features = self.features(alias, layer)
-        return open_store(features.train, feature_tier(features.train.nbytes, memory, self.device), self.device)
+        return open_store(
+            features.train, feature_tier(features.train.nbytes, memory, self.device), self.device
+        )
 
     def _together(self, alias: str, layer: str) -> list[str]:
         wanted = [spec for spec in self.grid if spec.key.backbone == alias]

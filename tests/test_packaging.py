@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -159,10 +160,11 @@ def test_what_is_imported_is_declared():
     transitive = {"pydantic_core", "triton"}  # of pydantic, of torch
     imported = set()
     for name in sources("*.py"):
-        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
-            words = line.split()
-            if len(words) >= 2 and words[0] in ("import", "from") and not words[1].startswith("."):
-                imported.add(words[1].split(".")[0].rstrip(","))
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
     ours = {called_otherwise.get(name, name) for name in imported}
     third_party = ours - set(sys.stdlib_module_names) - {*PACKAGES, "__future__"} - transitive
     assert {name.lower() for name in third_party} <= declared

@@ -164,14 +164,24 @@ function tiles(sheet, kind, sharp) {
   return node;
 }
 
+// A score and the limits of its interval stand in one column: 0.812 [0.790, 0.834].
 function unitTable(details) {
   const { columns, values } = details.units;
   if (!columns.length || !values[0].length) return [];
-  const lines = values[0].map((_, i) => values.map((column) => column[i]));
-  const numeric = (i) => values[i].some((value) => typeof value === "number");
-  const node = table(columns, lines, numeric);
+  const at = (name) => values[columns.indexOf(name)];
+  const limit = /_(low|high)$/;
+  const kept = columns.filter((name) => !(limit.test(name) && columns.includes(name.replace(limit, ""))));
+  const scored = (name) => columns.includes(`${name}_low`) && columns.includes(`${name}_high`);
+  const fixed = (value) => thousandths(value) ?? "\u2013";
+  const written = kept.map((name) => at(name).map((value, i) => !scored(name) || !known(value) ? value
+    : `${fixed(value)} [${fixed(at(`${name}_low`)[i])}, ${fixed(at(`${name}_high`)[i])}]`));
+  const numeric = (i) => scored(kept[i]) || at(kept[i]).some((value) => typeof value === "number");
+  const lines = written[0].map((_, i) => written.map((column) => column[i]));
+  const node = table(kept.map((name) => name.replaceAll("_", " ")), lines, numeric);
   node.classList.add("tall");
-  return [make("details", { class: "units" }, make("summary", { text: `Scores of its ${lines.length} units` }), node)];
+  const parts = [make("summary", { text: `Scores of its ${lines.length} units` })];
+  if (kept.some(scored)) parts.push(make("p", { class: "quiet", text: "In brackets: 95 % interval by bootstrap over images; \u2013: undefined, or a limit that the data leave open." }));
+  return [make("details", { class: "units" }, ...parts, node)];
 }
 
 function loading(details) {

@@ -123,7 +123,9 @@ def rewritten(folder: Path) -> Case:
 
 def things_names(n_train: int, n_test: int) -> tuple[list[str], list[str]]:
     """Name images as THINGS does, concept by concept."""
-    train = [f"concept{i // 3:02d}/concept{i // 3:02d}_{i % 3 + 1:02d}b.png" for i in range(n_train)]
+    train = [
+        f"concept{i // 3:02d}/concept{i // 3:02d}_{i % 3 + 1:02d}b.png" for i in range(n_train)
+    ]
     test = [f"tést{i}/tést{i}_01b.png" for i in range(n_test)]
     return train, test
 
@@ -227,7 +229,7 @@ def arrays(folder: Path) -> Case:
 
 
 def presentations() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Shuffle the presentations: image shown and how often before; images from N_TRAIN on are test."""
+    """Shuffle the presentations: image shown (test: from N_TRAIN on), and how often before."""
     image = np.r_[np.arange(N_TRAIN), np.tile(np.arange(N_TRAIN, N_TRAIN + N_TEST), N_REPEATS)]
     image = np.random.default_rng(2).permutation(image)
     repeat = np.array([int((image[:i] == which).sum()) for i, which in enumerate(image)])
@@ -264,7 +266,9 @@ def assembly(folder: Path) -> Case:
         def variable(name: str, data: Any, *dims: str) -> None:
             text = np.asarray(data).dtype.kind == "U"
             kind = h5py.string_dtype() if text else None
-            stored = file.create_dataset(name, data=np.asarray(data, dtype=object if text else None), dtype=kind)
+            stored = file.create_dataset(
+                name, data=np.asarray(data, dtype=object if text else None), dtype=kind
+            )
             for axis, dim in enumerate(dims):
                 stored.dims[axis].attach_scale(file[dim])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -74,7 +73,7 @@ def check_converts(case: Case, folder: Path) -> None:
         check_equal(again, recording)
         assert again.label == recording.label
         assert again.notes == recording.notes
-        assert list(again.units)[0] == "area"
+        assert next(iter(again.units)) == "area"
 
 
 def check_refuses_what_is_no_such_file(case: Case, folder: Path) -> None:
@@ -102,7 +101,7 @@ def check_missing_images_are_listed(case: Case) -> None:
     names = case.load().train_images.names
     for name in (names[2], names[5]):
         (case.images / name).unlink()
-    with pytest.raises(InputError, match="2 of .* images are missing") as caught:
+    with pytest.raises(InputError, match=r"2 of .* images are missing") as caught:
         case.load()
     assert names[2] in str(caught.value)
     with pytest.raises(InputError, match=r"data\.images"):
@@ -117,7 +116,7 @@ def check_links_out_are_refused(case: Case, folder: Path) -> None:
         return
     image = case.images / case.load().train_images.names[4]
     outside = folder / "outside"
-    os.makedirs(outside)
+    outside.mkdir()
     image.rename(outside / image.name)
     image.symlink_to(outside / image.name)
     with pytest.raises(InputError, match="leads out of"):

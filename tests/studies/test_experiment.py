@@ -89,6 +89,25 @@ def test_only_the_readouts_that_are_named_are_tried(tmp_path):
     assert space["factorized"]["drop"] == IntRange(low=20, high=400, log=True)
 
 
+def test_keys_of_one_format_are_its_readers_options(tmp_path):
+    from tuner.recordings import FORMATS
+
+    texts = {
+        "nwb": "window_ms = [40, 140.5]",
+        "tvsd": "monkey = 'F'\nstimuli = 'things_imgs.mat'",
+        "tvsd-arrays": "monkey = 'N'\nstimuli = 'things_imgs.mat'",
+        "simulated": "n_train = 60\nn_test = 5\nn_repeats = 2\nunits_per_region = 3\nsnr = 2",
+        "hdf5": "",
+    }
+    for name, text in texts.items():
+        options = load(tmp_path, f"[data]\nformat = '{name}'\n{text}").data.options()
+        assert len(options) == text.count("=")
+        assert set(options) <= set(FORMATS[name].options)
+    assert load(tmp_path, "[data]\nformat = 'nwb'\n" + texts["nwb"]).data.options() == {
+        "window_ms": (40.0, 140.5)
+    }
+
+
 def test_a_number_fixes_and_a_range_may_be_partial(tmp_path):
     full = load(
         tmp_path,
@@ -220,6 +239,15 @@ WRONG = {
         'data.monkey: must be "N" or "F", not "X"',
     ),
     "simulated key": ("[data]\nn_train = 500", "data.n_train", 'format = "simulated"'),
+    "window of another format": ("[data]\nwindow_ms = [50, 150]", "data.window_ms: only with"),
+    "window that ends first": (
+        "[data]\nformat = 'nwb'\nwindow_ms = [150, 50]",
+        "data.window_ms: must be two increasing times in ms",
+    ),
+    "window of one time": (
+        "[data]\nformat = 'nwb'\nwindow_ms = [nan]",
+        "data.window_ms: must be two increasing times in ms",
+    ),
     "unknown sampler": ("[search]\nsampler = 'TPE'", 'search.sampler: must be "tpe" or "random"'),
     "unknown pruner": ("[search]\npruner = 'hyperband'", "search.pruner", '"none"'),
     "empty round": ("[search]\nparallel_trials = 0", "search.parallel_trials: must be at least 1"),

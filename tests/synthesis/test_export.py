@@ -125,7 +125,7 @@ def test_what_was_set_aside_under_other_settings_is_not_used(tmp_path, encoder):
 
 def test_an_image_that_was_cut_off_is_made_again(tmp_path, encoder):
     partial = export._Partial(tmp_path / "p", "key")
-    from tuner.synthesis.priors import Job
+    from tuner.synthesis.canvas import Job
 
     (tmp_path / "p" / "7_0.npz").write_bytes(b"PK\x03\x04 cut")
     assert partial.read(Job(7)) is None

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from tests.encoders import SIZE, pictures, random_encoder
 from tuner.encoder import Encoder, as_batch
 from tuner.errors import InputError
+from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size, chunks
 from tuner.synthesis.mei import Mei, MeiSettings, synthesize
 from tuner.synthesis.photometry import statistics
-from tuner.synthesis.priors import PRIORS, Job
+from tuner.synthesis.priors import PRIORS
 
 QUICK = {"steps": 6, "keep_every": 3, "chunk": 4}
 
@@ -55,9 +56,15 @@ def test_mean_and_contrast_are_those_asked_for():
 @pytest.mark.parametrize("transforms", ["jitter", "lucent"])
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("readout", ["full", "factorized"])
-def test_company_and_order_do_not_matter(prior, transforms, readout):
+def test_company_and_order_do_not_matter(prior, transforms, readout, prior_options):
     encoder = _encoder(readout)
-    options = MeiSettings(**QUICK, prior=prior, transforms=transforms, variants=2)
+    options = MeiSettings(
+        **QUICK,
+        prior=prior,
+        prior_options=prior_options.get(prior, {}),
+        transforms=transforms,
+        variants=2,
+    )
     whole = synthesize([encoder], None, options)
     again = synthesize([encoder], None, options)
     np.testing.assert_array_equal(whole.pixels, again.pixels)
@@ -107,11 +114,20 @@ def test_global_generators_play_no_part():
     readout=st.sampled_from(["full", "factorized"]),
     contrast=st.sampled_from([None, 0.02, 0.4]),
 )
-def test_images_are_finite_and_in_range_for_any_encoder(seed, scale, prior, readout, contrast):
+def test_images_are_finite_and_in_range_for_any_encoder(
+    prior_options, seed, scale, prior, readout, contrast
+):
     encoder = _encoder(readout, seed=seed)
     for value in encoder.readout_parameters.values():
         value *= scale
-    options = MeiSettings(steps=3, keep_every=1, prior=prior, contrast=contrast, chunk=8)
+    options = MeiSettings(
+        steps=3,
+        keep_every=1,
+        prior=prior,
+        prior_options=prior_options.get(prior, {}),
+        contrast=contrast,
+        chunk=8,
+    )
     result = synthesize([encoder], None, options)
     assert np.isfinite(result.activation).all()
     assert np.isfinite(result.images).all()

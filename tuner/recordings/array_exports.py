@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError
 from tuner.recordings import h5access as h5
+from tuner.recordings import probe
 from tuner.recordings.matlab import is_empty
 from tuner.recordings.recording import Recording
 from tuner.recordings.sources import FileImages
@@ -64,6 +65,7 @@ def load(
     """
     animal = check_monkey(monkey)
     folder, files = _files(path)
+    probe.check(*files.values())
     arrays = {number: _read(file) for number, file in files.items()}
     full = {number: found for number, found in arrays.items() if found is not None}
     if not full:

@@ -159,7 +159,8 @@ def _out_of_space(folder: Path) -> bool:
 
 
 def _failure(path: Path, error: OSError) -> EnvironmentFailure:
-    if error.errno == errno.ENOSPC or _out_of_space(path.parent):
+    # Within HDF5 a full disk is an error without a number.
+    if error.errno == errno.ENOSPC or (error.errno is None and _out_of_space(path.parent)):
         return EnvironmentFailure(f"{path}: the disk is full; free some space and run it again")
     reason = error.strerror or str(error).splitlines()[0]
     return EnvironmentFailure(f"{path}: cannot be written ({reason}); check the folder")

@@ -25,8 +25,8 @@ _SMALL = 2**26
 _checked: set[tuple[str, int, int, int]] = set()
 
 
-def check(path: Path) -> None:
-    """Walk through a file in a child process; once per state of the file.
+def check(*paths: Path) -> None:
+    """Walk through files in a child process; once per state of each file.
 
     Raises
     ------
@@ -35,30 +35,42 @@ def check(path: Path) -> None:
     """
     if not ENABLED:
         return
-    status = path.stat()
-    state = (os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns)
-    if state in _checked or _has_checksums(path):
+    todo = {path: state for path in paths if (state := _state(path)) not in _checked}
+    todo = {path: state for path, state in todo.items() if not _has_checksums(path)}
+    if len(todo) > 1 and _ended(list(todo)) == 0:
+        _checked.update(todo.values())  # One child did for all.
         return
+    for path, state in todo.items():
+        code = _ended([path])
+        if code is None:
+            raise InputError(f"{path}: reading it does not end; the file is damaged, get it again")
+        if code < 0:
+            raise InputError(f"{path}: reading it crashes HDF5; the file is damaged, get it again")
+        _checked.add(state)
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    status = path.stat()
+    return os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _ended(paths: list[Path]) -> int | None:
+    """Walk through files in a child; its return code, or None where it did not end in time."""
     # Ten megabytes a second is slower than any disk that is in order.
-    limit = LIMIT_S + min(status.st_size, 2**33) / 1e7
+    limit = LIMIT_S + sum(min(path.stat().st_size, 2**33) for path in paths) / 1e7
     try:
-        ended = subprocess.run(
-            [sys.executable, "-P", __file__, str(path)],
+        return subprocess.run(
+            [sys.executable, "-P", __file__, *map(str, paths)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=limit,
             check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InputError(
-            f"{path}: reading it does not end; the file is damaged, get it again"
-        ) from error
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return None
     except OSError:  # No process can be started here: go on without.
-        return
-    if ended.returncode < 0:
-        raise InputError(f"{path}: reading it crashes HDF5; the file is damaged, get it again")
-    _checked.add(state)
+        return 0
 
 
 def _has_checksums(path: Path) -> bool:
@@ -95,5 +107,6 @@ if __name__ == "__main__":
     import contextlib
 
     # What raises here raises in the reader too, which says what is wrong.
-    with contextlib.suppress(Exception):
-        walk(sys.argv[1])
+    for name in sys.argv[1:]:
+        with contextlib.suppress(Exception):
+            walk(name)

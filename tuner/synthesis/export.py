@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.synthesis import priors
+from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, Progress, synthesize
-from tuner.synthesis.priors import Job
 from tuner.synthesis.receptive_fields import Fields, from_readout
 
 if TYPE_CHECKING:

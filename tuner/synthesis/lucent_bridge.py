@@ -27,7 +27,7 @@ Transform = Callable[[Tensor], Tensor]
 @lru_cache(maxsize=1)
 def lucent() -> SimpleNamespace:
     """Import lucent on first use, without the warnings of its old companions."""
-    homes = ("render", "transform", "param.color", "param.cppn", "param.spatial")
+    homes = ("render", "transform", "param.color", "param.cppn", "param.gan", "param.spatial")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # by full path: lucent's packages bind functions of the same names over their modules
@@ -88,6 +88,14 @@ def colour_matrix() -> Tensor:
 def composite_activation() -> nn.Module:
     """Return the activation of lucent's pattern-producing networks; it doubles the channels."""
     module: nn.Module = lucent().cppn.CompositeActivation()
+    return module
+
+
+def upconvolution(layer: str) -> nn.Module:
+    """Lay out the generator that inverts a layer of AlexNet; its weights are to be loaded."""
+    gan = lucent().gan
+    with torch.device("meta"):
+        module: nn.Module = gan.upconvGAN(layer, pretrained=False)
     return module
 
 

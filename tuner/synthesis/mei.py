@@ -8,7 +8,7 @@ others are made with it, in whatever order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,10 +20,10 @@ from torch import Tensor
 from tuner.encoder import Encoder, as_batch
 from tuner.errors import InputError
 from tuner.synthesis import lucent_bridge, priors, transforms
+from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size, chunks
 from tuner.synthesis.determinism import deterministic
 from tuner.synthesis.photometry import Photometry, quantize
-from tuner.synthesis.priors import Job
 
 Progress = Callable[[int, int], None]
 """Called with the optimisation steps done and to do, counted over all images."""
@@ -37,6 +37,8 @@ class MeiSettings:
     ----------
     prior, transforms
         By name.
+    prior_options
+        Of the prior, see there; what files they name is hashed in them.
     steps
         Steps of gradient ascent.
     learning_rate
@@ -56,6 +58,7 @@ class MeiSettings:
     """
 
     prior: str = "fft"
+    prior_options: Mapping[str, Any] = field(default_factory=dict)
     transforms: str = "jitter"
     steps: int = 200
     learning_rate: float | None = None
@@ -69,7 +72,8 @@ class MeiSettings:
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        priors.get(self.prior)
+        prior = priors.get(self.prior, self.prior_options)
+        object.__setattr__(self, "prior_options", prior.options)
         if self.transforms not in transforms.TRANSFORMS:
             transforms.build(self.transforms, 1, 0.5)
         for name, least in (
@@ -311,7 +315,7 @@ def _ascend(
     progress: Callable[[int], None],
 ) -> list[Mei]:
     """Optimise one batch of images."""
-    prior = priors.get(settings.prior)
+    prior = priors.get(settings.prior, settings.prior_options)
     photometry = settings.photometry
     canvas = prior.start(
         jobs,

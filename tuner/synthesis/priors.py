@@ -1,85 +1,24 @@
 """Image priors, by name: what is optimised in place of pixels.
 
 A prior gives a *canvas*: tensors to optimise, one row an image, and the images in [0, 1] that they
-stand for. A new prior is one class with ``name``, ``learning_rate`` and ``start``, and one line in
-:data:`PRIORS`; the conformance suite of the tests then holds it.
+stand for. A new prior is one class that keeps to :class:`~tuner.synthesis.canvas.ImagePrior`, and
+one line in :data:`PRIORS`; the conformance suite of the tests then holds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.errors import unknown
-from tuner.synthesis import lucent_bridge
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to make: a unit (its index in the recording) and which of its variants."""
-
-    unit: int
-    variant: int = 0
-
-
-def _nothing(step: int) -> None:
-    """Do what most canvases do between steps."""
-
-
-@dataclass
-class Canvas:
-    """Images being optimised.
-
-    Parameters
-    ----------
-    parameters
-        Leaf tensors that require gradients, one row an image.
-    image
-        The images they stand for, ``(B, 3, size, size)`` in [0, 1]; differentiable.
-    optimizer
-        Its step descends on the loss; the loop has set the gradients.
-    after_step
-        Called with the number of steps done: clipping, decay, schedules.
-    """
-
-    parameters: list[Tensor]
-    image: Callable[[], Tensor]
-    optimizer: torch.optim.Optimizer
-    after_step: Callable[[int], None] = field(default=_nothing)
-
-
-class ImagePrior(Protocol):
-    """A way to parameterise images."""
-
-    name: str
-    learning_rate: float
-    """Used where no other is asked for."""
-
-    def start(
-        self,
-        jobs: Sequence[Job],
-        size: int,
-        *,
-        seed: int,
-        steps: int,
-        learning_rate: float,
-        weight_decay: float,
-        device: torch.device,
-    ) -> Canvas:
-        """Begin images of ``size`` pixels, each from what (seed, unit, variant) alone decide."""
-        ...
-
-
-def draw(seed: int, job: Job, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Draw standard normal numbers that depend on (seed, unit, variant) alone."""
-    generator = np.random.default_rng((seed, job.unit, job.variant))
-    return generator.standard_normal(tuple(shape), dtype=np.float32)
+from tuner.synthesis import generator, lucent_bridge
+from tuner.synthesis.canvas import Canvas, ImagePrior, Job, draw
 
 
 def _adam(
@@ -102,6 +41,7 @@ class _LucentImage:
 
     name: str
     learning_rate = 0.05
+    options: dict[str, Any] = {}  # noqa: RUF012 - none, ever
     _build: Callable[[Sequence[int], torch.device], tuple[Tensor, Callable[[], Tensor]]]
 
     def start(
@@ -151,6 +91,7 @@ class CppnPrior:
 
     name = "cppn"
     learning_rate = 0.005
+    options: dict[str, Any] = {}  # noqa: RUF012 - none, ever
     hidden, depth = 24, 8
 
     def start(
@@ -199,19 +140,40 @@ class CppnPrior:
         return Canvas(parameters, image, _adam(parameters, learning_rate, weight_decay))
 
 
-PRIORS: dict[str, ImagePrior] = {
-    prior.name: prior for prior in (FourierPrior(), PixelPrior(), CppnPrior())
+def _plain(kind: Callable[[], ImagePrior]) -> Callable[[Mapping[str, Any]], ImagePrior]:
+    """Make a prior that has no options."""
+
+    def make(options: Mapping[str, Any]) -> ImagePrior:
+        prior = kind()
+        for key in options:
+            raise unknown("option", key, (), f"prior {prior.name}")
+        return prior
+
+    return make
+
+
+PRIORS: dict[str, Callable[[Mapping[str, Any]], ImagePrior]] = {
+    "fft": _plain(FourierPrior),
+    "pixel": _plain(PixelPrior),
+    "cppn": _plain(CppnPrior),
+    "generator": generator.from_options,
 }
+"""Name to what makes the prior from its options."""
 
 
-def get(name: str) -> ImagePrior:
-    """Return the prior called ``name``.
+def get(name: str, options: Mapping[str, Any] | None = None) -> ImagePrior:
+    """Return the prior called ``name``; the same object for the same options.
 
     Raises
     ------
     InputError
-        If there is none; the message lists those there are.
+        If there is none, listing those there are, or an option is not one of its own.
     """
     if name not in PRIORS:
         raise unknown("prior", name, PRIORS)
-    return PRIORS[name]
+    return _made(name, json.dumps(dict(options or {}), sort_keys=True))
+
+
+@lru_cache(maxsize=4)
+def _made(name: str, options: str) -> ImagePrior:
+    return PRIORS[name](json.loads(options))

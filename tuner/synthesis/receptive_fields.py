@@ -38,6 +38,7 @@ COLUMNS = (
 )
 """What :meth:`Fields.columns` gives."""
 
+_FIT_SIDE = 40
 _FEWEST_CELLS = 9
 """Below this many cells a Gaussian is not fitted; moments of the map stand in for it."""
 
@@ -125,7 +126,7 @@ def cell_centres(info: LayerInfo, kernel: int) -> tuple[Floats, Floats]:
     def centres(cells: int) -> Floats:
         starts = np.arange(0, cells, kernel)
         ends = np.minimum(starts + kernel, cells) - 1
-        return info.offset + info.stride * (starts + ends) / 2
+        return np.asarray(info.offset + info.stride * (starts + ends) / 2, dtype=np.float64)
 
     return centres(info.height), centres(info.width)
 
@@ -187,7 +188,7 @@ def from_gradient(
     it is multiplied by that root, and so is the envelope's.
     """
     maps = gradient_maps(encoder, images, units).astype(np.float64) ** 2
-    axis = np.arange(encoder.image_size, dtype=np.float64)
+    maps, axis = _coarser(maps, np.arange(encoder.image_size, dtype=np.float64))
     fields = fit_gaussians(maps, axis, axis, encoder.image_size)
     root = np.sqrt(2.0)
     return Fields(
@@ -199,6 +200,15 @@ def from_gradient(
         fields.fit,
         encoder.image_size,
     )
+
+
+def _coarser(maps: Floats, axis: Floats) -> tuple[Floats, Floats]:
+    """Average blocks of pixels: as good a fit in a fraction of the time."""
+    block = -(-len(axis) // _FIT_SIDE)
+    side = len(axis) // block
+    kept = side * block
+    blocks = maps[:, :kept, :kept].reshape(len(maps), side, block, side, block)
+    return blocks.mean((2, 4)), axis[:kept].reshape(side, block).mean(1)
 
 
 def fit_gaussians(maps: Floats, rows: Floats, columns: Floats, image_size: int) -> Fields:

@@ -1,0 +1,81 @@
+"""``tuner demo``: the tour, init to images, by the commands that a person would type."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import example, settings
+from cli.show import note, write
+
+TRIALS = 16
+
+PICTURES = (("V1", "_blocks.2"), ("V4", "_blocks.4"), ("IT", "_blocks.15"))
+"""Region, and the layer whose factorized readout shows what its units want."""
+
+MEI_STEPS = 100
+
+
+@example("tuner demo", "tuner demo my-demo")
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to work; made if need be.", metavar="DIR")
+    ] = Path("demo"),
+) -> None:
+    """Run the whole job on embedded data: the tour.
+
+    Writes a config file, creates the studies, searches, exports. Run again, it goes on where it was.
+    """
+    from cli import export, init, optimize, study
+
+    start = time.monotonic()
+    config = folder / init.FILE
+    if not config.exists():
+        _step(f"tuner init {folder} --template demo")
+        init.init(folder, "demo")
+    settings().config = config
+    where = f"-c {config}"
+    out = folder / "results"
+
+    _step(f"tuner study create {where}")
+    study.create_command()
+    _step(f"tuner optimize --n-trials {TRIALS} {where}")
+    optimize.optimize(n_trials=TRIALS)
+    _step(f"tuner export heatmap -o {out} {where}")
+    export.heatmap(out)
+    for region, layer in PICTURES:
+        _step(
+            f"tuner export mei -o {out} --region {region} --layer {layer} --readout factorized "
+            f"--steps {MEI_STEPS} {where}"
+        )
+        export.mei(
+            out, region=[region], layer=[layer], readout=["factorized"], steps=MEI_STEPS
+        )
+    _step(f"tuner export best -o {out} {where}")
+    export.best(out)
+    report = _report(out, where)
+
+    write("")
+    write(f"The demo took {time.monotonic() - start:.0f} s. Look at:")
+    write(f"  which layer explains which region   {out / 'heatmap.png'}")
+    for region, layer in PICTURES:
+        sheet = out / "efficientnet_lite0" / layer / region / "factorized" / "sheet.png"
+        write(f"  what {region} units want to see{' ' * (11 - len(region))}{sheet}")
+    write(f"  all of it on one page               {report}")
+    write(f"  the search itself                   tuner dashboard -c {config}")
+    write("All of it is simulated: it shows that known answers are found, and nothing about brains.")
+
+
+def _report(out: Path, where: str) -> Path:
+    from cli import export
+
+    _step(f"tuner export report -o {out} {where}")
+    export.report(out)
+    return out / "report.html"
+
+
+def _step(command: str) -> None:
+    note(f"\n$ {command}")

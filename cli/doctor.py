@@ -1,0 +1,39 @@
+"""``tuner doctor``: find and mend what kills and copies leave behind."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.options import example, experiment
+from cli.show import note, write
+
+
+@example("tuner doctor", "tuner doctor --fix")
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+) -> None:
+    """Find orphaned trials, lost or stray files, a damaged cache, settings that do not match."""
+    from studies.opening import open_stores
+    from studies.upkeep import examine
+    from studies.workspace import Workspace
+
+    workspace = Workspace(experiment())
+    stores = open_stores(workspace.experiment)
+    findings = examine(workspace, stores)
+    for finding in findings:
+        write(finding.what)
+        if finding.mend is None:
+            write(f"    you: {finding.remedy}")
+        elif fix:
+            finding.mend()
+            write(f"    mended: {finding.remedy}")
+        else:
+            write(f"    --fix: {finding.remedy}")
+    stores.storage.close()
+    mendable = sum(finding.mend is not None for finding in findings)
+    if not findings:
+        note("all is well")
+    elif not fix and mendable:
+        note(f"{len(findings)} findings; mend {mendable} of them with 'tuner doctor --fix'")

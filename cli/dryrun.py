@@ -1,0 +1,81 @@
+"""``tuner study create --dry-run``: the plan of a search, printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.progress import Progress, duration_text
+from cli.show import Column, Format, show, write
+
+if TYPE_CHECKING:
+    from studies.grid import Spec
+    from studies.workspace import Workspace
+
+TRIALS = 50
+"""Trials per study that times are predicted for."""
+
+COLUMNS = [
+    Column("layer", fold=True),
+    Column("readout"),
+    Column("studies"),
+    Column("features"),
+    Column("memory"),
+    Column("cache"),
+    Column("round"),
+    Column("search"),
+]
+
+
+def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> None:  # noqa: A002
+    """Print studies, memory, disk, cache, predicted time, time of a round."""
+    from studies.dryrun import extraction_seconds, plan
+
+    with Progress() as progress:
+        cohorts = plan(workspace, specs, TRIALS, progress.update)
+        extraction = extraction_seconds(workspace, specs)
+    if format is not Format.table:
+        rows = [dict(vars(cohort)) for cohort in cohorts]
+        show(rows, format)
+        return
+    show(
+        [
+            {
+                "layer": f"{c.backbone}/{c.layer}",
+                "readout": c.readout,
+                "studies": c.studies,
+                "features": c.features,
+                "memory": size_text(c.memory),
+                "cache": size_text(c.cache),
+                "round": duration_text(c.round_seconds),
+                "search": duration_text(c.search_seconds),
+            }
+            for c in cohorts
+        ],
+        format,
+        COLUMNS,
+        title=f"{len(specs)} studies of {TRIALS} trials on {workspace.device}",
+    )
+    # Readouts of a layer share its features.
+    cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())
+    limit = workspace.experiment.storage.cache_limit
+    search = sum(c.search_seconds for c in cohorts)
+    write("")
+    write(f"studies              {len(specs)}, {TRIALS * len(specs)} trials")
+    write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
+    over = "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"
+    write(f"feature cache        {size_text(cache)}{over}")
+    write(f"kept weights         {size_text(sum(c.kept for c in cohorts))}")
+    write(f"extracting features  {duration_text(extraction)}")
+    write(f"search               {duration_text(search)}")
+    longest = max(c.round_seconds for c in cohorts)
+    write(f"longest round        {duration_text(longest)} (what a kill costs at most)")
+
+
+def size_text(count: float) -> str:
+    """Write bytes: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

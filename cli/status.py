@@ -1,0 +1,79 @@
+"""``tuner status``: the search, live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import example, experiment
+from cli.progress import duration_text, rate_text
+from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.show import Format, FormatOption, show, write
+
+if TYPE_CHECKING:
+    from studies.overview import Overview
+
+
+@example("tuner status", "tuner status --every 5", "tuner status --format json")
+def status(
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", min=0.5, help="Look again every so many seconds, until Ctrl-C."),
+    ] = None,
+    n_trials: Annotated[
+        int | None,
+        typer.Option("--n-trials", min=1, help="Trials that studies are brought to, for time left."),
+    ] = None,
+    format: FormatOption = Format.table,  # noqa: A002
+) -> None:
+    """Show what runs, how fast, the time left, and failures."""
+    from cli.study import select_stored
+    from studies.opening import open_stores
+    from studies.overview import overview
+
+    stores = open_stores(experiment())
+    selection = Selection.of(backbone, layer, region, readout)
+    live = every is not None and sys.stdout.isatty() and format is Format.table
+    try:
+        while True:
+            chosen = select_stored(stores.storage, selection)
+            seen = overview(stores, chosen, n_trials)
+            if format is Format.table:
+                text = _text(seen)
+                write(f"\x1b[2J\x1b[H{text}" if live else text)
+            else:
+                show([seen.as_dict()], format)
+            sys.stdout.flush()
+            if every is None:
+                return
+            time.sleep(every)
+    finally:
+        stores.storage.close()
+
+
+def _text(seen: Overview) -> str:
+    counts = seen.counts
+    lines = [
+        f"{seen.studies} studies, {seen.finished} finished trials "
+        f"({counts['complete']} complete, {counts['pruned']} pruned), "
+        f"{counts['running']} running, {counts['waiting']} waiting, {counts['failed']} failed"
+    ]
+    if seen.target is not None:
+        rest = f"{seen.finished} of {seen.target} trials"
+        if seen.rate:
+            rest += f", {rate_text(seen.rate)}"
+            rest += f", {duration_text((seen.target - seen.finished) / seen.rate)} left"
+        lines.append(rest)
+    elif seen.rate:
+        lines.append(f"{rate_text(seen.rate)} over the last {duration_text(seen.window)}")
+    lines += [f"runs: {name} ({count} trials)" for name, count in seen.running.items()]
+    lines += [f"set aside: {name}: {message}" for name, message in seen.set_aside.items()]
+    lines += [f"fit failed: {name} (best {value:.3f})" for name, value in seen.fit_failed.items()]
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""Ridge readouts beside the studies: what no search at all would reach on the same layer, region and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from studies.grid import Spec
+from studies.workspace import Workspace
+
+READOUT = "ridge"
+
+
+def ridge_rows(
+    workspace: Workspace,
+    specs: Sequence[Spec],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows like those of ``heatmap.csv``, one per backbone, layer and region of the studies.
+
+    The strength is chosen per region on the validation images, as the studies' settings are; the fit is closed-form.
+    """
+    from tuner.references import ridge
+    from tuner.scores import score_units, summarise
+
+    layers = dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs)
+    wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
+    recording, split = workspace.recording, workspace.split
+    rows = []
+    for done, (backbone, layer, index) in enumerate(layers, start=1):
+        features = workspace.features(backbone, layer)
+        regions = {
+            region: units
+            for region, units in workspace.regions.items()
+            if (backbone, layer, region) in wanted
+        }
+        every = np.concatenate(list(regions.values()))
+        position = {int(unit): i for i, unit in enumerate(every)}
+        local = {
+            region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
+        }
+        found = ridge(
+            features.train,
+            recording.train_responses[:, every],
+            split.fit,
+            split.validation,
+            test_features=features.test,
+            regions=local,
+        )
+        for region, mine in local.items():
+            row: dict[str, Any] = {
+                "backbone": backbone,
+                "layer": layer,
+                "layer_index": index,
+                "region": region,
+                "readout": READOUT,
+                "n_units": len(mine),
+                "validation_loss": float(np.mean(found.validation_loss[mine])),
+                "validation_correlation": float(np.nanmean(found.validation_correlation[mine])),
+            }
+            row["fit_failed"] = not row["validation_loss"] < 1
+            if recording.test_responses is not None and found.test_predictions is not None:
+                means = summarise(
+                    score_units(
+                        found.test_predictions[:, mine],
+                        recording.test_responses[:, :, every[mine]],
+                        draws=0,
+                    )
+                )
+                row |= {
+                    name: means[name]
+                    for name in (
+                        "test_correlation",
+                        "test_correlation_normalized",
+                        "feve",
+                        "noise_ceiling",
+                        "n_units_with_ceiling",
+                    )
+                }
+            rows.append(row)
+        if progress is not None:
+            progress("ridge references", done, len(layers))
+    return rows

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.recordings.cases import generic
+from tests.recordings.pictures import pictures
+from tuner.errors import EnvironmentFailure, InputError
+from tuner.recordings import load_recording, write_recording
+from tuner.recordings.hdf5_images import Hdf5Images
+from tuner.recordings.sources import ArrayImages
+
+
+def edit(path: Path, name: str, values: Any) -> None:
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        if values is not None:
+            file[name] = values
+
+
+def put(name: str, values: Any) -> Callable[[Path], None]:
+    return lambda path: edit(path, name, values)
+
+
+def link(name: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        with h5py.File(path.with_name("other.h5"), "w") as other:
+            other["there"] = np.zeros((30, 9))
+        edit(path, name, h5py.ExternalLink("other.h5", "/there"))
+
+    return make
+
+
+def unfinished(path: Path) -> None:
+    edit(path, "train/responses", None)
+    with h5py.File(path, "a") as file:
+        data = file.create_dataset("train/responses", (30, 9), chunks=(10, 9), dtype="f8")
+        data[:10] = 1.5
+
+
+def as_group(path: Path) -> None:
+    edit(path, "train/responses", None)
+    edit(path, "train/responses/x", 1)
+
+
+R = np.random.default_rng(0).standard_normal((30, 9))
+WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no responses": (put("train/responses", None), "has no train/responses; it holds"),
+    "responses of text": (put("train/responses", ["a"] * 30), "train/responses must hold real"),
+    "complex responses": (put("train/responses", R + 1j), "must hold real numbers"),
+    "one axis": (put("train/responses", R[:, 0]), r"must have 2 axes, not shape \(30,\)"),
+    "a group for responses": (as_group, "is a group where a dataset"),
+    "too few rows": (put("train/responses", R[:29]), "30 training images but 29 rows"),
+    "transposed": (put("train/responses", R.T), "30 training images but 9 rows"),
+    "infinite": (put("train/responses", np.where(R > 2, np.inf, R)), "infinite value"),
+    "too large": (put("train/responses", R * 1e300), "beyond 3.4e38"),
+    "a silent unit": (
+        put("train/responses", np.where(np.arange(9) == 8, np.nan, R)),
+        r"unit 8 \(unit 8 µ, IT\) has no training response",
+    ),
+    "no images": (put("train/images", None), "neither train/images nor train/image_paths"),
+    "both images and paths": (put("train/image_paths", ["a"] * 30), "has both"),
+    "images of floats": (put("train/images", np.zeros((30, 8, 8, 3))), "must be uint8"),
+    "channels first": (put("train/images", np.zeros((30, 3, 8, 8), np.uint8)), "channels before"),
+    "four channels": (put("train/images", np.zeros((30, 8, 8, 4), np.uint8)), "height, width, 3"),
+    "flat images": (put("train/images", np.zeros((30, 64), np.uint8)), "height, width, 3"),
+    "groups of another length": (put("train/groups", np.zeros(29, int)), "train/groups has shape"),
+    "groups with gaps": (put("train/groups", np.full(30, np.nan)), "missing values"),
+    "groups of two kinds": (put("test/groups", ["a"] * 6), "both be text or both numbers"),
+    "groups in two axes": (put("train/groups", R), "one value per unit|one axis|shape"),
+    "no areas": (put("units/area", None), "no units/area"),
+    "no units": (put("units", None), "no units/area"),
+    "areas of another length": (put("units/area", ["V1"] * 8), "units/area has shape"),
+    "areas not in UTF-8": (put("units/area", np.array([b"\xff"] * 9)), "not UTF-8"),
+    "a complex column": (put("units/x", np.ones(9, complex)), "strings or numbers"),
+    "a column of two axes": (put("units/x", np.ones((9, 2))), "one value per unit"),
+    "test without responses": (put("test/responses", None), "no test/responses"),
+    "test without images": (put("test/images", None), "neither test/images"),
+    "test responses of two axes": (put("test/responses", np.ones((6, 9))), "must have 3 axes"),
+    "test responses swapped": (put("test/responses", np.ones((6, 4, 9))), "6 test images but"),
+    "other units in the test set": (put("test/responses", np.ones((4, 6, 8))), "of 8 units but"),
+    "responses elsewhere": (link("train/responses"), "kept in another file"),
+    "never finished": (unfinished, "not stored whole"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_named(wrong: str, tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    damage, message = WRONG[wrong]
+    damage(case.path)
+    with pytest.raises(InputError, match=message) as caught:
+        case.load()
+    assert "\n" not in str(caught.value)
+    assert str(case.path) in str(caught.value)
+
+
+def test_a_recording_without_a_test_set(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    edit(case.path, "test", None)
+    recording = case.load()
+    assert recording.test_images is None
+    assert recording.test_responses is None
+
+
+def test_integer_responses_and_text_groups(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    counts = np.arange(270).reshape(30, 9)
+    edit(case.path, "train/responses", counts)
+    edit(case.path, "train/groups", [f"g{i // 10}" for i in range(30)])
+    edit(case.path, "test/groups", ["g0", "h"] * 3)
+    recording = case.load()
+    np.testing.assert_array_equal(recording.train_responses, counts)
+    assert (np.bincount(recording.train_groups) == 10).all()
+    assert recording.test_groups[0] == recording.train_groups[0]
+    assert recording.test_groups[1] not in recording.train_groups
+
+
+def test_greyscale_images_get_three_equal_channels(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    grey = pictures(30)[..., 0]
+    for stored in (grey, grey[..., None]):
+        edit(case.path, "train/images", stored)
+        image = case.load().train_images.read(7)
+        assert (image == grey[7][..., None]).all()
+        assert image.shape == (8, 8, 3)
+
+
+def test_images_in_a_file_hash_as_in_memory(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    assert case.load().train_images.digest() == ArrayImages(case.train_pixels).digest()
+
+
+def test_images_are_read_from_many_threads(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    images = Hdf5Images(case.path, "train/images")
+    wrong = []
+
+    def read(offset: int) -> None:
+        for i in range(200):
+            index = (i * 7 + offset) % 30
+            if (images.read(index) != case.train_pixels[index]).any():
+                wrong.append(index)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"MATLAB 5.0 MAT-file" + b" " * 200, "-v7.3"),
+        (b"version https://git-lfs.github.com/spec/v1", "only a pointer"),
+    ],
+)
+def test_well_known_other_files(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_recording(path)
+    with pytest.raises(InputError, match="not a file"):
+        load_recording(tmp_path)
+
+
+def test_unknown_formats_are_answered_with_the_known() -> None:
+    with pytest.raises(InputError, match="hdf5, tvsd, tvsd-arrays"):
+        load_recording("x", "matlab")
+    with pytest.raises(InputError, match=r"data\.path is missing"):
+        load_recording(None, "hdf5")
+
+
+def test_a_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    recording = generic(tmp_path).load()
+    path = tmp_path / "out.h5"
+    write_recording(recording, path)
+    before = path.read_bytes()
+    whole = recording.train_images
+
+    class Broken:
+        names = ("a",) * recording.n_train
+
+        def __len__(self) -> int:
+            return recording.n_train
+
+        def digest(self) -> str:
+            return ""
+
+        def read(self, index: int) -> Any:
+            if index == 20:
+                raise InputError("image 20 is damaged")
+            return whole.read(index)
+
+    object.__setattr__(recording, "train_images", Broken())
+    with pytest.raises(InputError, match="image 20"):
+        write_recording(recording, path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5", "recording.h5"]
+
+
+def test_images_of_several_sizes_are_not_embedded(tmp_path: Path) -> None:
+    case = generic(tmp_path, files=True)
+    from tests.recordings.pictures import write_pictures
+
+    write_pictures(case.images, ["a/003.png"], size=12)
+    with pytest.raises(InputError, match=r"a/003\.png is 12 x 12 .* must be of one size"):
+        write_recording(case.load(), tmp_path / "out.h5", embed=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    recording = generic(tmp_path).load()
+    with pytest.raises(InputError, match="no such folder"):
+        write_recording(recording, tmp_path / "nowhere" / "out.h5")
+    with pytest.raises(InputError, match="is a folder"):
+        write_recording(recording, tmp_path)
+    with pytest.raises(EnvironmentFailure, match="cannot be written"):
+        write_recording(recording, Path("/proc/out.h5"))
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = generic(tmp_path).load()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFailure, match="disk is full"):
+        write_recording(recording, tmp_path / "out.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["recording.h5"]

@@ -1,0 +1,123 @@
+"""A recording before anything is fitted to it: how reliable its units are, region by region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from tuner.figures import style
+from tuner.figures.metrics import clean
+
+ROW = 0.42
+"""Inches that a region takes."""
+
+
+def reliability_strips(
+    regions: Sequence[str],
+    reliability: ArrayLike,
+    ceiling: ArrayLike,
+    *,
+    title: str,
+    simulated: bool = False,
+    theme: style.ThemeName = "light",
+) -> Figure:
+    """Draw every unit's reliability and ceiling, a row per region, with their medians.
+
+    Parameters
+    ----------
+    regions
+        ``(n_units,)`` region of each unit; rows follow their first appearance.
+    reliability
+        ``(n_units,)`` mean correlation between two repeats; NaN: undefined.
+    ceiling
+        ``(n_units,)`` CCmax, the correlation that a perfect model would reach; NaN: undefined.
+    title
+        What the recording is called.
+    simulated
+        Whether it is.
+    theme
+        ``"light"`` or ``"dark"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If lengths differ.
+    """
+    kinds = (np.asarray(reliability, dtype=float), np.asarray(ceiling, dtype=float))
+    labels = np.asarray(list(regions), dtype=object)
+    if any(values.shape != labels.shape for values in kinds) or labels.ndim != 1:
+        raise ValueError("regions, reliabilities and ceilings are not of the same units")
+    rows = list(dict.fromkeys(labels.tolist()))
+    colours = style.theme_named(theme)
+    sub = style.subtitle(
+        f"{labels.size} units",
+        "upper row: correlation between two repeats",
+        "lower row: ceiling (CCmax)",
+        "bars: medians",
+        simulated=simulated,
+    )
+    width = style.COLUMN
+    with style.styled(colours):
+        top = style.head_height(clean(title), sub, width) + 0.1
+        names = [clean(str(row), 14) for row in rows]
+        counts = [_counted(kinds[1][labels == row]) for row in rows]
+        left = style.widest(names, style.NORMAL) + 0.2
+        right = style.widest(counts, style.SMALL) + 0.2
+        figure = style.new_figure(width, top + ROW * len(rows) + 0.5, colours)
+        style.head(figure, clean(title), sub, colours)
+        axes = style.place(figure, left, top, width - left - right, ROW * len(rows))
+        lowest = min((float(np.nanmin(v)) for v in kinds if np.isfinite(v).any()), default=0.0)
+        axes.set(xlim=(min(lowest, 0.0) - 0.03, 1.03), ylim=(len(rows) - 0.5, -0.5))
+        for index, row in enumerate(rows):
+            members = labels == row
+            for values, offset, colour in zip(kinds, (-0.2, 0.2), colours.series, strict=False):
+                _strip(axes, values[members], index + offset, colour)
+            axes.text(
+                1.0 + 0.1 / (width - left - right),
+                index,
+                counts[index],
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=style.SMALL,
+                color=colours.muted,
+                parse_math=False,
+            )
+        axes.set_yticks(range(len(rows)), names, parse_math=False)
+        axes.tick_params(axis="y", length=0, labelsize=style.NORMAL)
+        axes.set_xlabel("correlation")
+    return figure
+
+
+def _counted(ceiling: NDArray[np.float64]) -> str:
+    defined = int(np.isfinite(ceiling).sum())
+    return f"{ceiling.size} units" if defined == ceiling.size else f"{defined} of {ceiling.size}"
+
+
+def _strip(axes: Axes, values: NDArray[np.float64], level: float, colour: str) -> None:
+    """Draw a value per unit on one line, spread a little where they crowd, and their median."""
+    there = np.sort(values[np.isfinite(values)])
+    if not there.size:
+        return
+    shifts = _spread(there)
+    axes.plot(there, level + shifts, "o", ms=2.2, mew=0, alpha=0.6, color=colour)
+    median = float(np.median(there))
+    axes.plot([median, median], [level - 0.17, level + 0.17], color=colour, lw=1.4)
+
+
+def _spread(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shift points that lie close to the one before, in turns up and down, within the row."""
+    lanes = (0.0, -0.06, 0.06, -0.12, 0.12)
+    lane, shifts = 0, [0.0]
+    for before, value in pairwise(ordered):
+        lane = (lane + 1) % len(lanes) if value - before < 0.02 else 0
+        shifts.append(lanes[lane])
+    return np.array(shifts)
