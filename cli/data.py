@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,6 +116,7 @@ def _draw(summary: Summary, out: Path) -> None:
     "tuner data convert -o recording.h5",
     "tuner data convert -o shared.h5 --embed",
     "tuner data convert -o both.h5 --join N=n/tuner.toml --join F=f/tuner.toml",
+    "tuner data convert -o recording.h5 --assembly train.nc --test test.nc --images stimuli/",
 )
 def convert(
     out: Annotated[Path, typer.Option("-o", help="The file to write.", metavar="OUT.h5")],
@@ -138,18 +139,54 @@ def convert(
             metavar="FILE",
         ),
     ] = None,
+    assembly: Annotated[
+        Path | None,
+        typer.Option(
+            "--assembly",
+            help="Convert this Brain-Score assembly (netCDF), not the config file's recording.",
+            metavar="FILE",
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", help="Its test images, where another assembly.", metavar="FILE"),
+    ] = None,
+    stimuli: Annotated[
+        Path | None,
+        typer.Option("--stimuli", help="Its stimulus set (csv).", metavar="FILE"),
+    ] = None,
+    test_stimuli: Annotated[
+        Path | None,
+        typer.Option("--test-stimuli", help="That of its test images (csv).", metavar="FILE"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="The folder of its images.", metavar="DIR")
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--window", help="Its time bins that are averaged, ms.", metavar="FROM TO"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write the config file's recording as one generic HDF5 file."""
+    """Write the config file's recording, or an assembly, as one generic HDF5 file."""
     from studies.recording import join_experiments, open_for_conversion
-    from tuner.recordings import write_recording
+    from tuner.recordings import load_recording, write_recording
 
     if out.exists() and not force:
         raise InputError(f"{out}: exists; say --force to replace it, or name another file")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first")
+    of_assembly: dict[str, Any] = {
+        "test": test,
+        "stimuli": stimuli,
+        "test_stimuli": test_stimuli,
+        "window_ms": window,
+    }
+    _check_together(assembly, join, {**of_assembly, "images": images})
     with Progress() as progress:
-        if join:
+        if assembly is not None:
+            recording = load_recording(assembly, "assembly", images=images, **of_assembly)
+        elif join:
             recording = join_experiments(_named(join), progress.update)
         else:
             recording = open_for_conversion(experiment(), mapping, progress.update)
@@ -158,6 +195,18 @@ def convert(
         note(f"note: {line}")
     write(f"wrote {written}")
     note(f'use it with format = "hdf5" and path = "{written}" under [data]')
+
+
+def _check_together(
+    assembly: Path | None, join: list[str] | None, of_assembly: dict[str, object]
+) -> None:
+    """Refuse options that would be passed over."""
+    if assembly is not None and join:
+        raise InputError("--assembly and --join: say only one; convert the assemblies first")
+    for name, value in of_assembly.items():
+        if assembly is None and value is not None:
+            option = name.removesuffix("_ms").replace("_", "-")
+            raise InputError(f"--{option}: only with --assembly; the config file says it otherwise")
 
 
 def _named(pairs: list[str]) -> dict[str, Experiment]:

@@ -59,7 +59,7 @@ def open_for_conversion(
     """
     from tuner.recordings.convert import read_any
 
-    further = {"mapping": mapping} if mapping is not None else {}
+    further: dict[str, Any] = {} if mapping is None else {"mapping": mapping}
     return read_any(**_arguments(experiment), **further, progress=progress)
 
 

@@ -100,3 +100,106 @@ def test_what_cannot_be_joined_is_named(run, folder, recording, join, mention):
     words = [word for pair in join for word in ("--join", pair)]
     run("data", "convert", "-o", "both.h5", *words).check_one_line_error(2, mention)
     assert not (folder / "both.h5").exists()
+
+
+def write_assembly(path, n_bins=2):
+    """A netCDF-4 file of 60 presentations, 4 neuroids and two time bins, as xarray writes them."""
+    rng = np.random.default_rng(2)
+    names = [f"{index:03}.png" for index in range(60)]
+    columns = {
+        "presentation": {"stimulus_id": names, "filename": names},
+        "neuroid": {"neuroid_id": list("abcd"), "region": ["V4", "V4", "IT", "IT"]},
+        "time_bin": {"time_bin_start": [0.0, 70.0], "time_bin_end": [70.0, 170.0]},
+    }
+    with h5py.File(path, "w") as file:
+        for dimension, length in (("presentation", 60), ("neuroid", 4), ("time_bin", n_bins)):
+            scale = file.create_dataset(dimension, data=np.arange(length))
+            scale.make_scale(dimension)
+            for name, values in columns[dimension].items():
+                kept = values[:length]
+                data = np.array(kept, dtype=object) if isinstance(kept[0], str) else np.array(kept)
+                file[name] = data
+                file[name].dims[0].attach_scale(scale)
+        file["dicarlo"] = rng.normal(size=(60, 4, n_bins))
+        for axis, dimension in enumerate(("presentation", "neuroid", "time_bin")):
+            file["dicarlo"].dims[axis].attach_scale(file[dimension])
+        return file["dicarlo"][()]
+
+
+def test_an_assembly_is_converted_without_a_config_file(run, folder):
+    write_images(folder)
+    values = write_assembly(folder / "train.nc")
+    ended = run(
+        "data", "convert", "-o", "out.h5", "--assembly", "train.nc", "--images", "images",
+        "--window", 60, 200,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "note: there is no test set" in ended.err
+    converted = load_recording(folder / "out.h5", images=folder / "images")
+    assert list(converted.regions("area")) == ["V4", "IT"]
+    order = [int(name[:3]) for name in converted.train_images.names]
+    np.testing.assert_allclose(converted.train_responses, values[order, :, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "mentions"),
+    [
+        (["--assembly", "no.nc"], ["no.nc: no such file"]),
+        (["--assembly", "train.nc"], ["2 time bins"]),
+        (["--assembly", "train.nc", "--window", 0, 10], ["no time bin lies within 0 to 10 ms"]),
+        (["--assembly", "train.nc", "--join", "A=a.toml"], ["say only one"]),
+        (["--images", "images"], ["--images: only with --assembly"]),
+        (["--window", 0, 10], ["--window: only with --assembly"]),
+        (["--test-stimuli", "x.csv"], ["--test-stimuli: only with --assembly"]),
+    ],
+)
+def test_what_is_wrong_about_an_assembly_is_named(run, folder, words, mentions):
+    write_images(folder)
+    write_assembly(folder / "train.nc")
+    run("data", "convert", "-o", "out.h5", *words).check_one_line_error(2, *mentions)
+
+
+def test_inspect_shows_regions_and_what_is_suspicious(run, folder, recording):
+    ended = run("data", "inspect")
+    assert ended.code == 0, ended.err
+    assert "60 images in 30 groups" in ended.out
+    assert "10 images, 3 repeats" in ended.out
+    assert "70 of 32 x 32 px" in ended.out
+    assert "regions with fewer than 5 units: V1 (2), IT (2)" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 120
+    assert "SIMULATED" not in ended.out
+
+
+def test_inspect_for_programs(run, folder, recording):
+    summary = run("data", "inspect", "--format", "json").json
+    assert (summary["n_units"], summary["n_test"], summary["n_repeats"]) == (4, 10, 3)
+    assert [region["region"] for region in summary["regions"]] == ["V1", "IT"]
+    assert any("fewer than 5 units" in line for line in summary["suspicious"])
+    table = run("data", "inspect", "--format", "csv").out.splitlines()
+    assert table[0].startswith("region,n_units,missing_train")
+    assert len(table) == 3
+
+
+def test_inspect_draws_every_unit(run, folder, recording):
+    ended = run("data", "inspect", "-o", "units.png", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert ended.json["n_units"] == 4
+    assert (folder / "units.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (folder / "units.svg").read_bytes()
+
+
+def test_inspect_says_simulated(run, folder):
+    write_config(
+        folder,
+        data='format = "simulated"\nn_train = 60\nn_test = 5\nn_repeats = 2\nunits_per_region = 2',
+    )
+    assert "SIMULATED" in run("data", "inspect").out
+
+
+def test_inspect_without_a_test_set(run, folder, recording):
+    with h5py.File(recording, "r+") as file:
+        del file["test"]
+    ended = run("data", "inspect")
+    assert ended.code == 0, ended.err
+    assert "test      none" in ended.out
+    run("data", "inspect", "-o", "units").check_one_line_error(2, "nothing to draw")

@@ -71,7 +71,8 @@ def reliability_strips(
         names = [clean(str(row), 14) for row in rows]
         counts = [_counted(kinds[1][labels == row]) for row in rows]
         left = style.widest(names, style.NORMAL) + 0.2
-        right = style.widest(counts, style.SMALL) + 0.2
+        lines = [line for count in counts for line in count.split("\n")]
+        right = style.widest(lines, style.SMALL) + 0.2
         figure = style.new_figure(width, top + ROW * len(rows) + 0.5, colours)
         style.head(figure, clean(title), sub, colours)
         axes = style.place(figure, left, top, width - left - right, ROW * len(rows))
@@ -99,7 +100,8 @@ def reliability_strips(
 
 def _counted(ceiling: NDArray[np.float64]) -> str:
     defined = int(np.isfinite(ceiling).sum())
-    return f"{ceiling.size} units" if defined == ceiling.size else f"{defined} of {ceiling.size}"
+    units = f"{ceiling.size} units"
+    return units if defined == ceiling.size else f"{units},\n{defined} with ceiling"
 
 
 def _strip(axes: Axes, values: NDArray[np.float64], level: float, colour: str) -> None:

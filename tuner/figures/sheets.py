@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from tuner.figures import style
-from tuner.figures.metrics import OPTIMISTIC as OPTIMISTIC
 from tuner.figures.tiles import tiles
 
 

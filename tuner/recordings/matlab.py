@@ -62,10 +62,12 @@ def cell_strings(path: Path, file: h5py.File, name: str) -> list[str]:
 
 def _text(path: Path, data: Any, name: str) -> str:
     """Decode a MATLAB char array; called under `guarded`."""
-    if not isinstance(data, h5py.Dataset) or data.dtype != np.uint16:
+    if not isinstance(data, h5py.Dataset):
         raise InputError(f"{path}: {name} holds something that is not a text")
     if is_empty(path, data, name):
         return ""
+    if data.dtype != np.uint16:
+        raise InputError(f"{path}: {name} holds something that is not a text")
     try:
         return np.asarray(data[()]).astype("<u2").tobytes().decode("utf-16-le")
     except UnicodeDecodeError as error:

@@ -309,7 +309,7 @@ def _windowed(
                 continue
             within = slice(window.start - first, window.stop - first)
             of_area = block[within][:, :, raw_of[physical] - raw.start].astype(np.float64)
-            mean[rows, physical[:, None]] = of_area.mean(axis=0).T
+            mean[rows, physical] = of_area.mean(axis=0)
             _pool(out, table, rows, physical, of_area)
         if progress is not None:
             progress("reading trials", done + 1, len(blocks))

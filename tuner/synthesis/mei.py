@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuner.encoder import Encoder, as_batch
+from tuner.encoder import Encoder, Together, as_batch
 from tuner.errors import InputError
 from tuner.synthesis import lucent_bridge, priors, transforms
 from tuner.synthesis.canvas import Job
@@ -170,20 +170,12 @@ class Ensemble:
     """
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
-        if not encoders:
-            raise InputError("no encoder to make images with")
-        self.encoders = list(encoders)
+        self._together = Together(encoders)
+        self.encoders = self._together.encoders
         self.first = self.encoders[0]
         for encoder in self.encoders[1:]:
             if not np.array_equal(encoder.unit_indices, self.first.unit_indices):
                 raise InputError("the encoders of an ensemble must be of the same units")
-            if encoder.image_size != self.first.image_size:
-                raise InputError("the encoders of an ensemble must read images of one size")
-        # members of one study read the same features: computed once
-        self._groups: dict[tuple[str, str, str], list[Encoder]] = {}
-        for encoder in self.encoders:
-            key = (encoder.backbone.digest, encoder.layer, encoder.normalization_checksum())
-            self._groups.setdefault(key, []).append(encoder)
 
     @property
     def device(self) -> torch.device:
@@ -196,10 +188,8 @@ class Ensemble:
         return self.first.image_size
 
     def _own(self, images: Tensor, units: Tensor) -> Iterator[tuple[Encoder, Tensor]]:
-        for members in self._groups.values():
-            features = members[0].features(images)
-            for encoder in members:
-                yield encoder, encoder.own_drive(images, units, features=features)
+        for _, encoder, features in self._together.features(images):
+            yield encoder, encoder.own_drive(images, units, features=features)
 
     def own_drive(self, images: Tensor, units: Tensor) -> Tensor:
         """Mean output ``(B,)`` of unit ``units[i]`` (position in the encoders) for image ``i``."""

@@ -1,0 +1,84 @@
+"""The figure of a recording's units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from tuner.figures import style
+from tuner.figures.recordings import reliability_strips
+
+
+def example(n_regions: int = 3, n_units: int = 40):
+    rng = np.random.default_rng(0)
+    regions = [f"V{index}" for index in range(n_regions) for _ in range(n_units)]
+    reliability = rng.uniform(-0.1, 0.9, len(regions))
+    ceiling = np.sqrt(np.clip(reliability, 0.01, None))
+    return regions, reliability, ceiling
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_every_unit_is_a_point_and_every_region_a_row():
+    regions, reliability, ceiling = example()
+    ceiling[:5] = np.nan
+    figure = reliability_strips(regions, reliability, ceiling, title="mine")
+    (axes,) = figure.axes
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    drawn = np.concatenate([line.get_xdata() for line in points])
+    np.testing.assert_allclose(np.sort(drawn), np.sort(np.concatenate([reliability, ceiling[5:]])))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["V0", "V1", "V2"]
+    assert "40 units,\n35 with ceiling" in texts(figure)
+    assert "40 units" in texts(figure)
+
+
+def test_the_bars_are_medians():
+    regions, reliability, ceiling = example(1)
+    figure = reliability_strips(regions, reliability, ceiling, title="mine")
+    bars = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() != "o"]
+    np.testing.assert_allclose(bars, [np.median(reliability), np.median(ceiling)])
+
+
+def test_simulated_is_said():
+    assert any(
+        "simulated" in t.lower()
+        for t in texts(reliability_strips(*example(), title="x", simulated=True))
+    )
+    assert not any(
+        "simulated" in t.lower() for t in texts(reliability_strips(*example(), title="x"))
+    )
+
+
+@pytest.mark.parametrize("n_regions", [1, 16])
+def test_nothing_is_cut_off(n_regions):
+    regions, reliability, ceiling = example(n_regions)
+    regions = [f"a long name of a region {name}" for name in regions]
+    figure = reliability_strips(
+        regions, reliability, ceiling, title="a $title_ of_ some length " * 3
+    )
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= 0
+    assert drawn.y0 >= 0
+    assert drawn.x1 <= width
+    assert drawn.y1 <= height
+
+
+def test_the_same_bytes_every_time():
+    first, second = (
+        style.render(reliability_strips(*example(), title="x"), "png") for _ in range(2)
+    )
+    assert first == second
+
+
+def test_units_without_anything_defined():
+    figure = reliability_strips(["V1"], [np.nan], [np.nan], title="x")
+    assert "1 units,\n0 with ceiling" in texts(figure)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="not of the same units"):
+        reliability_strips(["V1"], [0.1, 0.2], [0.1], title="x")
