@@ -16,7 +16,7 @@ TRIALS = 16
 PICTURES = (("V1", "_blocks.2"), ("V4", "_blocks.4"), ("IT", "_blocks.15"))
 """Region, and the layer whose factorized readout shows what its units want."""
 
-MEI_STEPS = 100
+MEI_STEPS = 60
 
 
 @example("tuner demo", "tuner demo my-demo")
@@ -51,9 +51,7 @@ def demo(
             f"tuner export mei -o {out} --region {region} --layer {layer} --readout factorized "
             f"--steps {MEI_STEPS} {where}"
         )
-        export.mei(
-            out, region=[region], layer=[layer], readout=["factorized"], steps=MEI_STEPS
-        )
+        export.mei(out, region=[region], layer=[layer], readout=["factorized"], steps=MEI_STEPS)
     _step(f"tuner export best -o {out} {where}")
     export.best(out)
     report = _report(out, where)
@@ -66,7 +64,9 @@ def demo(
         write(f"  what {region} units want to see{' ' * (11 - len(region))}{sheet}")
     write(f"  all of it on one page               {report}")
     write(f"  the search itself                   tuner dashboard -c {config}")
-    write("All of it is simulated: it shows that known answers are found, and nothing about brains.")
+    write(
+        "All of it is simulated: it shows that known answers are found, and nothing about brains."
+    )
 
 
 def _report(out: Path, where: str) -> Path:

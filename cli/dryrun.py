@@ -63,7 +63,9 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
     write("")
     write(f"studies              {len(specs)}, {TRIALS * len(specs)} trials")
     write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
-    over = "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"
+    over = (
+        "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"
+    )
     write(f"feature cache        {size_text(cache)}{over}")
     write(f"kept weights         {size_text(sum(c.kept for c in cohorts))}")
     write(f"extracting features  {duration_text(extraction)}")

@@ -24,9 +24,7 @@ OutOption = Annotated[
 ]
 
 
-def opened(
-    progress: Progress, selection: Selection
-) -> tuple[Workspace, Stores, list[Spec]]:
+def opened(progress: Progress, selection: Selection) -> tuple[Workspace, Stores, list[Spec]]:
     """The experiment, its stores, and the selected studies that were created."""
     from cli.study import select_specs
     from studies.opening import open_stores
@@ -63,9 +61,7 @@ def heatmap(
     readout: ReadoutOption = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            help="Column of heatmap.csv that is drawn; test correlation where not given."
-        ),
+        typer.Option(help="Column of heatmap.csv that is drawn; test correlation where not given."),
     ] = None,
     ridge: Annotated[
         bool,
@@ -77,9 +73,7 @@ def heatmap(
     from studies.reference import ridge_rows
 
     with Progress() as progress:
-        workspace, stores, specs = opened(
-            progress, Selection.of(backbone, layer, region, readout)
-        )
+        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
         paths = export_heatmap(
             workspace,
             stores,
@@ -113,9 +107,7 @@ def best(
     from studies.exports import export_best
 
     with Progress() as progress:
-        workspace, stores, specs = opened(
-            progress, Selection.of(backbone, layer, region, readout)
-        )
+        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
         paths = export_best(
             workspace,
             stores,
@@ -157,7 +149,8 @@ def mei(
     region: RegionOption = None,
     readout: ReadoutOption = None,
     units: Annotated[
-        str | None, typer.Option(help="Indices in the recording, such as 0-11,24; all if not given.")
+        str | None,
+        typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
     ] = None,
     prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
     transforms: Annotated[
@@ -195,7 +188,9 @@ def mei(
             try:
                 key = StudyKey.parse(str(name))
             except ValueError:
-                raise InputError(f"{manifest}: names no study; it was not written by this command") from None
+                raise InputError(
+                    f"{manifest}: names no study; it was not written by this command"
+                ) from None
             selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
             ensemble = len(checksums)
         else:
@@ -240,9 +235,7 @@ def report(
     from studies.reporting import export_report
 
     with Progress() as progress:
-        workspace, stores, specs = opened(
-            progress, Selection.of(backbone, layer, region, readout)
-        )
+        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
         path = export_report(workspace, stores, specs, out, progress=progress.update)
     stores.storage.close()
     _written([path])

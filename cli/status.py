@@ -29,7 +29,9 @@ def status(
     ] = None,
     n_trials: Annotated[
         int | None,
-        typer.Option("--n-trials", min=1, help="Trials that studies are brought to, for time left."),
+        typer.Option(
+            "--n-trials", min=1, help="Trials that studies are brought to, for time left."
+        ),
     ] = None,
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:

@@ -79,8 +79,8 @@ def extraction_seconds(workspace: Workspace, specs: Sequence[Spec]) -> float:
     """Time to extract what is not yet in the cache, from a few images through the backbone, both sweeps."""
     import torch
 
-    from tuner.features.sweeps import as_images
     from tuner.features.layout import chunk_images, feature_key
+    from tuner.features.sweeps import as_images
 
     total = 0.0
     recording = workspace.recording

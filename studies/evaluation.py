@@ -24,7 +24,6 @@ from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
-    from tuner.recordings import Recording
 
 _CHUNK = 512
 _SEED = 0

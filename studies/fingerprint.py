@@ -93,7 +93,7 @@ def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     normal = json.loads(json.dumps(now))
     for key in [*normal, *(key for key in stored if key not in normal)]:
         if stored.get(key) != normal.get(key):
-            return key
+            return str(key)
     return None
 
 

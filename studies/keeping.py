@@ -88,7 +88,7 @@ def kept_files(connection: Connection, study_id: int) -> dict[int | None, str]:
             weights_table.c.study_id == study_id
         )
     )
-    return {number: artifact_id for number, artifact_id in rows}
+    return {row.trial_number: row.artifact_id for row in rows}
 
 
 def prepare(

@@ -79,4 +79,5 @@ def stopped(
     # Not np.median: the mean of two infinite values must stay infinite, without a warning.
     low, high = ordered[middle - 1 + len(ordered) % 2], ordered[middle]
     median = low if low == high else low + (high - low) / 2
-    return running & (current > median)
+    worse: NDArray[np.bool_] = running & (current > median)
+    return worse

@@ -24,7 +24,7 @@ STARTUP_TRIALS = 8
 
 
 def distributions(space: Mapping[str, Setting]) -> dict[str, BaseDistribution]:
-    """optuna's distributions of the hyperparameters that vary; fixed ones are left out."""
+    """Optuna's distributions of the hyperparameters that vary; fixed ones are left out."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     out: dict[str, BaseDistribution] = {}

@@ -300,9 +300,7 @@ def recently_finished(
     """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun."""
     wanted = set(study_ids)
     now = _now()
-    query = sa.select(
-        trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete
-    ).where(
+    query = sa.select(trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete).where(
         trials.c.datetime_complete >= now - timedelta(seconds=window),
         trials.c.state.in_(FINISHED),
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -18,6 +20,10 @@ from studies.results import cohort_claim
 from studies.storage import weights_table
 from studies.workspace import Workspace
 from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    from tuner.features.cache import FeatureCache
+    from tuner.features.cache import Stored as CacheEntry
 
 _AGE = 3600.0
 """Seconds after which a file that no row names is no longer one that is just being written."""
@@ -62,7 +68,7 @@ def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
             .where(trials.trials.c.state == TrialState.RUNNING)
             .group_by(trials.trials.c.study_id)
         )
-        running = {study_id: count for study_id, count in connection.execute(query)}
+        running = {row[0]: row[1] for row in connection.execute(query)}
     findings = []
     for study in studies:
         if study.study_id not in running or stores.claims.held(cohort_claim(study)):
@@ -94,7 +100,7 @@ def _set_aside(stores: Stores, studies: list[Stored]) -> list[Finding]:
         Finding(
             f"study {study.name}: set aside: {study.set_aside}",
             "take it up again",
-            lambda study=study: set_aside(stores.storage, study.study_id, None),
+            partial(set_aside, stores.storage, study.study_id, None),
         )
         for study in studies
         if study.set_aside is not None
@@ -162,7 +168,7 @@ def _stray_files(stores: Stores) -> list[Finding]:
         Finding(
             f"{path}: no trial has this file",
             "delete it",
-            lambda path=path: path.unlink(missing_ok=True),
+            partial(path.unlink, missing_ok=True),
         )
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name not in known and _ours(path) and path.stat().st_mtime < old
@@ -186,14 +192,14 @@ def _cache(workspace: Workspace) -> list[Finding]:
             Finding(
                 f"feature cache entry {entry.key}: {problem}",
                 "delete it; it is extracted again when it is needed",
-                lambda entry=entry: _remove(cache, entry.key, entry.partial),
+                partial(_remove, cache, entry),
             )
         )
     return findings
 
 
-def _remove(cache: object, key: str, partial: bool) -> None:
-    cache.remove(key, partial=partial)  # type: ignore[attr-defined]
+def _remove(cache: FeatureCache, entry: CacheEntry) -> None:
+    cache.remove(entry.key, partial=entry.partial)
 
 
 def _fingerprints(workspace: Workspace, stored: dict[str, Stored]) -> list[Finding]:

@@ -76,7 +76,10 @@ class Workspace:
 
         recording = open_recording(self.experiment)
         check_responses(
-            recording, self._cut(recording), self.experiment.training.loss, self.experiment.data.region
+            recording,
+            self._cut(recording),
+            self.experiment.training.loss,
+            self.experiment.data.region,
         )
         return recording
 

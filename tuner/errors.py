@@ -17,7 +17,7 @@ class InputError(TunerError):
     exit_code = 2
 
 
-class EnvironmentFailure(TunerError):
+class EnvironmentFailure(TunerError):  # noqa: N818 - not an error of the user or of ours
     """Disk full, database unreachable, device lost (exit code 3)."""
 
     exit_code = 3

@@ -143,7 +143,7 @@ def test_diverged_column_leaves_its_neighbours_untouched(readout: str) -> None:
 def test_full_readout_without_penalties_reaches_least_squares() -> None:
     shape = FeatureShape(3, 2, 2)
     trainer, x, y = make("full", 4, shape=shape, n=200, batch_size=160, dtype=torch.float64)
-    free = {name: 0.0 for name in READOUTS["full"].penalties}
+    free = dict.fromkeys(READOUTS["full"].penalties, 0.0)
     state = trainer.start(
         Columns.of_trials([free | {"learning_rate": 0.3, "drop": 200}], [np.arange(4)])
     )
@@ -185,7 +185,7 @@ def test_l1_reaches_the_lasso_optimum() -> None:
 @pytest.mark.parametrize("readout", sorted(READOUTS))
 def test_steps_descend_the_written_out_objective(readout: str, loss: str) -> None:
     trainer, x, _ = make(readout, 3, loss=loss, missing=0.1)
-    mild = {name: 1e-5 for name in READOUTS[readout].penalties}
+    mild = dict.fromkeys(READOUTS[readout].penalties, 1e-05)
     trials = [mild | {"learning_rate": rate, "drop": 100} for rate in (0.05, 0.1)]
     state = trainer.start(Columns.of_trials(trials, [np.arange(3)] * 2))
     rows = torch.arange(100)
@@ -210,7 +210,7 @@ def test_no_valid_response_in_a_batch_means_no_update_at_all() -> None:
     targets[:192, 1] = np.nan
     targets[190, 1] = 1.0
     trainer, x, _ = make("full", 2, targets=targets)
-    trial = {name: 1e-3 for name in READOUTS["full"].penalties}
+    trial = dict.fromkeys(READOUTS["full"].penalties, 0.001)
     state = trainer.start(
         Columns.of_trials([trial | {"learning_rate": 0.1, "drop": 50}], [np.arange(2)])
     )

@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (5, 4, 7), (2, 1, 6), (40, 8, 8), (3, 28, 28)])
 @pytest.mark.parametrize("names", [(), ("sparsity",), ("smoothness", "group_sparsity"), "all"])
-def test_equals_tensor_operations(shape: tuple[int, int, int], names: tuple[str, ...] | str) -> None:
+def test_equals_tensor_operations(
+    shape: tuple[int, int, int], names: tuple[str, ...] | str
+) -> None:
     bound = FeatureShape(*shape)
     readout = READOUTS["full"]
     wanted = readout.penalties if names == "all" else names

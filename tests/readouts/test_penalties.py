@@ -72,8 +72,12 @@ def test_group_sparsity_counts_channels_not_cells() -> None:
     one_channel = torch.zeros(1, 4, 3, 3)
     one_channel[0, 0] = 1 / 3
     spread = torch.full((1, 4, 3, 3), 1 / 6)
-    torch.testing.assert_close(penalties.group_sparsity(one_channel), torch.tensor([1.0]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(penalties.group_sparsity(spread), torch.tensor([2.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        penalties.group_sparsity(one_channel), torch.tensor([1.0]), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        penalties.group_sparsity(spread), torch.tensor([2.0]), atol=1e-5, rtol=0
+    )
 
 
 def test_factorized_cannot_lower_its_smoothness_by_scale() -> None:

@@ -207,5 +207,5 @@ class Trainer:
         else:
             data = loss.mean(1)
         zero = torch.zeros(len(state), dtype=self.dtype, device=self.device)
-        weights = {name: zero for name in state.columns.hyperparameters} | state.weights
+        weights = dict.fromkeys(state.columns.hyperparameters, zero) | state.weights
         return data + self.kernel.penalty(state.parameters, weights)

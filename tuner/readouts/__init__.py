@@ -7,9 +7,8 @@ from tuner.readouts.factorized import FactorizedReadout
 from tuner.readouts.full import FullReadout
 from tuner.readouts.readout import FeatureShape, Readout
 
-READOUTS: dict[str, Readout] = {
-    readout.name: readout for readout in (FullReadout(), FactorizedReadout())
-}
+_ALL: tuple[Readout, ...] = (FullReadout(), FactorizedReadout())
+READOUTS: dict[str, Readout] = {readout.name: readout for readout in _ALL}
 
 __all__ = ["READOUTS", "FeatureShape", "Readout", "get"]
 

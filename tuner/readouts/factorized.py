@@ -35,8 +35,8 @@ Order = Literal["features", "mask", "outer"]
 class FactorizedReadout:
     """Factorized readout; see the module's docstring."""
 
-    name = "factorized"
-    penalties = ("sparsity", "smoothness", "weight_decay")
+    name: str = "factorized"
+    penalties: tuple[str, ...] = ("sparsity", "smoothness", "weight_decay")
 
     def kernel(
         self,

@@ -31,8 +31,8 @@ _CHUNK = 1 << 17
 class FullReadout:
     """Full readout; see the module's docstring."""
 
-    name = "full"
-    penalties = ("sparsity", "smoothness", "group_sparsity")
+    name: str = "full"
+    penalties: tuple[str, ...] = ("sparsity", "smoothness", "group_sparsity")
 
     def kernel(
         self,

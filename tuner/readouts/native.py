@@ -26,7 +26,15 @@ from tuner.errors import EnvironmentFailure
 FIELDS = 9
 """Numbers per column, in the order of the enumeration in ``full_step.c``."""
 
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-fopenmp")
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-fopenmp",
+)
 # Sums over a plane may be reordered, so that they use vectors; NaN and infinity keep their meaning.
 _FLAGS_SUM = ("-fassociative-math", "-fno-signed-zeros")
 
@@ -56,7 +64,7 @@ def _processor() -> str:
 
 
 def _openmp() -> list[str]:
-    """torch's own OpenMP runtime, so that both share one pool of threads."""
+    """Torch's own OpenMP runtime, so that both share one pool of threads."""
     folder = Path(torch.__file__).parent
     found = sorted([*folder.glob("lib/libgomp*"), *folder.parent.glob("torch.libs/libgomp*")])
     return [str(found[0])] if found else []

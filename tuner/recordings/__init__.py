@@ -8,9 +8,9 @@ what it must pass.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Format:
     @property
     def options(self) -> tuple[str, ...]:
         """Names of the options that this format takes besides a path and an images folder."""
-        return tuple(inspect.signature(self.reader).parameters)[2:]
+        return tuple(signature(self.reader).parameters)[2:]
 
 
 FORMATS: dict[str, Format] = {

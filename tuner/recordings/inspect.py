@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tuner.recordings.paths import shortened
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import array_digest, in_threads
+from tuner.recordings.suspicions import LookedAt, suspicious_images, suspicious_responses
 from tuner.scores import cc_max, pairwise_reliability, split_half_reliability
 
 FEW_UNITS = 5
@@ -155,8 +156,8 @@ def inspect(recording: Recording, region: str = "area") -> Summary:
         regions=summaries,
         units=units,
         suspicious=(
-            *_suspicious_images(recording, train, test),
-            *_suspicious_responses(recording),
+            *suspicious_images(recording, train, test),
+            *suspicious_responses(recording),
             *_suspicious_regions(summaries),
         ),
         notes=recording.notes,
@@ -203,7 +204,7 @@ def _median(values: NDArray[np.float64]) -> float | None:
     return float(np.median(defined)) if defined.size else None
 
 
-def _looked_at(images: ImageSource | None) -> list[tuple[bytes, str]]:
+def _looked_at(images: ImageSource | None) -> LookedAt:
     """Read every image once: its hash and its size."""
     if images is None:
         return []
@@ -213,115 +214,6 @@ def _looked_at(images: ImageSource | None) -> list[tuple[bytes, str]]:
         return array_digest(image), f"{image.shape[1]} x {image.shape[0]}"
 
     return in_threads(look, len(images))
-
-
-def _suspicious_images(
-    recording: Recording, train: list[tuple[bytes, str]], test: list[tuple[bytes, str]]
-) -> Iterator[str]:
-    for part, looked, source in (
-        ("training", train, recording.train_images),
-        ("test", test, recording.test_images),
-    ):
-        if source is None:
-            continue
-        count = Counter(digest for digest, _ in looked)
-        again = [source.names[i] for i, (digest, _) in enumerate(looked) if count[digest] > 1]
-        if again:
-            yield f"{len(again)} {part} images occur more than once: {shortened(again)}"
-    trained = {digest for digest, _ in train}
-    if recording.test_images is not None:
-        both = [recording.test_images.names[i] for i, (d, _) in enumerate(test) if d in trained]
-        if both:
-            yield f"{len(both)} test images are training images too: {shortened(both)}"
-    if recording.train_groups is not None and recording.test_groups is not None:
-        shared = np.intersect1d(recording.train_groups, recording.test_groups).size
-        if shared:
-            yield f"{shared} groups have both training and test images"
-    square = {size for _, size in (*train, *test) if len(set(size.split(" x "))) > 1}
-    if square:
-        yield f"some images are not square ({shortened(sorted(square))}): set data.fit"
-
-
-def _suspicious_responses(recording: Recording) -> Iterator[str]:
-    responses = recording.train_responses.astype(np.float64)
-    mean = np.nanmean(responses, axis=0)
-    sd = np.nanstd(responses, axis=0)
-    size = np.nanmax(np.abs(responses), axis=0)
-    constant = np.flatnonzero(sd <= 1e-6 * size)
-    if constant.size:
-        yield f"{_units_named(recording, constant)} respond alike to every training image"
-    if recording.n_units > recording.n_train:
-        yield (
-            f"there are more units ({recording.n_units}) than training images "
-            f"({recording.n_train}): are responses transposed?"
-        )
-    yield from _not_normalised(recording, responses, mean, sd)
-    twins = _twins(responses)
-    if twins.size:
-        yield f"{_units_named(recording, twins)} respond exactly as another unit does"
-    test = recording.test_responses
-    if test is not None:
-        empty = np.flatnonzero(np.isnan(test).all(axis=(0, 1)))
-        if empty.size:
-            yield f"{_units_named(recording, empty)} have no test response"
-        if recording.n_repeats < 2:
-            yield "test images were shown once: there are no ceilings"
-        yield from _shifted(mean, sd, test)
-
-
-def _not_normalised(
-    recording: Recording,
-    responses: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    sd: NDArray[np.float64],
-) -> Iterator[str]:
-    varies = sd > 0
-    if not varies.any():
-        return
-    there = responses[np.isfinite(responses)]
-    counts = bool((there >= 0).all() and (there == np.floor(there)).all())
-    if counts:
-        yield 'all responses are whole numbers from 0: counts? Then set training.loss = "poisson"'
-        return
-    spread = sd[varies].max() / sd[varies].min()
-    if spread > 1000:
-        yield (
-            f"responses are not normalised: standard deviations of units differ {spread:.0f}-fold"
-        )
-    far = np.flatnonzero(varies & (np.abs(mean) > 20 * sd))
-    if far.size:
-        yield (
-            f"responses are not normalised: the mean of {_units_named(recording, far)} is more "
-            "than 20 standard deviations from 0"
-        )
-
-
-def _shifted(
-    mean: NDArray[np.float64], sd: NDArray[np.float64], test: NDArray[np.float32]
-) -> Iterator[str]:
-    """Compare test with training responses: a unit should be on the same scale in both."""
-    valid = np.isfinite(test)
-    count = valid.sum(axis=(0, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        test_mean = np.where(valid, test, 0).sum(axis=(0, 1), dtype=np.float64) / count
-        shifted = int((np.abs(test_mean - mean) > 3 * sd).sum())
-    if shifted:
-        yield (
-            f"in {shifted} units the mean test response is more than 3 standard deviations from "
-            "the mean training response: are both normalised alike?"
-        )
-
-
-def _twins(responses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Find units whose training responses equal those of an earlier unit."""
-    seen: set[bytes] = set()
-    twins = []
-    for unit in range(responses.shape[1]):
-        key = array_digest(np.ascontiguousarray(responses[:, unit]).view(np.uint8))
-        if key in seen:
-            twins.append(unit)
-        seen.add(key)
-    return np.array(twins, dtype=np.int64)
 
 
 def _suspicious_regions(regions: tuple[RegionSummary, ...]) -> Iterator[str]:
@@ -340,9 +232,3 @@ def _suspicious_regions(regions: tuple[RegionSummary, ...]) -> Iterator[str]:
     ]
     if weak:
         yield f"regions with units that have no signal in the test repeats: {shortened(weak)}"
-
-
-def _units_named(recording: Recording, units: NDArray[np.int64]) -> str:
-    """Name the first units of a list and count them."""
-    names = shortened(str(int(unit)) for unit in units)
-    return f"{units.size} of {recording.n_units} units ({names})"

@@ -1,0 +1,162 @@
+"""How an image that an encoder saw is shown at the rig, and what of it an encoder then sees.
+
+Full field, the image stands in the middle of the screen at the rig's resolution. Centred, a soft
+window around a unit's receptive field is cut out of it, on the background's grey, to be shown
+where the receptive field is. Predictions are made for images *as shown*: scaled to the rig and
+back, and windowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import InputError, unknown
+from tuner.recordings.images import resize
+
+Pixels = NDArray[np.uint8]
+Placement = Literal["full", "centred"]
+PLACEMENTS: tuple[Placement, ...] = ("full", "centred")
+
+_EDGE = 0.25
+"""Share of the window's radius over which it falls off."""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """The screen, as far as images are concerned.
+
+    Parameters
+    ----------
+    size
+        Side of the full image on the screen, px; 0: as many as the encoder sees.
+    pixels_per_degree
+        Of the screen; 0: not known.
+    placement
+        ``"full"`` or ``"centred"``.
+    window
+        Radius of the window in standard deviations of the receptive field; centred only.
+    """
+
+    size: int = 0
+    pixels_per_degree: float = 0.0
+    placement: Placement = "full"
+    window: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise unknown("placement", self.placement, PLACEMENTS)
+        if self.size < 0:
+            raise InputError(f"size = {self.size}: must be positive pixels")
+        if not 0 <= self.pixels_per_degree < float("inf"):
+            raise InputError(f"pixels_per_degree = {self.pixels_per_degree:g}: must be positive")
+        if not 0 < self.window < float("inf"):
+            raise InputError(f"window = {self.window:g}: must be positive")
+
+    def side(self, image_size: int) -> int:
+        """Side of the full image on the screen, px."""
+        return self.size or image_size
+
+
+@dataclass(frozen=True)
+class Field:
+    """A receptive field in the image that the encoder sees, px."""
+
+    x: float
+    y: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image as it goes to the rig.
+
+    Attributes
+    ----------
+    pixels
+        ``(side, side, 3)``: the PNG.
+    x, y
+        Where its middle belongs, in pixels of the rig from the middle of the screen, rightwards
+        and upwards.
+    seen
+        ``(S, S, 3)``: what the encoder sees of it.
+    """
+
+    pixels: Pixels
+    x: float
+    y: float
+    seen: Pixels
+
+
+def show(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> Shown:
+    """Place an image.
+
+    Parameters
+    ----------
+    image
+        ``(S, S, 3)`` uint8.
+    rig
+        How it is shown.
+    grey
+        Background, 0 to 255.
+    field
+        The receptive field that a centred image is meant for.
+    """
+    size = len(image)
+    side = rig.side(size)
+    if rig.placement == "full" or field is None:
+        large = resize(image, side)
+        return Shown(large, 0.0, 0.0, resize(large, size))
+    scale = side / size
+    large = resize(image, side)
+    # pixel i of the small image has its centre at (i + 0.5) * scale - 0.5 of the large one
+    cx, cy = (field.x + 0.5) * scale - 0.5, (field.y + 0.5) * scale - 0.5
+    radius = window_radius(rig, field) * scale
+    half = int(np.ceil(radius))
+    left, top = round(cx) - half, round(cy) - half
+    width = 2 * half + 1
+    patch = _crop(large, left, top, width, grey)
+    rows, columns = np.mgrid[:width, :width]
+    distance = np.hypot(columns + left - cx, rows + top - cy)
+    windowed = grey + (patch.astype(np.float64) - grey) * soft_window(distance, radius)[..., None]
+    pixels = np.rint(windowed).astype(np.uint8)
+    canvas = np.full_like(large, grey)
+    _paste(canvas, pixels, left, top)
+    middle = (side - 1) / 2
+    return Shown(pixels, left + half - middle, middle - (top + half), resize(canvas, size))
+
+
+def window_radius(rig: Rig, field: Field) -> float:
+    """Radius of the window, px of the encoder's image; at least 2."""
+    return max(2.0, rig.window * field.sigma)
+
+
+def soft_window(distance: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    """1 inside, 0 beyond the radius, half a cosine in between."""
+    inner = radius * (1 - _EDGE)
+    phase = np.clip((distance - inner) / max(radius - inner, 1e-9), 0, 1)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * phase))
+
+
+def moved(image: Pixels, dx: float, dy: float, grey: int) -> Pixels:
+    """Shift an image by whole pixels, right and down; what comes in is grey."""
+    return _crop(image, -round(dx), -round(dy), len(image), grey)
+
+
+def _crop(image: Pixels, left: int, top: int, width: int, grey: int) -> Pixels:
+    out = np.full((width, width, 3), grey, dtype=np.uint8)
+    size = len(image)
+    x0, x1, y0, y1 = max(left, 0), min(left + width, size), max(top, 0), min(top + width, size)
+    if x0 < x1 and y0 < y1:
+        out[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    return out
+
+
+def _paste(canvas: Pixels, patch: Pixels, left: int, top: int) -> None:
+    size, width = len(canvas), len(patch)
+    x0, x1, y0, y1 = max(left, 0), min(left + width, size), max(top, 0), min(top + width, size)
+    if x0 < x1 and y0 < y1:
+        canvas[y0:y1, x0:x1] = patch[y0 - top : y1 - top, x0 - left : x1 - left]
