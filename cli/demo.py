@@ -16,7 +16,7 @@ TRIALS = 16
 PICTURES = (("V1", "_blocks.2"), ("V4", "_blocks.4"), ("IT", "_blocks.15"))
 """Region, and the layer whose factorized readout shows what its units want."""
 
-MEI_STEPS = 60
+MEI_STEPS = 80
 
 
 @example("tuner demo", "tuner demo my-demo")

@@ -67,6 +67,14 @@ def heatmap(
         bool,
         typer.Option("--ridge", help="Draw closed-form ridge readouts of the same layers beside."),
     ] = False,
+    resplit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Fit the best settings on so many other cuts: how sure is the choice of layer?",
+            metavar="K",
+        ),
+    ] = 0,
 ) -> None:
     """Show which layer explains which region: heatmap.png, .svg, .csv and units.csv."""
     from studies.exports import export_heatmap
@@ -81,6 +89,7 @@ def heatmap(
             out,
             metric=metric,
             references=ridge_rows(workspace, specs, progress.update) if ridge else (),
+            cuts=resplit,
             progress=progress.update,
         )
     stores.storage.close()

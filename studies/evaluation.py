@@ -6,7 +6,7 @@ Nothing here chooses anything: which trial is best was decided on validation los
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,8 @@ class Evaluated:
         One row of ``units.csv`` per unit.
     parameters
         Best trial's exported parameters, or None before the first complete trial.
+    intervals
+        Score to the 95 % limits of the region's mean, by bootstrap over the test images.
     """
 
     spec: Spec
@@ -52,6 +54,7 @@ class Evaluated:
     row: dict[str, Any]
     units: list[dict[str, Any]]
     parameters: Tensors | None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def checked(
@@ -158,10 +161,11 @@ def _evaluate_one(
     validation = _validation(workspace, spec, parameters)
     row["validation_correlation"] = float(np.nanmean(validation["validation_correlation"]))
     scores: dict[str, NDArray[Any]] = dict(validation)
+    intervals: dict[str, tuple[float, float]] = {}
     if workspace.recording.test_responses is not None:
         from tuner.scores import METRICS, summarise
 
-        tested = _test(workspace, spec, parameters, draws)
+        tested, intervals = _test(workspace, spec, parameters, draws)
         scores |= tested
         means = summarise(tested)
         row |= {
@@ -173,7 +177,7 @@ def _evaluate_one(
     scores |= _receptive_fields(workspace, spec, parameters)
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
-    return Evaluated(spec, item, row, units, parameters)
+    return Evaluated(spec, item, row, units, parameters, intervals)
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
@@ -207,8 +211,9 @@ def _validation(
 
 def _test(
     workspace: Workspace, spec: Spec, parameters: Tensors, draws: int
-) -> dict[str, NDArray[Any]]:
-    from tuner.scores import score_units
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[float, float]]]:
+    """Scores per unit, and the limits of the region's means."""
+    from tuner.scores import bootstrap_scores, region_intervals, score_units
 
     features = workspace.features(spec.key.backbone, spec.key.layer)
     assert features.test is not None
@@ -217,12 +222,12 @@ def _test(
     scaled = respond(workspace.experiment.training.loss, raw)
     scaling = workspace.scaling
     predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
-    return score_units(
-        predicted,
-        workspace.recording.test_responses[:, :, spec.units],
-        draws=draws,
-        seed=_SEED,
-    )
+    measured = workspace.recording.test_responses[:, :, spec.units]
+    scores = score_units(predicted, measured, draws=draws, seed=_SEED)
+    if not draws or not scores["has_ceiling"].any():
+        return scores, {}
+    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED)
+    return scores, region_intervals(samples, scores["has_ceiling"])
 
 
 def _receptive_fields(

@@ -35,9 +35,12 @@ def export_heatmap(
     *,
     metric: str | None = None,
     references: Sequence[dict[str, Any]] = (),
+    cuts: int = 0,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``.
+
+    With ``cuts``, how sure the choice of layers is besides: ``resplit.csv`` and ``best_layers``.
 
     Raises
     ------
@@ -50,9 +53,11 @@ def export_heatmap(
 
     rows: list[dict[str, Any]] = []
     units: list[dict[str, Any]] = []
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
     for done, one in enumerate(evaluation.evaluate(workspace, stores, specs), start=1):
         rows.append(one.row)
         units += one.units
+        intervals[one.spec.name] = one.intervals
         if progress is not None:
             progress("scoring studies", done, len(specs))
     if all("validation_loss" not in row for row in rows):
@@ -65,7 +70,13 @@ def export_heatmap(
         groups=areas(workspace),
     )
     paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
-    return [*paths, *save(figure, out / "heatmap")]
+    paths += save(figure, out / "heatmap")
+    if cuts:
+        from studies.resplit import resplit, write_resplit
+
+        found = resplit(workspace, stores, specs, cuts, progress)
+        paths += write_resplit(found, rows, intervals, out, simulated=workspace.recording.simulated)
+    return paths
 
 
 def areas(workspace: Workspace) -> dict[str, str] | None:

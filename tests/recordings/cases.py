@@ -186,8 +186,11 @@ def tvsd(folder: Path, monkey: str = "N") -> Case:
     )
 
 
-def arrays(folder: Path) -> Case:
-    """The per-array exports: 16 files, array 6 empty, array 13 with a single channel."""
+def arrays(folder: Path, *, square: int = N_TRAIN) -> Case:
+    """The per-array exports: 16 files, array 6 empty, array 13 with a single channel.
+
+    Array 2 has as many channels as there are images: its shape does not tell the axes apart.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     train_names = [f"train/THINGS_train/{i + 1:05d}.bmp" for i in range(N_TRAIN)]
     test_names = [f"val/test/{i + 1:05d}.bmp" for i in range(N_TEST)]
@@ -195,8 +198,7 @@ def arrays(folder: Path) -> Case:
     test_pixels = write_pictures(folder / "images", test_names, first=500)
     parts, tests, array, channel = [], [], [], []
     for number in range(1, 17):
-        # As many channels as images in array 2: the shape alone does not tell the axes apart.
-        count = {2: N_TRAIN, 6: 0, 13: 1}.get(number, 2 + number % 3)
+        count = {2: square, 6: 0, 13: 1}.get(number, 2 + number % 3)
         train, test = responses(N_TRAIN, count, seed=number), responses(N_TEST, count, seed=number)
         train[0], test[0] = np.abs(np.nan_to_num(train[0])), np.nan_to_num(test[0])
         good = np.sort(np.random.default_rng(number).choice(64, count, replace=False)) + 1.0

@@ -10,8 +10,8 @@ from tests.recordings.cases import generic, tvsd
 from tests.recordings.conformance import check_equal
 from tests.recordings.trials_file import write_trials
 from tuner.errors import InputError
-from tuner.recordings import load_recording
-from tuner.recordings.convert import convert_joined, convert_recording
+from tuner.recordings import load_recording, write_recording
+from tuner.recordings.convert import read_any
 from tuner.recordings.join import join_recordings
 from tuner.recordings.sources import ArrayImages
 
@@ -19,7 +19,7 @@ from tuner.recordings.sources import ArrayImages
 def test_both_monkeys_in_one_file(tmp_path: Path) -> None:
     n, f = tvsd(tmp_path / "N", "N"), tvsd(tmp_path / "F", "F")
     out = tmp_path / "both.h5"
-    convert_joined({"N": n.path, "F": f.path}, out, images=n.images)
+    write_recording(join_recordings({"N": n.load(), "F": f.load()}), out)
     both = load_recording(out, images=n.images)
     regions = both.regions("area")
     assert list(regions) == ["N/V1", "N/V4", "N/IT", "F/V1", "F/IT", "F/V4"]
@@ -82,32 +82,29 @@ def test_only_recordings_of_the_same_images_are_joined(tmp_path: Path) -> None:
 def test_any_format_is_converted(embed: bool, tmp_path: Path) -> None:
     case = tvsd(tmp_path / "N")
     steps: list[tuple[str, int, int]] = []
-    written = convert_recording(
+    recording = read_any(
         case.path,
-        tmp_path / "out.h5",
         "tvsd",
         images=case.images,
         min_reliability=0.4,
-        embed=embed,
-        progress=lambda *step: steps.append(step),
         monkey="N",
+        mapping=tmp_path / "not needed",
     )
-    again = load_recording(tmp_path / "out.h5", images=None if embed else case.images)
-    check_equal(again, written)
-    assert (written.units["reliability"] >= 0.4).all()
+    out = tmp_path / "out.h5"
+    write_recording(recording, out, embed=embed, progress=lambda *step: steps.append(step))
+    check_equal(load_recording(out, images=None if embed else case.images), recording)
+    assert (recording.units["reliability"] >= 0.4).all()
     assert (steps[-1] == ("writing test images", 6, 6)) if embed else not steps
 
 
 def test_raw_trials_are_recognised(tmp_path: Path) -> None:
     raw = write_trials(tmp_path)
     steps: list[tuple[str, int, int]] = []
-    convert_recording(
-        raw.path,
-        tmp_path / "out.h5",
-        "tvsd",
-        monkey="F",
-        progress=lambda *step: steps.append(step),
+    found = read_any(
+        raw.path, "tvsd", monkey="F", progress=lambda *step: steps.append(step), min_reliability=0.1
     )
     assert steps[0][0] == "reading trials"
+    assert found.n_units < 1024
+    assert (found.units["reliability"] >= 0.1).all()
     with pytest.raises(InputError, match="no option colour"):
-        convert_recording(raw.path, tmp_path / "out.h5", "tvsd", monkey="F", colour=1)
+        read_any(raw.path, "tvsd", monkey="F", colour=1)

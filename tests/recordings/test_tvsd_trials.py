@@ -14,9 +14,9 @@ from tests.recordings.cases import things_names
 from tests.recordings.pictures import write_pictures
 from tests.recordings.trials_file import mapping, write_sparse, write_trials
 from tuner.errors import InputError
-from tuner.recordings import load_recording, tvsd_trials
+from tuner.recordings import load_recording, tvsd_trials, write_recording
 from tuner.recordings.trial_table import TrialTable
-from tuner.recordings.tvsd_trials import convert_trials, read_trials
+from tuner.recordings.tvsd_trials import read_trials
 
 
 def test_the_map_is_not_its_own_inverse() -> None:
@@ -117,14 +117,15 @@ def test_converted_once_to_the_generic_file(tmp_path: Path) -> None:
     write_pictures(images, train_names)
     write_pictures(images, test_names, first=500)
     for given in (None, images):
-        out = convert_trials(raw.path, tmp_path / "out.h5", monkey="F", images=given)
+        recording = read_trials(raw.path, monkey="F", images=given)
+        out = write_recording(recording, tmp_path / "out.h5")
         found = load_recording(out, images=images)
         direct = read_trials(raw.path, monkey="F")
         np.testing.assert_array_equal(found.train_responses, direct.train_responses)
         np.testing.assert_array_equal(found.test_responses, direct.test_responses)
         assert list(found.train_images.names) == train_names
     with pytest.raises(InputError, match=r"data\.images"):
-        convert_trials(raw.path, tmp_path / "out.h5", monkey="F", embed=True)
+        write_recording(read_trials(raw.path, monkey="F"), tmp_path / "out.h5", embed=True)
 
 
 def test_repeats_days_and_gaps(tmp_path: Path) -> None:
@@ -221,8 +222,9 @@ def test_a_map_that_is_none(content: Any, tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from tuner.recordings.tvsd_trials import convert_trials
-convert_trials(Path(sys.argv[1]), Path(sys.argv[2]), monkey="F")
+from tuner.recordings import write_recording
+from tuner.recordings.tvsd_trials import read_trials
+write_recording(read_trials(Path(sys.argv[1]), monkey="F"), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -30,6 +30,7 @@ _FILE = re.compile(r"THINGS_exportMUA_array(\d+)\.mat")
 _TRAIN_FOLDERS = ("train/THINGS_train", "train")
 _TEST_FOLDERS = ("val/test", "test", "val")
 _ARRAYS = 16
+_DATASETS = ("good_chns", "train_MUA", "test_MUA")
 
 
 def load(
@@ -120,9 +121,12 @@ def _files(path: Path) -> tuple[Path, dict[int, Path]]:
 def _read(path: Path) -> _Array | None:
     """Read one array; None where it is empty."""
     with h5.open_hdf5(path) as file:
-        for name in ("good_chns", "train_MUA"):
-            if is_empty(path, h5.dataset(path, file, name), name):
-                return None
+        empty = [is_empty(path, h5.dataset(path, file, name), name) for name in _DATASETS]
+        if all(empty):
+            return None
+        if any(empty):
+            name = _DATASETS[empty.index(True)]
+            raise InputError(f"{path}: {name} is empty and the others are not; export it anew")
         channels = _channels(path, file)
         train = _responses(path, file, "train_MUA", channels.size)
         test = _responses(path, file, "test_MUA", channels.size)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError
 from tuner.recordings import h5access as h5
-from tuner.recordings.hdf5_writer import Progress, write_recording
+from tuner.recordings.hdf5_writer import Progress
 from tuner.recordings.matlab import oriented
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages, NamedImages
@@ -45,55 +45,6 @@ BLOCK_BYTES = 96 * 2**20
 """Samples that are held in memory at once, about, as float64."""
 
 
-def convert_trials(
-    path: Path,
-    output: Path,
-    *,
-    monkey: str | None,
-    images: Path | None = None,
-    stimuli: Path | None = None,
-    mapping: Path | None = None,
-    embed: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Convert raw trials to the generic HDF5 file, once.
-
-    Parameters
-    ----------
-    path
-        ``THINGS_MUA_trials.mat``.
-    output
-        The file to write.
-    monkey
-        ``"N"`` or ``"F"``: the file does not say.
-    images
-        The folder of the THINGS images; without it the result names them unchecked.
-    stimuli, mapping
-        ``things_imgs.mat`` and ``1024chns_mapping_*.mat``; by default they are looked for beside
-        the recording and in ``_logs/`` there.
-    embed
-        Write the images into the file, and not their paths only.
-    progress
-        Called now and then with what is being done and how far it is.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or damaged, or does not belong to the others.
-    EnvironmentFailure
-        If the result cannot be written.
-    """
-    recording = read_trials(
-        path, monkey=monkey, images=images, stimuli=stimuli, mapping=mapping, progress=progress
-    )
-    return write_recording(recording, output, embed=embed, progress=progress)
-
-
 def read_trials(
     path: Path,
     *,
@@ -103,7 +54,32 @@ def read_trials(
     mapping: Path | None = None,
     progress: Progress | None = None,
 ) -> Recording:
-    """Read raw trials as a recording; parameters as of `convert_trials`."""
+    """Read raw trials, reduced to one number per presentation and channel.
+
+    Parameters
+    ----------
+    path
+        ``THINGS_MUA_trials.mat``.
+    monkey
+        ``"N"`` or ``"F"``: the file does not say.
+    images
+        The folder of the THINGS images; without it the recording names them unchecked.
+    stimuli, mapping
+        ``things_imgs.mat`` and ``1024chns_mapping_*.mat``; by default they are looked for beside
+        the recording and in ``_logs/`` there.
+    progress
+        Called now and then with what is being done and how far it is.
+
+    Returns
+    -------
+    Recording
+        As of the normalised file; reliability is computed from the repeats.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not belong to the others.
+    """
     animal = check_monkey(monkey)
     shown = Stimuli(find_stimuli(path, stimuli))
     raw_of = read_mapping(find_beside(path, mapping, "1024chns_mapping*.mat", "--mapping"))

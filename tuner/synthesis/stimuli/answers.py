@@ -67,8 +67,10 @@ def read_answers(path: str | Path, folder: Folder) -> Answers:
     found = _from_csv(path, folder) if path.suffix.lower() == ".csv" else _from_hdf5(path, folder)
     if not np.isfinite(found.responses).any():
         raise InputError(f"{path}: holds no response to any of the stimuli")
-    shown = np.isfinite(found.responses).any((0, 2))
-    missing = [name for name, there in zip(folder.images, shown, strict=True) if not there]
+    shown = np.isfinite(found.responses).any(axis=2).any(axis=0)
+    missing = [
+        name for name, there in zip(folder.images, np.atleast_1d(shown), strict=True) if not there
+    ]
     notes = list(found.notes)
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

@@ -3,7 +3,8 @@
 Per unit: its most exciting images; the natural images that its encoder predicts the most and the
 least response to; the images of other units; noise of a natural spectrum; and its own image with
 the phases scrambled, so that the spectrum stays and the pattern goes. All have the same mean and
-contrast, so that a larger response is not just one to more contrast. And one empty grey screen.
+contrast, also as shown, so that a larger response is not just one to more contrast. And one empty
+grey screen.
 """
 
 from __future__ import annotations
@@ -288,4 +289,5 @@ def _matched(values: NDArray[np.float64], photometry: Photometry) -> Pixels:
     from tuner.synthesis.photometry import quantize
 
     tensor = torch.from_numpy(values / 255.0).float().permute(2, 0, 1)[None]
-    return quantize(photometry.apply(tensor, exact=True))[0]
+    matched: Pixels = quantize(photometry.apply(tensor, exact=True))[0]
+    return matched

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 from tuner.figures import style
 from tuner.figures.metrics import clean
@@ -133,8 +132,7 @@ def own_against_natural(
     rows = [row for row in scores.preference if row["study"] == study]
     x, y, low, high = (np.full(len(rows), np.nan) for _ in range(4))
     for k, row in enumerate(rows):
-        values = [row[f"response_{kind}"] for kind in KINDS]
-        spread = float(np.nanstd(values)) if np.isfinite(values).any() else float("nan")
+        spread = row["response_sd"]
         if row["difference"] is None or not spread > 0:
             continue
         base = row["response_grey"] if np.isfinite(row["response_grey"]) else 0.0
@@ -215,8 +213,3 @@ def who_responds(
         bar.tick_params(length=1.5, labelsize=style.TINY)
         bar.set_title("z", fontsize=style.TINY)
     return figure
-
-
-def matrix_of(values: NDArray[np.float64]) -> list[list[float]]:
-    """Return a matrix as plain lists."""
-    return [[float(value) for value in row] for row in values]

@@ -27,7 +27,7 @@ from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import describe, png_bytes
 from tuner.synthesis.photometry import statistics
 from tuner.synthesis.stimuli.choice import Stimulus
-from tuner.synthesis.stimuli.placement import Rig, show
+from tuner.synthesis.stimuli.placement import Light, Rig, light_of, show
 
 DESCRIPTION = "stimuli.json"
 MANIFEST = "manifest.csv"
@@ -152,7 +152,11 @@ def write_stimuli(
     if (folder / DESCRIPTION).exists() or (folder / IMAGES).exists():
         raise InputError(f"{folder}: holds stimuli already; name another folder, or remove it")
     grey = round(255 * mean)
-    shown = [show(stimulus.image, rig, grey, stimulus.field) for stimulus in stimuli]
+    lights = _lights(stimuli, rig, grey)
+    shown = [
+        show(stimulus.image, rig, grey, stimulus.field, light)
+        for stimulus, light in zip(stimuli, lights, strict=True)
+    ]
     seen = np.stack([each.seen for each in shown])
     names = list(encoders)
     predicted = responses([encoders[name] for name in names], seen, progress)
@@ -205,6 +209,24 @@ def write_stimuli(
     except OSError as error:
         raise EnvironmentFailure(f"cannot write stimuli to {folder}: {error}") from error
     return folder
+
+
+def _lights(stimuli: Sequence[Stimulus], rig: Rig, grey: int) -> list[Light | None]:
+    """Say what mean and contrast each image is brought to: those of its unit's first own image.
+
+    The own image itself is shown as it was made.
+    """
+    own: dict[tuple[str, int], Light] = {}
+    for stimulus in stimuli:
+        key = stimulus.study, stimulus.unit
+        if stimulus.kind == "mei" and key not in own:
+            own[key] = light_of(stimulus.image, rig, grey, stimulus.field)
+    return [
+        None
+        if stimulus.kind == "grey" or (stimulus.kind == "mei" and stimulus.variant == 0)
+        else own.get((stimulus.study, stimulus.unit))
+        for stimulus in stimuli
+    ]
 
 
 def _hash(payload: bytes) -> str:

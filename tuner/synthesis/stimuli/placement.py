@@ -23,6 +23,7 @@ PLACEMENTS: tuple[Placement, ...] = ("full", "centred")
 
 _EDGE = 0.25
 """Share of the window's radius over which it falls off."""
+_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,21 @@ class Shown:
     seen: Pixels
 
 
-def show(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> Shown:
+@dataclass(frozen=True)
+class Light:
+    """Mean and RMS contrast of an image as it is shown, within its window, 0 to 255."""
+
+    mean: float
+    rms: float
+
+
+def show(
+    image: Pixels,
+    rig: Rig,
+    grey: int,
+    field: Field | None = None,
+    light: Light | None = None,
+) -> Shown:
     """Place an image.
 
     Parameters
@@ -104,29 +119,79 @@ def show(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> Show
         Background, 0 to 255.
     field
         The receptive field that a centred image is meant for.
+    light
+        What mean and contrast to bring it to, over the full field or within the window; None:
+        as they are. Scaling an image to the screen changes its contrast, and so does cutting a
+        piece out of it.
     """
     size = len(image)
-    side = rig.side(size)
+    large = resize(image, rig.side(size))
     if rig.placement == "full" or field is None:
-        large = resize(image, side)
+        if light is not None:
+            large = _lit(large, np.ones(large.shape[:2]), light)
         return Shown(large, 0.0, 0.0, resize(large, size))
-    scale = side / size
-    large = resize(image, side)
+    patch, weight, left, top = _cut(large, size, rig, grey, field)
+    if light is not None:
+        patch = _lit(patch, weight, light)
+    windowed = grey + (patch.astype(np.float64) - grey) * weight[..., None]
+    pixels = np.rint(windowed).astype(np.uint8)
+    canvas = np.full_like(large, grey)
+    _paste(canvas, pixels, left, top)
+    middle = (len(large) - 1) / 2
+    half = len(patch) // 2
+    return Shown(pixels, left + half - middle, middle - (top + half), resize(canvas, size))
+
+
+def light_of(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> Light:
+    """Measure mean and contrast of an image as it is shown, within its window."""
+    large = resize(image, rig.side(len(image)))
+    if rig.placement == "full" or field is None:
+        return _measured(large.astype(np.float64), np.ones(large.shape[:2]))
+    patch, weight, _, _ = _cut(large, len(image), rig, grey, field)
+    return _measured(patch.astype(np.float64), weight)
+
+
+def _cut(
+    large: Pixels, size: int, rig: Rig, grey: int, field: Field
+) -> tuple[Pixels, NDArray[np.float64], int, int]:
+    """Cut the surroundings of a field out of an image at the rig's resolution.
+
+    Returns
+    -------
+    patch, weight, left, top
+        The piece, its window, and where its corner lies.
+    """
+    scale = len(large) / size
     # pixel i of the small image has its centre at (i + 0.5) * scale - 0.5 of the large one
     cx, cy = (field.x + 0.5) * scale - 0.5, (field.y + 0.5) * scale - 0.5
     radius = window_radius(rig, field) * scale
     half = int(np.ceil(radius))
     left, top = round(cx) - half, round(cy) - half
     width = 2 * half + 1
-    patch = _crop(large, left, top, width, grey)
     rows, columns = np.mgrid[:width, :width]
     distance = np.hypot(columns + left - cx, rows + top - cy)
-    windowed = grey + (patch.astype(np.float64) - grey) * soft_window(distance, radius)[..., None]
-    pixels = np.rint(windowed).astype(np.uint8)
-    canvas = np.full_like(large, grey)
-    _paste(canvas, pixels, left, top)
-    middle = (side - 1) / 2
-    return Shown(pixels, left + half - middle, middle - (top + half), resize(canvas, size))
+    return _crop(large, left, top, width, grey), soft_window(distance, radius), left, top
+
+
+def _measured(values: NDArray[np.float64], weight: NDArray[np.float64]) -> Light:
+    share = weight[..., None] / (3 * weight.sum())
+    mean = float((values * share).sum())
+    return Light(mean, float(np.sqrt((((values - mean) ** 2) * share).sum())))
+
+
+def _lit(pixels: Pixels, weight: NDArray[np.float64], light: Light) -> Pixels:
+    """Bring a piece to a mean and contrast within its window, clipping and all."""
+    values = pixels.astype(np.float64)
+    found = _measured(values, weight)
+    if found.rms < 0.5:  # below half a level there is no pattern to speak of
+        return pixels
+    pattern = (values - found.mean) / found.rms
+    gain, offset = light.rms, light.mean
+    for _ in range(_ROUNDS):
+        now = _measured(np.clip(offset + gain * pattern, 0, 255), weight)
+        gain *= float(np.clip(light.rms / max(now.rms, 1e-9), 0.5, 2))
+        offset += light.mean - now.mean
+    return np.rint(np.clip(offset + gain * pattern, 0, 255)).astype(np.uint8)
 
 
 def window_radius(rig: Rig, field: Field) -> float:

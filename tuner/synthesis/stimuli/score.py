@@ -31,6 +31,7 @@ PREFERENCE_COLUMNS = (
     "name",
     "region_units",
     *(f"response_{kind}" for kind in KINDS),
+    "response_sd",
     "difference",
     "difference_low",
     "difference_high",
@@ -202,6 +203,9 @@ def _preference(
                 ]
             values = measured[images, column]
             row[f"response_{kind}"] = float(_mean(values, 0)) if images else float("nan")
+        row["response_sd"] = float(
+            np.sqrt(_mean((measured[:, column] - _mean(measured[:, column], 0)) ** 2, 0))
+        )
         own, natural = (_images(folder, study, k, unit) for k in ("mei", "natural_best"))
         if own and natural:
             responses = answers.responses[:, :, column]
@@ -280,7 +284,13 @@ def _summary(
     seed: int,
 ) -> dict[str, Any]:
     scored = [row for row in prediction if row["encoder"] == study]
-    difference = _finite([row["difference"] for row in preference])
+    difference = _finite(
+        [
+            row["difference"] / row["response_sd"]
+            for row in preference
+            if row["difference"] is not None and row["response_sd"] > 0
+        ]
+    )
     gains = _finite([row["gain"] for row in preference])
     row: dict[str, Any] = {
         "study": study,
@@ -327,7 +337,7 @@ def _median_interval(gains: Floats, draws: int, seed: int) -> dict[str, float]:
 
 
 def _signed_rank(difference: Floats) -> float:
-    """Wilcoxon's signed-rank test across units, two-sided; NaN where there is nothing to test."""
+    """Wilcoxon's signed-rank test across units, two-sided; NaN with fewer than 5 units."""
     if len(difference) < 5 or not np.any(difference):
         return float("nan")
     from scipy.stats import wilcoxon
