@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before matplotlib is imported anywhere
+# Before torch is: small products gain nothing from threads, and two test processes would fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 VARIABLES = ("TUNER_TRACEBACK", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "_TUNER_COMPLETE")
 

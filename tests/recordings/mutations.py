@@ -96,7 +96,8 @@ def damage_structure(path: Path, rng: np.random.Generator) -> str:
         values = member[()]
         attributes = dict(member.attrs) if member.dtype.kind != "O" else {}
         del file[name]
-        changed = DAMAGE[kind](values)
+        with np.errstate(all="ignore"):
+            changed = DAMAGE[kind](values)
         if changed is not None:
             try:
                 file[name] = changed

@@ -130,12 +130,15 @@ def judge(found: Any, case: Case, touched: int) -> str | None:
 
 def _misplaced(responses: Any, before: Any, rows: Any, unit: Any) -> int:
     """Count responses that are those of another image, or of another unit."""
-    bits = before.view(np.uint32).ravel()
-    order = np.argsort(bits, kind="stable")
-    _, image_of, unit_of = np.unravel_index(order, before.shape)
+    bits, first, count = np.unique(
+        before.view(np.uint32).ravel(), return_index=True, return_counts=True
+    )
+    # Float32 leaves a few responses alike: they tell nothing.
+    bits, first = bits[count == 1], first[count == 1]
+    _, image_of, unit_of = np.unravel_index(first, before.shape)
     found = np.ascontiguousarray(responses).view(np.uint32)
-    place = np.searchsorted(bits[order], found.ravel()).clip(max=bits.size - 1)
-    same = (bits[order][place] == found.ravel()) & np.isfinite(responses.ravel())
+    place = np.searchsorted(bits, found.ravel()).clip(max=bits.size - 1)
+    same = (bits[place] == found.ravel()) & np.isfinite(responses.ravel())
     _, row, column = np.unravel_index(np.arange(found.size), found.shape)
     moved = (image_of[place] != rows[row]) & (rows[row] >= 0)
     # One image too many in a wrong place is one wrong row, however many units it has.

@@ -1,0 +1,205 @@
+"""The exports after a small search: tables to the letter, encoders that answer as the search did, the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tuner
+from cli.main import main
+from tuner.figures.tables import HEATMAP_COLUMNS
+
+CONFIG = """
+[data]
+format = "simulated"
+image_size = 64
+n_train = 300
+n_test = 40
+n_repeats = 6
+units_per_region = 4
+pixels_per_degree = 8.0
+[[backbone]]
+name = "efficientnet_lite0"
+alias = "lite/0"
+layers = ["_blocks.2", "_blocks.4"]
+[training]
+steps = 40
+report_every = 8
+device = "cpu"
+[search]
+parallel_trials = 6
+keep = 2
+"""
+STUDIES = 2 * 3 * 2
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searched")
+    config = folder / "tuner.toml"
+    config.write_text(CONFIG)
+    assert main(["-q", "-c", str(config), "study", "create"]) == 0
+    assert main(["-q", "-c", str(config), "optimize", "--n-trials", "8"]) == 0
+    return config
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def exported(searched: Path) -> Path:
+    out = searched.parent / "out"
+    command = ["-q", "-c", str(searched), "export"]
+    assert main([*command, "heatmap", "-o", str(out), "--ridge", "--resplit", "2"]) == 0
+    assert main([*command, "best", "-o", str(out)]) == 0
+    return out
+
+
+def test_heatmap_table_to_the_letter(exported: Path) -> None:
+    found = rows(exported / "heatmap.csv")
+    assert tuple(found[0]) == HEATMAP_COLUMNS
+    assert len(found) == STUDIES
+    assert {row["backbone"] for row in found} == {"lite/0"}
+    for row in found:
+        assert int(row["n_units"]) == 4
+        assert int(row["n_trials"]) == 8
+        assert 0 < float(row["validation_loss"]) < 2
+        assert (row["fit_failed"] == "true") == (not float(row["validation_loss"]) < 1)
+        assert -1 <= float(row["test_correlation"]) <= float(row["noise_ceiling"]) + 0.1
+    assert (exported / "heatmap.png").stat().st_size > 5000
+    assert "<svg" in (exported / "heatmap.svg").read_text(encoding="utf-8")
+
+
+def test_units_table_has_columns_scores_intervals_and_fields(exported: Path) -> None:
+    found = rows(exported / "units.csv")
+    assert len(found) == STUDIES * 4
+    first = found[0]
+    for column in ("study", "unit", "area", "test_correlation_low", "test_correlation_high", "rf_x"):
+        assert column in first, sorted(first)
+    assert float(first["test_correlation_low"]) <= float(first["test_correlation_high"])
+
+
+def test_mean_over_units_is_what_the_heatmap_says(exported: Path) -> None:
+    units = rows(exported / "units.csv")
+    for row in rows(exported / "heatmap.csv"):
+        mine = [
+            u
+            for u in units
+            if (u["layer"], u["region"], u["readout"]) == (row["layer"], row["region"], row["readout"])
+        ]
+        loss = np.mean([float(u["validation_loss"]) for u in mine])
+        assert loss == pytest.approx(float(row["validation_loss"]), rel=1e-4)
+        assert sum(u["has_ceiling"] == "true" for u in mine) == int(row["n_units_with_ceiling"])
+
+
+def test_encoder_answers_in_recorded_units_as_the_search_did(searched: Path, exported: Path) -> None:
+    recording = tuner.load_recording(
+        None,
+        "simulated",
+        image_size=64,
+        n_train=300,
+        n_test=40,
+        n_repeats=6,
+        units_per_region=4,
+        seed=0,
+        cache=searched.parent / "cache",
+    )
+    assert recording.test_images is not None
+    assert recording.test_responses is not None
+    pixels = np.stack([recording.test_images.read(i) for i in range(40)])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    folder = exported / "lite%2F0" / "_blocks.4" / "V4" / "factorized"
+    encoder = tuner.load_encoder(folder)
+    with torch.no_grad():
+        predicted = encoder(images).numpy()
+    measured = np.nanmean(recording.test_responses, axis=0)
+    units = [
+        u
+        for u in rows(exported / "units.csv")
+        if u["study"] == "lite%2F0/_blocks.4/V4/factorized"
+    ]
+    for k, unit in enumerate(units):
+        r = np.corrcoef(predicted[:, k], measured[:, int(unit["unit"])])[0, 1]
+        assert r == pytest.approx(float(unit["test_correlation"]), abs=2e-3)
+
+
+def test_resplit_compares_every_layer_with_the_chosen_one(exported: Path) -> None:
+    found = rows(exported / "resplit.csv")
+    assert len(found) == STUDIES
+    chosen = [row for row in found if row["chosen"] == "true"]
+    assert len(chosen) == STUDIES // 2
+    assert all(float(row["difference"]) == 0 for row in chosen)
+    for row in chosen:
+        rivals = [r for r in found if (r["region"], r["readout"]) == (row["region"], row["readout"])]
+        assert sum(float(r["best_in_draws"]) for r in rivals) == pytest.approx(1)
+    assert (exported / "best_layers.png").exists()
+
+
+def test_per_unit_encoder_is_chosen_on_one_half_of_validation(searched: Path) -> None:
+    out = searched.parent / "per_unit"
+    command = ["-q", "-c", str(searched), "export", "best", "-o", str(out), "--per-unit"]
+    assert main([*command, "--region", "V1", "--layer", "_blocks.2", "--with-backbone"]) == 0
+    encoder = tuner.load_encoder(out / "lite%2F0" / "_blocks.2" / "V1" / "full")
+    assert encoder.meta["trial"] == "best of every unit"
+    with torch.no_grad():
+        assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_report_is_one_page_with_every_study(searched: Path, exported: Path) -> None:
+    assert main(["-q", "-c", str(searched), "export", "report", "-o", str(exported)]) == 0
+    page = (exported / "report.html").read_text(encoding="utf-8")
+    assert page.count("<html") == 1
+    assert "simulated" in page
+    for layer in ("_blocks.2", "_blocks.4"):
+        assert layer in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_images_for_chosen_units(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = searched.parent / "mei"
+    command = ["-q", "-c", str(searched), "export", "mei", "-o", str(out), "--layer", "_blocks.2"]
+    only = ["--region", "V1", "--readout", "factorized", "--units", "1-2", "--steps", "3"]
+    assert main([*command, *only]) == 0
+    folder = out / "lite%2F0" / "_blocks.2" / "V1" / "factorized"
+    assert len(list(folder.glob("000[12]_*.png"))) == 2
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert [unit["unit"] for unit in manifest["units"]] == [1, 2]
+    before = (folder / "meis.npz").read_bytes()
+    again = out / "again"
+    source = str(folder / "manifest.json")
+    assert main(["-q", "-c", str(searched), "export", "mei", "-o", str(again), "--from", source]) == 0
+    same = again / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "meis.npz"
+    assert same.read_bytes() == before
+    capsys.readouterr()
+    assert main([*command, "--units", "99"]) == 2
+    assert "--units 99" in capsys.readouterr().err
+
+
+def test_show_and_status(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["-q", "-c", str(searched)]
+    name = "lite%2F0/_blocks.2/V1/full"
+    assert main([*command, "study", "show", name, "--format", "json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert len(shown["trials"]) == 8
+    assert main([*command, "status", "--format", "json"]) == 0
+    (seen,) = json.loads(capsys.readouterr().out)
+    assert seen["finished"] == 8 * STUDIES
+    assert seen["running"] == {}
+    assert main([*command, "doctor"]) == 0
+    assert "mended" not in capsys.readouterr().out
+    assert main([*command, "study", "show", "nothing"]) == 2
+    assert "unknown study 'nothing'" in capsys.readouterr().err
+
+
+def test_second_search_does_nothing_and_says_so(
+    searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-c", str(searched), "optimize", "--n-trials", "8"]) == 0
+    assert "nothing to do" in capsys.readouterr().err
