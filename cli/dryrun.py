@@ -23,7 +23,7 @@ COLUMNS = [
     Column("memory"),
     Column("cache"),
     Column("round"),
-    Column("search"),
+    Column("search", "total"),
 ]
 
 
@@ -38,10 +38,11 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
         rows = [dict(vars(cohort)) for cohort in cohorts]
         show(rows, format)
         return
+    alone = len({c.backbone for c in cohorts}) == 1
     show(
         [
             {
-                "layer": f"{c.backbone}/{c.layer}",
+                "layer": c.layer if alone else f"{c.backbone}/{c.layer}",
                 "readout": c.readout,
                 "studies": c.studies,
                 "features": c.features,
@@ -54,7 +55,8 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
         ],
         format,
         COLUMNS,
-        title=f"{len(specs)} studies of {TRIALS} trials on {workspace.device}",
+        title=f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
+        + (f", {cohorts[0].backbone}" if alone else ""),
     )
     # Readouts of a layer share its features.
     cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())

@@ -80,6 +80,7 @@ def optimize(
     from cli.study import select_specs
     from studies.opening import open_stores
     from studies.queue import ORDERS
+    from studies.ranges import varies
     from studies.search import Search
     from studies.workspace import Workspace
     from tuner.errors import unknown
@@ -92,6 +93,9 @@ def optimize(
         specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
         for line in workspace.recording.notes:
             detail(f"note: {line}")
+        fixed = sum(not varies(spec.space) for spec in specs)
+        if fixed:
+            note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
         search = Search(
             workspace,
             stores.storage,

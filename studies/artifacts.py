@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.writepoints import reach
 from tuner.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Artifacts:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            reach("file half written")
             temporary.replace(target)
         except OSError as error:
             temporary.unlink(missing_ok=True)

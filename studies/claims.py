@@ -1,7 +1,8 @@
 """Locks that die with their holder: who works on a cohort.
 
 On SQLite a claim is an operating-system lock on a file beside the database, which vanishes with its process, however
-that ends. Trials that are RUNNING in a cohort that nobody holds are orphans.
+that ends. On PostgreSQL it is an advisory lock of a session, which the server frees when the connection ends; all that is
+written under a claim goes through that connection. Trials that are RUNNING in a cohort that nobody holds are orphans.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
+from sqlalchemy.engine import Connection
 
+from studies import postgres
+from studies.storage import lock_folder
 from tuner.errors import EnvironmentFailure
+
+if TYPE_CHECKING:
+    from studies.storage import Storage
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -58,7 +65,7 @@ class FileClaims:
     """
 
     def __init__(self, database: Path) -> None:
-        self.folder = Path(f"{database.resolve()}.locks")
+        self.folder = lock_folder(database)
         self._mine: set[str] = set()
 
     def _lock(self, cohort: str) -> FileLock:
@@ -109,3 +116,50 @@ class FileClaims:
             return True
         lock.release()
         return False
+
+
+class PostgresClaims:
+    """Claims by advisory locks of a session, for any number of machines.
+
+    Parameters
+    ----------
+    storage
+        The database; while a claim is held it writes through the connection that holds it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._connection: Connection | None = None
+
+    def _open(self) -> Connection:
+        """The connection that holds claims: made when first needed, made anew when it broke."""
+        if self._connection is not None and self._connection.invalidated:
+            self._connection.close()
+            self._connection = None
+        if self._connection is None:
+            postgres.refuse_pooler(self._storage.engine)
+            self._connection = self._storage.engine.connect()
+        return self._connection
+
+    @contextlib.contextmanager
+    def claim(self, cohort: str) -> Iterator[bool]:
+        """Hold the cohort while inside; yields False where somebody else holds it."""
+        with self._storage.failures():
+            claimed = postgres.Claimed(
+                self._open(), postgres.lock_key(cohort), cohort.replace("\0", "/")
+            )
+            mine = claimed.take()
+        if not mine:
+            yield False
+            return
+        self._storage.claimed = claimed
+        try:
+            yield True
+        finally:
+            self._storage.claimed = None
+            claimed.give_back()
+
+    def held(self, cohort: str) -> bool:
+        """Whether a living process, this one or another, holds the cohort now."""
+        with self._storage.read() as connection:
+            return postgres.held(connection, postgres.lock_key(cohort))

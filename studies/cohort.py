@@ -18,6 +18,7 @@ from studies.artifacts import Tensors
 from studies.keeping import Fitted
 from studies.pruning import carried_forward, stopped
 from studies.trials import Outcome, Trial
+from studies.writepoints import reach
 
 if TYPE_CHECKING:
     from tuner.fitting.columns import ColumnState
@@ -277,5 +278,6 @@ class ReportWriter:
         self._pending += reports
         if time.monotonic() - self._last >= self._seconds:
             self._write(self._pending)
+            reach("reported")
             self._pending = []
             self._last = time.monotonic()

@@ -10,7 +10,6 @@ from tuner.errors import InputError
 MOUNTS = Path("/proc/mounts")
 
 NETWORK = (
-    "9p",
     "acfs",
     "afs",
     "beegfs",

@@ -64,6 +64,9 @@ class Swap:
                 weights_table.delete().where(weights_table.c.artifact_id == row["artifact_id"])
             )
             connection.execute(weights_table.insert().values(**row))
+
+    def show(self, connection: Connection) -> None:
+        """Let the dashboard show the files that are kept, and no others."""
         trials.remove_system_attributes(connection, self.detach)
         for trial_id, key, value in self.attach:
             trials.set_system_attributes(connection, trial_id, {key: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from studies.artifacts import Artifacts
-from studies.claims import Claims, FileClaims
+from studies.claims import Claims, FileClaims, PostgresClaims
 from studies.experiment import Experiment
 from studies.storage import Storage
 
@@ -30,5 +30,5 @@ def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:
         If it cannot be reached.
     """
     storage = Storage(experiment.storage.url.get_secret_value(), create=create)
-    assert storage.path is not None
-    return Stores(storage, Artifacts(experiment.storage.artifacts), FileClaims(storage.path))
+    claims: Claims = PostgresClaims(storage) if storage.path is None else FileClaims(storage.path)
+    return Stores(storage, Artifacts(experiment.storage.artifacts), claims)

@@ -10,19 +10,25 @@ import contextlib
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
+from studies import postgres
 from studies.config_values import redact
+from studies.filesystems import refuse_network
 from tuner.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+
+    from studies.writing import Writer
 
 SCHEMA = 1
 """Version of our own tables."""
@@ -91,15 +97,20 @@ class Storage:
         self.shown = redact(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.path = Path(self.url.database or "") if self.is_sqlite else None
-        if self.path is not None and not self.path.exists():
-            if not create:
-                raise InputError(
-                    f"{self.path}: no studies yet; make them with 'tuner study create'"
-                )
-            _make_folder(self.path.parent)
-        with self.failures():
+        self.claimed: postgres.Claimed | None = None
+        """Where a claim is held by a connection, all is written through that one."""
+        if self.path is not None:
+            refuse_network(self.path)
+            if not self.path.exists():
+                if not create:
+                    raise InputError(
+                        f"{self.path}: no studies yet; make them with 'tuner study create'"
+                    )
+                _make_folder(self.path.parent)
+        with self.failures(), self._alone(create):
             self.optuna = self._open_optuna()
             self._prepare()
+        self._identity = self._file()
         self.bulk = self._revision() in KNOWN_REVISIONS
 
     @property
@@ -107,28 +118,53 @@ class Storage:
         """SQLAlchemy's engine, shared with optuna."""
         return self.optuna.engine
 
+    @cached_property
+    def writer(self) -> Writer:
+        """What writes trials: in bulk where optuna's schema is one that is known."""
+        from studies.public import PublicWriter
+        from studies.writing import BulkWriter
+
+        return BulkWriter(self) if self.bulk else PublicWriter(self)
+
+    @contextlib.contextmanager
+    def _alone(self, create: bool) -> Iterator[None]:
+        """Let one process at a time make the tables: two at once make each other fail."""
+        if self.path is None:
+            with postgres.opening(self.url):
+                yield
+        elif create:
+            folder = lock_folder(self.path)
+            _make_folder(folder)
+            with FileLock(folder / "opening.lock", timeout=BUSY_SECONDS):
+                yield
+        else:
+            yield
+
     def _open_optuna(self) -> RDBStorage:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        options: dict[str, Any] = {"pool_pre_ping": not self.is_sqlite}
-        if self.is_sqlite:
-            options["connect_args"] = {"timeout": BUSY_SECONDS}
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
+        setup: Callable[[Any, Any], None] = _pragmas
+        if not self.is_sqlite:
+            options = {"pool_pre_ping": True, "connect_args": dict(postgres.CONNECT)}
+            setup = postgres.session_settings
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            event.listen(Engine, "connect", _pragmas)
+            event.listen(Engine, "connect", setup)
             try:
                 return optuna.storages.RDBStorage(
                     self.url.render_as_string(hide_password=False), engine_kwargs=options
                 )
             finally:
                 # From here on the engine itself is listened to, not every engine of the process.
-                event.remove(Engine, "connect", _pragmas)
+                event.remove(Engine, "connect", setup)
 
     def _prepare(self) -> None:
-        if self.is_sqlite:
-            event.listen(self.engine, "connect", _pragmas)
-            self.engine.dispose()
+        event.listen(
+            self.engine, "connect", _pragmas if self.is_sqlite else postgres.session_settings
+        )
+        self.engine.dispose()
         metadata.create_all(self.engine)
         with self.engine.begin() as connection:
             row = connection.execute(
@@ -149,7 +185,18 @@ class Storage:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One write transaction; on SQLite the write lock is taken at once, never upgraded."""
+        """One write transaction; on SQLite the write lock is taken at once, never upgraded.
+
+        Raises
+        ------
+        EnvironmentFailure
+            If the database fails, was moved or replaced, or a claim was lost together with its connection.
+        """
+        self._refuse_moved()
+        if self.claimed is not None:
+            with self.failures(), self.claimed.transaction() as connection:
+                yield connection
+            return
         with self.failures(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -161,6 +208,36 @@ class Storage:
                 connection.rollback()
                 raise
             connection.commit()
+
+    def _file(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _refuse_moved(self) -> None:
+        """What is written to a file that was moved, deleted or replaced meanwhile would be lost with it."""
+        if self._file() != self._identity:
+            raise EnvironmentFailure(
+                f"storage.url: {self.path} was moved, deleted or replaced while it was in use; put "
+                "it back (with the files beside it whose names begin alike) and run the command "
+                "again"
+            )
+
+    def settle(self) -> None:
+        """Move what was written into the database file itself, so that a copy of that one file is whole."""
+        if not self.is_sqlite:
+            return
+        # Where others read just now it waits for the next time.
+        with contextlib.suppress(sa.exc.DBAPIError), self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -175,6 +252,10 @@ class Storage:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
             raise EnvironmentFailure(_explain(self.shown, error)) from error
+        except ImportError as error:
+            if "psycopg" not in str(error) and self.is_sqlite:
+                raise
+            raise InputError(postgres.MISSING) from error
         except Exception as error:
             if type(error).__name__ != "StorageInternalError":
                 raise
@@ -184,6 +265,11 @@ class Storage:
         """Let go of all connections."""
         self.optuna.remove_session()
         self.engine.dispose()
+
+
+def lock_folder(database: Path) -> Path:
+    """Folder of the locks of an SQLite file; from its real path, so that two ways to it meet."""
+    return Path(f"{database.resolve()}.locks")
 
 
 def _pragmas(connection: Any, record: Any) -> None:

@@ -24,6 +24,8 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
+from tuner.errors import EnvironmentFailure
+
 trials: sa.Table = models.TrialModel.__table__
 params: sa.Table = models.TrialParamModel.__table__
 values: sa.Table = models.TrialValueModel.__table__
@@ -124,7 +126,17 @@ def start(connection: Connection, chosen: Iterable[Trial]) -> None:
 
 
 def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
-    """Insert intermediate values ``(trial_id, step, value)``."""
+    """Insert intermediate values ``(trial_id, step, value)``, in place of what an earlier attempt wrote there."""
+    rows = list(rows)
+    steps = {step for _, step, _ in rows}
+    for some in _chunks(sorted({trial_id for trial_id, _, _ in rows})):
+        connection.execute(
+            reports.delete().where(reports.c.trial_id.in_(some), reports.c.step.in_(steps))
+        )
+    _insert_reports(connection, rows)
+
+
+def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
     kind = models.TrialIntermediateValueModel
     encoded = []
     for trial_id, step, value in rows:
@@ -142,19 +154,22 @@ def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> No
 
 
 def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write how trials ended: state, value, and the reports that were not yet written."""
-    written: dict[int, set[int]] = defaultdict(set)
+    """Write how trials ended: state, value and all reports.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If one of them is no longer RUNNING: somebody else has had it.
+    """
+    refuse_lost(connection, [outcome.trial_id for outcome in outcomes])
     for some in _chunks([outcome.trial_id for outcome in outcomes]):
-        query = sa.select(reports.c.trial_id, reports.c.step).where(reports.c.trial_id.in_(some))
-        for trial_id, step in connection.execute(query):
-            written[trial_id].add(step)
-    report(
+        connection.execute(reports.delete().where(reports.c.trial_id.in_(some)))
+    _insert_reports(
         connection,
         (
             (outcome.trial_id, step, value)
             for outcome in outcomes
             for step, value in outcome.curve.items()
-            if step not in written[outcome.trial_id]
         ),
     )
     rows = []
@@ -177,6 +192,29 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
         _attributes(connection, user_attrs, outcome.trial_id, outcome.attributes)
     if rows:
         connection.execute(values.insert(), rows)
+
+
+def refuse_lost(connection: Connection, trial_ids: Sequence[int]) -> None:
+    """Refuse to write to trials that are no longer RUNNING, or no longer there.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If the database was replaced, or the study deleted, while a round was trained.
+    """
+    running: set[int] = set()
+    for some in _chunks(trial_ids):
+        query = sa.select(trials.c.trial_id).where(
+            trials.c.trial_id.in_(some), trials.c.state == TrialState.RUNNING
+        )
+        running.update(connection.execute(query).scalars())
+    lost = [trial_id for trial_id in trial_ids if trial_id not in running]
+    if lost:
+        raise EnvironmentFailure(
+            f"storage.url: {len(lost)} trials that were being trained are no longer in the database "
+            "as they were: it was replaced, or their study deleted, meanwhile; nothing of their "
+            "round was written; run the command again"
+        )
 
 
 def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:

@@ -224,7 +224,11 @@ class Workspace:
     def features(self, alias: str, layer: str) -> LayerFeatures:
         """Cached features of a layer; all wanted layers of the backbone come from one sweep where the cache holds them."""
         if (alias, layer) not in self._features:
-            self.extract(alias, self._together(alias, layer))
+            layers = self._together(alias, layer)
+            if len(layers) == 1:
+                # The cache does not hold all of them, and keeps none that is still in use from being replaced.
+                self._features.clear()
+            self.extract(alias, layers)
         return self._features[alias, layer]
 
     def store(self, alias: str, layer: str, memory: int) -> FeatureStore:

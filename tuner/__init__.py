@@ -2,10 +2,21 @@
 
 Examples
 --------
+In the folder of an experiment that was searched and exported with ``tuner export best -o results``:
+
 >>> import tuner
->>> recording = tuner.load_recording("recording.h5")  # doctest: +SKIP
->>> encoder = tuner.load_encoder("results/vgg19/features.10/V4/full")  # doctest: +SKIP
->>> table = tuner.load_results("tuner.toml")  # doctest: +SKIP
+>>> recording = tuner.load_recording("recording.h5")
+>>> recording.n_train, recording.n_test, recording.n_units
+(324, 30, 12)
+>>> {region: len(units) for region, units in recording.regions("area").items()}
+{'A': 6, 'B': 6}
+>>> encoder = tuner.load_encoder("results/efficientnet_lite0/_blocks.2/A/full")
+>>> import torch
+>>> encoder(torch.rand(2, 3, encoder.image_size, encoder.image_size)).shape
+torch.Size([2, 6])
+>>> trials = tuner.load_results("tuner.toml")
+>>> sorted(trials["region"].unique())
+['A', 'B']
 """
 
 from __future__ import annotations
@@ -13,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studies.results import load_results
+    from studies.frames import load_results
     from tuner.encoder import load_encoder
     from tuner.recordings import load_recording
 
@@ -25,7 +36,7 @@ __all__ = ["load_encoder", "load_recording", "load_results"]
 _HOME = {
     "load_encoder": "tuner.encoder",
     "load_recording": "tuner.recordings",
-    "load_results": "studies.results",
+    "load_results": "studies.frames",
 }
 
 

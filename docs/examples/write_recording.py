@@ -41,8 +41,8 @@ train += rng.normal(scale=0.5, size=train.shape)
 repeats = np.stack([responses(test_images)] * 4)
 repeats += rng.normal(scale=0.5, size=repeats.shape)
 
-# CHANGE: the area of every unit
-area = ["V1"] * 6 + ["IT"] * 6
+# CHANGE: the area of every unit, such as V1, V4, IT
+area = ["A"] * 6 + ["B"] * 6
 
 with h5py.File("recording.h5", "w") as file:
     file["train/images"] = train_images  # or train/image_paths: names of files in data.images
