@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format
+.PHONY: help install demo test lint format docs
 
 help:
 	@echo "make install   .venv with the tuner command in .venv/bin"
@@ -16,6 +16,7 @@ help:
 	@echo "make test      install with the development extras, then all tests"
 	@echo "make lint      style, types, direction of imports"
 	@echo "make format    put the code in its style"
+	@echo "make docs      the documentation, into site/"
 
 # The stamps are written last: an installation that was interrupted is taken up again.
 $(VENV)/python.stamp:
@@ -49,3 +50,12 @@ lint: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Warnings are errors: a link that leads nowhere, a docstring that is not well formed.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+	@echo "open site/index.html"
+
+$(VENV)/docs.stamp: $(VENV)/install.stamp
+	$(PIP) install --quiet --editable ".[docs]"
+	@touch $@

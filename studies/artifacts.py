@@ -7,6 +7,7 @@ without a file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -54,8 +55,10 @@ class Artifacts:
                 os.fsync(file.fileno())
             reach("file half written")
             temporary.replace(target)
+            _settle(self.folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             remedy = (
                 "free space on that disk and run the command again; finished trials are safe"
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -73,7 +76,9 @@ class Artifacts:
         """Write tensors; returns the artifact's name and size."""
         from safetensors.torch import save
 
-        content = save({k: v.contiguous() for k, v in tensors.items()}, dict(metadata))
+        # One entry only: safetensors writes several in any order, and the same weights would get another name.
+        described = {"tuner": json.dumps(dict(metadata))}
+        content = save({k: v.contiguous() for k, v in tensors.items()}, described)
         return self.write(content, identity), len(content)
 
     def read_tensors(self, artifact_id: str) -> Tensors:
@@ -104,6 +109,15 @@ class Artifacts:
     def delete(self, artifact_id: str) -> None:
         """Delete an artifact; one that is gone already is fine."""
         self.path(artifact_id).unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Bring a folder's list of files to the disk: no row may outlive a power cut that its file did not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def dashboard_attribute(artifact_id: str, filename: str, mimetype: str) -> tuple[str, str]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Reports = list[tuple[int, int, float]]
 
+REPORT_SECONDS = 1.0
+"""Least time between two writes of a running round's reports."""
+
 
 class Observer(Protocol):
     """What is told of a round while it runs."""
@@ -267,9 +270,9 @@ class ReportWriter:
     How often is a matter of display: what is not written here is written when the trials are told.
     """
 
-    def __init__(self, write: Callable[[Reports], None], seconds: float = 1.0) -> None:
+    def __init__(self, write: Callable[[Reports], None], seconds: float | None = None) -> None:
         self._write = write
-        self._seconds = seconds
+        self._seconds = REPORT_SECONDS if seconds is None else seconds
         self._last = time.monotonic()
         self._pending: Reports = []
 

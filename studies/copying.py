@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from studies import trials
 from studies.registry import Stored
-from studies.storage import Storage, studies_table, weights_table
+from studies.storage import Storage, pictures_table, studies_table, weights_table
 from tuner.errors import InputError
 
 
@@ -63,6 +63,7 @@ def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
     for table in (studies_table, weights_table):
         for row in rows(table, table.c.study_id == old):
             writing.execute(table.insert().values(**row | {"study_id": new}))
+    pictures = rows(pictures_table, pictures_table.c.study_id == old)
     for row in rows(trials.trials, trials.trials.c.study_id == old):
         before = row.pop("trial_id")
         made = writing.execute(trials.trials.insert().values(**row | {"study_id": new}))
@@ -75,6 +76,10 @@ def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
             trials.system_attrs,
         ):
             _insert(writing, table, rows(table, table.c.trial_id == before), trial_id=after)
+        for picture in pictures:
+            if picture["trial_id"] == before:
+                changed = picture | {"study_id": new, "trial_id": after}
+                writing.execute(pictures_table.insert().values(**changed))
 
 
 def _insert(

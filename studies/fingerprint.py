@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from studies.experiment import Experiment
 from studies.grid import Spec
 from studies.ranges import plain_space
 from tuner.errors import InputError
-
-if TYPE_CHECKING:
-    from tuner.recordings.split import Split
 
 Fingerprint = dict[str, Any]
 
@@ -44,9 +41,9 @@ def fingerprint(
     experiment: Experiment,
     spec: Spec,
     *,
-    responses: NDArray[np.float32],
+    responses: str,
     images: str,
-    split: Split,
+    split: str,
     weights: str,
     max_grid: int,
 ) -> Fingerprint:
@@ -55,11 +52,11 @@ def fingerprint(
     Parameters
     ----------
     responses
-        Training responses of all units ``(n_train, n_units)``.
+        Digest of the units and their training responses.
     images
         Digest of the prepared training images.
     split
-        The cut into fit and validation images.
+        Digest of the cut into fit and validation images.
     weights
         Digest of the backbone.
     max_grid
@@ -67,11 +64,11 @@ def fingerprint(
     """
     data, training, search = experiment.data, experiment.training, experiment.search
     return {
-        "data.responses": array_digest(spec.units, responses[:, spec.units]),
+        "data.responses": responses,
         "data.images": images,
         "data.image_size": data.image_size,
         "data.fit": data.fit,
-        "data.split": array_digest(split.fit, split.validation),
+        "data.split": split,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,
         "backbone.max_grid": max_grid,

@@ -14,7 +14,7 @@ from studies import trials
 from studies.artifacts import Artifacts
 from studies.fingerprint import Fingerprint
 from studies.names import StudyKey
-from studies.storage import Storage, studies_table, weights_table
+from studies.storage import Storage, pictures_table, studies_table, weights_table
 from tuner.errors import InputError
 
 
@@ -129,6 +129,7 @@ def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> 
             for table in (
                 trials.trials,
                 weights_table,
+                pictures_table,
                 studies_table,
                 models.StudyDirectionModel.__table__,
                 models.StudyUserAttributeModel.__table__,

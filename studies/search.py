@@ -20,6 +20,7 @@ from studies.asking import Asking
 from studies.claims import Claims
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
+from studies.pictures import Pictures
 from studies.queue import Progress, Work, next_work
 from studies.ranges import varies
 from studies.registry import Stored, require, set_aside, stored_studies
@@ -158,6 +159,8 @@ class Search:
         progress = self._progress()
         finished, target = self._totals(progress)
         self.listener.started(finished, target)
+        if self.storage.writer.notice is not None:
+            self.listener.say(self.storage.writer.notice)
         groups = self._groups()
         waiting = False
         while True:
@@ -180,9 +183,16 @@ class Search:
             progress = self._progress()
             self.listener.told(self._totals(progress)[0])
         self.report.complete = not any(p.open for p in progress.values())
+        self._draw(progress)
         selected = {spec.name for spec in self.specs}
         self.report.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}
         return self.report
+
+    def _draw(self, progress: dict[str, Progress]) -> None:
+        """Pictures for the dashboard of the studies that have their trials."""
+        done = [spec for spec in self.specs if not progress[spec.name].open]
+        pictures = Pictures(self.workspace, self.storage, self.artifacts, self.claims)
+        pictures.make(done, self._everything, self.workspace.progress)
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:

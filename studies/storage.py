@@ -73,6 +73,18 @@ weights_table = sa.Table(
 )
 """One row a kept weights file; ``trial_number`` is empty for the per-unit best."""
 
+pictures_table = sa.Table(
+    "tuner_pictures",
+    metadata,
+    sa.Column("artifact_id", sa.String(64), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("trial_id", sa.Integer, nullable=False),
+    sa.Column("trial_number", sa.Integer, nullable=False),
+    sa.Column("finished", sa.Integer, nullable=False),
+    sa.Column("filename", sa.String(128), nullable=False),
+)
+"""One row a picture that the dashboard shows with a study's best trial; ``finished`` trials there were when it was made."""
+
 
 class Storage:
     """The experiment's database.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.fingerprint import Fingerprint, fingerprint
+from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
 from tuner.errors import InputError
@@ -59,6 +59,7 @@ class Workspace:
         self.experiment = experiment
         self.progress = progress
         self._backbones: dict[str, Backbone] = {}
+        self._digests: dict[str, str] = {}
         self._features: dict[tuple[str, str], LayerFeatures] = {}
 
     @cached_property
@@ -201,14 +202,25 @@ class Workspace:
             raise InputError(f"{self.experiment.file}: two studies have the same name")
         return specs
 
+    @cached_property
+    def _split_digest(self) -> str:
+        return array_digest(self.split.fit, self.split.validation)
+
+    def _responses_digest(self, region: str) -> str:
+        """Of one region's units; the same for every layer and readout, so taken once."""
+        if region not in self._digests:
+            units = self.regions[region]
+            self._digests[region] = array_digest(units, self.recording.train_responses[:, units])
+        return self._digests[region]
+
     def fingerprint(self, spec: Spec) -> Fingerprint:
         """All that changes the results of a study."""
         return fingerprint(
             self.experiment,
             spec,
-            responses=self.recording.train_responses,
+            responses=self._responses_digest(spec.key.region),
             images=self.images.digest(),
-            split=self.split,
+            split=self._split_digest,
             weights=self.backbone(spec.key.backbone).digest,
             max_grid=self.settings(spec.key.backbone).max_grid,
         )

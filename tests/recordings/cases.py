@@ -113,9 +113,9 @@ def generic(folder: Path, *, files: bool = False) -> Case:
     )
 
 
-def rewritten(folder: Path) -> Case:
+def rewritten(folder: Path, *, files: bool = False) -> Case:
     """The generic file as our own writer makes it."""
-    case = generic(folder)
+    case = generic(folder, files=files)
     path = folder / "rewritten.h5"
     write_recording(case.load(), path)
     return Case(**(case.__dict__ | {"path": path}))

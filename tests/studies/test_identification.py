@@ -68,9 +68,7 @@ def test_known_layers_are_found(experiment: Path, capsys: pytest.CaptureFixture[
     assert len(rows) == len(LAYERS) ** 2 * 2
     for readout in ("full", "factorized"):
         for layer in LAYERS:
-            rivals = [
-                r for r in rows if r["readout"] == readout and r["region"] == f"from {layer}"
-            ]
+            rivals = [r for r in rows if r["readout"] == readout and r["region"] == f"from {layer}"]
             best = min(rivals, key=lambda r: r["best"]["value"])
             assert best["layer"] == layer, [(r["layer"], r["best"]["value"]) for r in rivals]
             assert best["best"]["value"] < 0.75  # the noise alone leaves 0.4

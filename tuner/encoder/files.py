@@ -193,6 +193,19 @@ def load_encoder(
     InputError
         If a file is missing, damaged, of another format, in need of another backbone than the one
         found, or if the check outputs are not reproduced to 1e-3.
+
+    Examples
+    --------
+    After ``tuner export best -o results``:
+
+    >>> import torch
+    >>> import tuner
+    >>> encoder = tuner.load_encoder("results/efficientnet_lite0/_blocks.2/A/full")
+    >>> encoder.image_size, encoder.n_units, encoder.unit_names()[:2]
+    (64, 6, ['unit00', 'unit01'])
+    >>> images = torch.rand(2, 3, encoder.image_size, encoder.image_size)  # RGB in [0, 1]
+    >>> tuple(encoder(images).shape)
+    (2, 6)
     """
     tensors_path, description_path = _files(Path(path))
     description = _read_description(description_path)

@@ -105,6 +105,18 @@ def load_recording(
     ------
     InputError
         If anything about the input is wrong; one line that names the file and the remedy.
+
+    Examples
+    --------
+    >>> import tuner
+    >>> recording = tuner.load_recording("recording.h5")
+    >>> recording.train_responses.shape, recording.test_responses.shape
+    ((324, 12), (4, 30, 12))
+    >>> recording.train_images.read(0).shape
+    (48, 48, 3)
+    >>> simulated = tuner.load_recording(None, "simulated", n_train=60, n_test=10, units_per_region=2)
+    >>> list(simulated.regions("area"))
+    ['V1', 'V4', 'IT']
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS, "data.format")

@@ -1,0 +1,62 @@
+"""A small experiment that tests of the search share: recording and feature cache once, a database each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from studies.opening import Stores, open_stores
+from studies.experiment import load_experiment
+from tests.studies.small import write_experiment
+from tuner.recordings import probe
+
+MakeExperiment = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No child process for every file that is opened."""
+    monkeypatch.setattr(probe, "ENABLED", False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep small products from waiting for threads on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the recording and of the feature cache that all experiments share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def make_experiment(shared: Path, tmp_path: Path) -> MakeExperiment:
+    """Write a config file, with changes to its tables, and return its path."""
+
+    def make(changes: Mapping[str, Any] | None = None, name: str = "experiment") -> Path:
+        return write_experiment(tmp_path / name, shared, changes)
+
+    return make
+
+
+@pytest.fixture
+def open_experiment() -> Iterator[Callable[[Path], Stores]]:
+    """Open the stores of a config file; closed at the end."""
+    opened: list[Stores] = []
+
+    def opener(config: Path) -> Stores:
+        opened.append(open_stores(load_experiment(config)))
+        return opened[-1]
+
+    yield opener
+    for stores in opened:
+        stores.storage.close()

@@ -1,0 +1,240 @@
+"""Optuna's own interface reads back what is written in bulk, and the other way round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from studies import trials
+from studies.names import StudyKey
+from studies.public import PublicWriter
+from studies.registry import NewStudy, add, stored_studies
+from studies.storage import KNOWN_REVISIONS, Storage
+from studies.trials import Outcome, Proposal
+from studies.writing import Asked, BulkWriter, Writer
+from tuner.errors import EnvironmentFailure
+
+SPACE = {
+    "sparsity": FloatDistribution(1e-7, 1e-1, log=True),
+    "drop": IntDistribution(20, 400, log=True),
+}
+PROPOSALS = [
+    Proposal({"sparsity": 3.3e-5, "drop": 20}, "best of a/b/c/full"),
+    Proposal({"sparsity": 1e-7, "drop": 400}),
+    Proposal({"sparsity": 0.1, "drop": 77}),
+    Proposal({"sparsity": 0.1, "drop": 78}),
+]
+CURVES = [
+    {2: 1.5, 4: 0.25},
+    {2: 1.0 / 3.0},
+    {2: math.inf},
+    {},
+]
+STATES = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
+VALUES = [0.25, 1.0 / 3.0, math.inf, None]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    made = Storage(f"sqlite:///{tmp_path}/t.db", create=True)
+    add(made, [NewStudy(StudyKey("a", "b", "c", "full"), 0, {}, {})])
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["bulk", "public"])
+def writer(request: pytest.FixtureRequest, storage: Storage) -> Writer:
+    return BulkWriter(storage) if request.param == "bulk" else PublicWriter(storage)
+
+
+def study_id(storage: Storage) -> int:
+    return next(iter(stored_studies(storage).values())).study_id
+
+
+def by_optuna(storage: Storage) -> list[FrozenTrial]:
+    """What a fresh reader of optuna's sees."""
+    fresh = optuna.storages.RDBStorage(f"sqlite:///{storage.path}")
+    try:
+        return fresh.get_all_trials(study_id(storage))
+    finally:
+        fresh.remove_session()
+        fresh.engine.dispose()
+
+
+def ask(storage: Storage, writer: Writer) -> list[trials.Trial]:
+    return writer.ask([Asked(study_id(storage), [], PROPOSALS, SPACE)])[0]
+
+
+def tell(made: list[trials.Trial], writer: Writer) -> None:
+    writer.tell(
+        [
+            Outcome(t.trial_id, state, value, curve, {"error": "x"} if value is None else {})
+            for t, state, value, curve in zip(made, STATES, VALUES, CURVES, strict=True)
+        ]
+    )
+
+
+def test_this_optuna_is_one_that_is_known(storage: Storage) -> None:
+    assert storage.bulk
+    assert storage._revision() in KNOWN_REVISIONS
+    assert isinstance(storage.writer, BulkWriter)
+
+
+def test_optuna_reads_back_running_trials(storage: Storage, writer: Writer) -> None:
+    ask(storage, writer)
+    before = datetime.now() - timedelta(minutes=1)  # noqa: DTZ005  # optuna shows local time
+    for number, (trial, proposal) in enumerate(zip(by_optuna(storage), PROPOSALS, strict=True)):
+        assert trial.number == number
+        assert trial.state == TrialState.RUNNING
+        assert trial.params == proposal.params
+        assert trial.distributions == SPACE
+        assert trial.user_attrs == ({"origin": proposal.note} if proposal.note else {})
+        assert trial.datetime_start is not None
+        assert before < trial.datetime_start <= datetime.now()  # noqa: DTZ005
+        assert trial.datetime_complete is None
+
+
+def test_optuna_reads_back_finished_trials(storage: Storage, writer: Writer) -> None:
+    made = ask(storage, writer)
+    writer.report([(made[0].trial_id, 2, 1.5)])
+    tell(made, writer)
+    for trial, state, value, curve in zip(by_optuna(storage), STATES, VALUES, CURVES, strict=True):
+        assert (trial.state, trial.value) == (state, value)
+        assert trial.intermediate_values == curve
+        assert trial.datetime_complete is not None
+        assert trial.datetime_start is not None
+        assert trial.datetime_start <= trial.datetime_complete
+        trial._validate()
+    assert by_optuna(storage)[3].user_attrs == {"error": "x"}
+
+
+def test_bulk_and_public_writing_give_equal_trials(tmp_path: Path) -> None:
+    found = []
+    for kind in (BulkWriter, PublicWriter):
+        storage = Storage(f"sqlite:///{tmp_path}/{kind.__name__}.db", create=True)
+        add(storage, [NewStudy(StudyKey("a", "b", "c", "full"), 0, {}, {})])
+        writer = kind(storage)
+        tell(ask(storage, writer), writer)
+        mine = by_optuna(storage)
+        for trial in mine:
+            trial.datetime_start = trial.datetime_complete = None
+        found.append(mine)
+        storage.close()
+    assert found[0] == found[1]
+
+
+def test_what_optuna_writes_is_read(storage: Storage) -> None:
+    study = optuna.load_study(study_name="a/b/c/full", storage=storage.optuna)
+    for proposal, state, value, curve in zip(PROPOSALS, STATES, VALUES, CURVES, strict=True):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=value,
+                params=dict(proposal.params),
+                distributions=dict(SPACE),
+                intermediate_values=dict(curve),
+            )
+        )
+    with storage.read() as connection:
+        (loaded,) = trials.load(connection, [study_id(storage)]).values()
+    for trial, proposal, state, value, curve in zip(
+        loaded, PROPOSALS, STATES, VALUES, CURVES, strict=True
+    ):
+        assert (trial.state, trial.value, trial.curve) == (state, value, curve)
+        assert trial.params == proposal.params
+        assert isinstance(trial.params["drop"], int)
+
+
+def test_orphans_go_back_to_waiting_as_they_were_asked(storage: Storage, writer: Writer) -> None:
+    made = ask(storage, writer)
+    writer.report([(made[0].trial_id, 2, 1.5), (made[1].trial_id, 2, 1.5)])
+    assert writer.requeue([study_id(storage)], "recovering") == [t.trial_id for t in made]
+    assert writer.requeue([study_id(storage)], "recovering") == []
+    for trial, proposal in zip(by_optuna(storage), PROPOSALS, strict=True):
+        assert trial.state == TrialState.WAITING
+        assert trial.params == proposal.params
+    with storage.read() as connection:
+        (waiting,) = trials.load(connection, [study_id(storage)]).values()
+    again = writer.ask([Asked(study_id(storage), waiting, [], SPACE)])[0]
+    assert [t.trial_id for t in again] == [t.trial_id for t in made]
+    tell(again, writer)
+    assert [t.intermediate_values for t in by_optuna(storage)][0] == CURVES[0]
+
+
+def test_optuna_itself_takes_up_a_requeued_trial(storage: Storage) -> None:
+    writer = storage.writer
+    made = ask(storage, writer)
+    writer.requeue([study_id(storage)], "recovering")
+    study = optuna.load_study(study_name="a/b/c/full", storage=storage.optuna)
+    trial = study.ask(fixed_distributions=dict(SPACE))
+    assert trial.number == made[0].number
+    assert trial.params == PROPOSALS[0].params
+
+
+def test_reports_of_an_earlier_attempt_are_written_over(storage: Storage, writer: Writer) -> None:
+    made = ask(storage, writer)
+    for value in (1.5, 2.5):
+        writer.report([(made[0].trial_id, 2, value)])
+    assert by_optuna(storage)[0].intermediate_values == {2: 2.5}
+
+
+def test_a_trial_that_somebody_else_told_is_refused(storage: Storage, writer: Writer) -> None:
+    made = ask(storage, writer)
+    tell(made, writer)
+    before = by_optuna(storage)
+    with pytest.raises(EnvironmentFailure, match="nothing of their round was written"):
+        tell(made, writer)
+    assert by_optuna(storage) == before
+
+
+def test_a_failure_half_way_writes_nothing(storage: Storage) -> None:
+    made = ask(storage, storage.writer)
+    outcomes = [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made]
+    with pytest.raises(RuntimeError, match="half way"), storage.begin() as connection:
+        trials.tell(connection, outcomes)
+        raise RuntimeError("half way")
+    assert {t.state for t in by_optuna(storage)} == {TrialState.RUNNING}
+    assert all(not t.intermediate_values for t in by_optuna(storage))
+
+
+def test_many_trials_fit_in_one_statement(storage: Storage) -> None:
+    """More identifiers than one statement may have."""
+    many = [Proposal({"sparsity": 1e-3, "drop": 30})] * 1300
+    writer = storage.writer
+    made = writer.ask([Asked(study_id(storage), [], many, SPACE)])[0]
+    assert [t.number for t in made] == list(range(1300))
+    writer.tell([Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made])
+    with storage.read() as connection:
+        (loaded,) = trials.load(connection, [study_id(storage)]).values()
+    assert len(loaded) == 1300
+    assert all(t.curve == {2: 0.5} and t.params["drop"] == 30 for t in loaded)
+
+
+def test_the_rate_survives_a_clock_that_jumps_back(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = storage.writer
+    made = ask(storage, writer)
+    past = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=400)
+    monkeypatch.setattr(trials, "_now", lambda: past)
+    tell(made, writer)
+    with storage.read() as connection:
+        assert trials.durations(connection, [study_id(storage)]) == {study_id(storage): 0.0}
+        count, seconds = trials.recently_finished(connection, [study_id(storage)], 60)
+    assert count == 3
+    assert seconds <= 0  # nothing is known, and no rate is shown
+
+
+def test_tables_of_optuna_have_the_columns_that_are_written(storage: Storage) -> None:
+    """Were optuna to add one that must be filled, this would say so before a search does."""
+    for table in (trials.trials, trials.params, trials.values, trials.reports):
+        there = {c["name"]: c for c in sa.inspect(storage.engine).get_columns(table.name)}
+        assert set(there) == set(table.c.keys())
