@@ -44,7 +44,8 @@ def opened(progress: Progress, selection: Selection) -> tuple[Workspace, Stores,
     return workspace, stores, specs
 
 
-def _written(paths: list[Path]) -> None:
+def written(paths: list[Path]) -> None:
+    """Say what was written."""
     for path in paths[:20]:
         note(f"wrote {path}")
     if len(paths) > 20:
@@ -93,7 +94,7 @@ def heatmap(
             progress=progress.update,
         )
     stores.storage.close()
-    _written(paths)
+    written(paths)
 
 
 @app.command("best")
@@ -127,10 +128,10 @@ def best(
             progress=progress.update,
         )
     stores.storage.close()
-    _written(paths)
+    written(paths)
 
 
-def _unit_list(text: str | None) -> list[int] | None:
+def unit_list(text: str | None) -> list[int] | None:
     """``0-11,24`` as numbers."""
     from tuner.errors import InputError
 
@@ -173,6 +174,14 @@ def mei(
     ensemble: Annotated[
         int, typer.Option(min=1, help="Make them for the mean of so many best trials.")
     ] = 1,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate",
+            help="Put the images to encoders that did not make them, beside the best natural image "
+            "of equal mean and contrast: evaluation.csv.",
+        ),
+    ] = False,
     variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     manifest: Annotated[
@@ -184,7 +193,7 @@ def mei(
     from studies.exports import export_images
     from tuner.synthesis.mei import MeiSettings
 
-    chosen = _unit_list(units)
+    chosen = unit_list(units)
     selection = Selection.of(backbone, layer, region, readout)
     with Progress() as progress:
         if manifest is not None:
@@ -221,10 +230,11 @@ def mei(
             settings,
             units=chosen,
             ensemble_size=ensemble,
+            evaluate=evaluate,
             progress=progress.update,
         )
     stores.storage.close()
-    _written(paths)
+    written(paths)
     detail("activations are those of the 8-bit images under the encoder that made them")
 
 
@@ -247,4 +257,4 @@ def report(
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
         path = export_report(workspace, stores, specs, out, progress=progress.update)
     stores.storage.close()
-    _written([path])
+    written([path])

@@ -22,6 +22,7 @@ extensions = [
 exclude_patterns = ["_build", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+smartquotes = False  # keys and values are shown as they are typed
 
 # Docstrings are numpydoc; a name in single backticks is code, and a link where it is known.
 default_role = "py:obj"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
 from studies import postgres
 from studies.storage import lock_folder
@@ -130,14 +131,20 @@ class PostgresClaims:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._connection: Connection | None = None
+        storage.at_close.append(self.close)
+
+    def close(self) -> None:
+        """Let go of the connection, and with it of what it holds."""
+        if self._connection is not None:
+            with contextlib.suppress(DBAPIError):
+                self._connection.close()
+            self._connection = None
 
     def _open(self) -> Connection:
         """The connection that holds claims: made when first needed, made anew when it broke."""
         if self._connection is not None and self._connection.invalidated:
-            self._connection.close()
-            self._connection = None
+            self.close()
         if self._connection is None:
-            postgres.refuse_pooler(self._storage.engine)
             self._connection = self._storage.engine.connect()
         return self._connection
 

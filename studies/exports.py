@@ -12,7 +12,7 @@ from studies import evaluation
 from studies.evaluation import best_parameters, checked
 from studies.grid import Spec
 from studies.opening import Stores
-from studies.registry import Stored
+from studies.registry import Stored, stored_studies
 from studies.results import Summary, summaries
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -195,9 +195,17 @@ def export_images(
     *,
     units: Sequence[int] | None = None,
     ensemble_size: int = 1,
+    evaluate: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write most exciting images of every study's units into ``OUT/<name>/``."""
+    """Write most exciting images of every study's units into ``OUT/<name>/``.
+
+    With ``evaluate``, ``evaluation.csv`` too: every image's predicted response under the encoder that made it and under
+    encoders that did not (other kept trials, the other readouts and backbones of the region), the grey screen, and the
+    best natural training image of equal mean and contrast.
+    """
+    from tuner.figures.tables import write_csv
+    from tuner.synthesis.evaluate import COLUMNS, compare
     from tuner.synthesis.export import export_meis
 
     ready = with_best(workspace, stores, specs)
@@ -220,9 +228,54 @@ def export_images(
             if progress is not None:
                 progress(f"images of {name}", done, total)
 
-        export_meis(out / spec.name, encoders, mine, settings, title=spec.name, progress=tell)
+        result = export_meis(
+            out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
+        )
         written.append(out / spec.name)
+        if evaluate:
+            made, judges = judges_of(workspace, stores, spec, study, item, ensemble_size)
+            table = compare(result, judges, made, settings.photometry, workspace.images)
+            written.append(write_csv(table, COLUMNS, out / spec.name / "evaluation.csv"))
     return written
+
+
+def judges_of(
+    workspace: Workspace,
+    stores: Stores,
+    spec: Spec,
+    study: Stored,
+    item: Summary,
+    made_with: int,
+) -> tuple[list[str], dict[str, Encoder]]:
+    """Encoders by name that judge a study's images, and the names of those that made them.
+
+    Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
+    all studies of the region.
+    """
+    from studies.keeping import kept_files
+
+    with stores.storage.read() as connection:
+        kept = sum(n is not None for n in kept_files(connection, study.study_id))
+    own = ensemble(workspace, stores, spec, study, item, kept)
+    judges = {f"{spec.name} #{model.meta['trial']}": model for model in own}
+    made = list(judges)[:made_with]
+    rivals: dict[tuple[str, str], tuple[Spec, Stored, Summary]] = {}
+    created = stored_studies(stores.storage)
+    region = [s for s in workspace.grid if s.key.region == spec.key.region and s.name in created]
+    for one in with_best(workspace, stores, region):
+        key = (one[0].key.backbone, one[0].key.readout)
+        if key == (spec.key.backbone, spec.key.readout):
+            continue
+        if key not in rivals or _value(one[2]) < _value(rivals[key][2]):
+            rivals[key] = one
+    for other, stored, summary in rivals.values():
+        judges[other.name] = study_encoder(workspace, stores, other, stored, summary)
+    return made, judges
+
+
+def _value(item: Summary) -> float:
+    assert item.best is not None
+    return float(item.best.value or 0.0)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -38,7 +38,7 @@ NETWORK = (
 """Names in the mount table of file systems that another machine serves or shares."""
 
 
-def file_system(path: Path, mounts: Path = MOUNTS) -> tuple[str, str] | None:
+def file_system(path: Path, mounts: Path | None = None) -> tuple[str, str] | None:
     """Kind and mount point of the file system that a path lies on.
 
     Parameters
@@ -54,7 +54,7 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> tuple[str, str] | None:
         None where there is no such table.
     """
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        lines = (mounts or MOUNTS).read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     real = path.resolve()
@@ -70,7 +70,7 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2])
 
 
-def refuse_network(database: Path, mounts: Path = MOUNTS) -> None:
+def refuse_network(database: Path, mounts: Path | None = None) -> None:
     """Refuse an SQLite database on a network file system.
 
     Raises

@@ -48,8 +48,8 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     pandas.DataFrame
         Both kinds begin with ``study``, ``backbone``, ``layer``, ``layer_index`` (depth order),
         ``region`` and ``readout``, and end with a column ``params_<name>`` per hyperparameter: what
-        the trial was given, or what the study's best trial was; NaN where the readout has none of
-        that name, also present where the config file fixes it.
+        the trial was given, or the study's best trial. A value that the config file fixes is there
+        too; NaN where the readout has no hyperparameter of that name.
 
         Per trial: ``trial`` (its number in the study), ``state`` (complete, pruned, failed, running
         or waiting), ``value`` (least validation loss at a report, 1 = predicts every unit's mean; NaN
@@ -109,6 +109,8 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     kinds |= {name: "boolean" for name in ("best", "fit_failed") if name in first}
     kinds |= {name: "float64" for name in ("value", "validation_loss") if name in first}
     kinds |= dict.fromkeys(sorted(named), "float64")
+    texts = ("study", "backbone", "layer", "region", "readout", "state")
+    kinds |= {name: "str" for name in texts if name in first}  # of these none is ever missing
     return frame.astype(kinds)
 
 

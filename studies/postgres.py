@@ -14,7 +14,9 @@ from tuner.errors import EnvironmentFailure, InputError
 
 MISSING = "storage.url: PostgreSQL needs another package; pip install 'cortex-tuner[postgres]'"
 
-CONNECT = {
+CONNECT: dict[str, Any] = {
+    # Statements prepared on the server make an address with a pooler fail before it can be told why.
+    "prepare_threshold": None,
     "connect_timeout": 15,
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -51,10 +53,18 @@ def lock_key(name: str) -> int:
 
 @contextlib.contextmanager
 def opening(url: URL) -> Iterator[None]:
-    """Hold the lock under which tables are made, on a connection of its own."""
+    """Hold the lock under which tables are made, on a connection of its own.
+
+    Raises
+    ------
+    InputError
+        If the address leads to a transaction pooler.
+    """
     engine = sa.create_engine(url, connect_args=dict(CONNECT), poolclass=sa.NullPool)
     try:
+        refuse_pooler(engine)
         with engine.connect() as connection:
+            connection.execute(sa.text("SET lock_timeout = '60s'"))
             connection.execute(sa.select(sa.func.pg_advisory_lock(lock_key("opening"))))
             connection.commit()
             try:

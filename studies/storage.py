@@ -111,6 +111,7 @@ class Storage:
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         self.claimed: postgres.Claimed | None = None
         """Where a claim is held by a connection, all is written through that one."""
+        self.at_close: list[Callable[[], None]] = []
         if self.path is not None:
             refuse_network(self.path)
             if not self.path.exists():
@@ -275,6 +276,8 @@ class Storage:
 
     def close(self) -> None:
         """Let go of all connections."""
+        for close in self.at_close:
+            close()
         self.optuna.remove_session()
         self.engine.dispose()
 

@@ -67,7 +67,7 @@ def ecoset() -> str:
     """Write which layers belong to which network with ecoset weights."""
     from tuner.backbones import load_backbone
 
-    rows = ["| `name` | weights | layers of `\"all\"`, in depth order |", "|---|---|---|"]
+    rows = ['| `name` | weights | layers of `"all"`, in depth order |', "|---|---|---|"]
     for name, project in ECOSET.items():
         layers = ", ".join(f"`{layer}`" for layer in load_backbone(name, "random").layers)
         rows.append(f"| `{name}` | `https://osf.io/{project}/download` | {layers} |")
@@ -86,17 +86,26 @@ def _on_source(app: Any, page: str, source: list[str]) -> None:
     source[0] = fill(source[0])
 
 
-def _number_references(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """Make the references of a docstring, ``[1]_``, footnotes of their own: pages hold many docstrings."""
-    own = re.sub(r"\W", "-", name)
-    lines[:] = [
-        re.sub(r"\[(\d+)\]_", rf"[#{own}-\1]_", re.sub(r"^(\s*\.\. )\[(\d+)\]", rf"\1[#{own}-\2]", line))
-        for line in lines
-    ]
+def _plain_references(
+    app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]
+) -> None:
+    """Turn the numbered references of a docstring into a list: a page holds many docstrings, each with its own 1."""
+    out: list[str] = []
+    within = False
+    for line in lines:
+        reference = re.match(r"\.\. (\[\d+\]) (.*)", line)
+        if reference:
+            out.append(f"- {reference[1]} {reference[2]}")
+        elif within and line.startswith("   "):
+            out.append(f"  {line.strip()}")
+        else:
+            out.append(re.sub(r"(\[\d+\])_(?!\w)", r"\1", line))
+        within = bool(reference) or (within and line.startswith("   "))
+    lines[:] = out
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Fill markers while pages are read, and number references."""
+    """Fill markers while pages are read, and write references out."""
     app.connect("source-read", _on_source)
-    app.connect("autodoc-process-docstring", _number_references, priority=900)
+    app.connect("autodoc-process-docstring", _plain_references, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

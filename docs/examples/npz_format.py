@@ -19,7 +19,9 @@ def load(path: Path, images: Path | None = None) -> Recording:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; see data.path") from None
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not an .npz file with images, responses, area: {error}") from None
+        raise InputError(
+            f"{path}: not an .npz file with images, responses, area: {error}"
+        ) from None
     return Recording(
         label=path.stem,
         source=str(path),

@@ -81,7 +81,14 @@ def test_units_table_has_columns_scores_intervals_and_fields(exported: Path) -> 
     found = rows(exported / "units.csv")
     assert len(found) == STUDIES * 4
     first = found[0]
-    for column in ("study", "unit", "area", "test_correlation_low", "test_correlation_high", "rf_x"):
+    for column in (
+        "study",
+        "unit",
+        "area",
+        "test_correlation_low",
+        "test_correlation_high",
+        "rf_x",
+    ):
         assert column in first, sorted(first)
     assert float(first["test_correlation_low"]) <= float(first["test_correlation_high"])
 
@@ -92,14 +99,17 @@ def test_mean_over_units_is_what_the_heatmap_says(exported: Path) -> None:
         mine = [
             u
             for u in units
-            if (u["layer"], u["region"], u["readout"]) == (row["layer"], row["region"], row["readout"])
+            if (u["layer"], u["region"], u["readout"])
+            == (row["layer"], row["region"], row["readout"])
         ]
         loss = np.mean([float(u["validation_loss"]) for u in mine])
         assert loss == pytest.approx(float(row["validation_loss"]), rel=1e-4)
         assert sum(u["has_ceiling"] == "true" for u in mine) == int(row["n_units_with_ceiling"])
 
 
-def test_encoder_answers_in_recorded_units_as_the_search_did(searched: Path, exported: Path) -> None:
+def test_encoder_answers_in_recorded_units_as_the_search_did(
+    searched: Path, exported: Path
+) -> None:
     recording = tuner.load_recording(
         None,
         "simulated",
@@ -121,9 +131,7 @@ def test_encoder_answers_in_recorded_units_as_the_search_did(searched: Path, exp
         predicted = encoder(images).numpy()
     measured = np.nanmean(recording.test_responses, axis=0)
     units = [
-        u
-        for u in rows(exported / "units.csv")
-        if u["study"] == "lite%2F0/_blocks.4/V4/factorized"
+        u for u in rows(exported / "units.csv") if u["study"] == "lite%2F0/_blocks.4/V4/factorized"
     ]
     for k, unit in enumerate(units):
         r = np.corrcoef(predicted[:, k], measured[:, int(unit["unit"])])[0, 1]
@@ -137,7 +145,9 @@ def test_resplit_compares_every_layer_with_the_chosen_one(exported: Path) -> Non
     assert len(chosen) == STUDIES // 2
     assert all(float(row["difference"]) == 0 for row in chosen)
     for row in chosen:
-        rivals = [r for r in found if (r["region"], r["readout"]) == (row["region"], row["readout"])]
+        rivals = [
+            r for r in found if (r["region"], r["readout"]) == (row["region"], row["readout"])
+        ]
         assert sum(float(r["best_in_draws"]) for r in rivals) == pytest.approx(1)
     assert (exported / "best_layers.png").exists()
 
@@ -174,7 +184,9 @@ def test_images_for_chosen_units(searched: Path, capsys: pytest.CaptureFixture[s
     before = (folder / "meis.npz").read_bytes()
     again = out / "again"
     source = str(folder / "manifest.json")
-    assert main(["-q", "-c", str(searched), "export", "mei", "-o", str(again), "--from", source]) == 0
+    assert (
+        main(["-q", "-c", str(searched), "export", "mei", "-o", str(again), "--from", source]) == 0
+    )
     same = again / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "meis.npz"
     assert same.read_bytes() == before
     capsys.readouterr()
@@ -203,3 +215,44 @@ def test_second_search_does_nothing_and_says_so(
 ) -> None:
     assert main(["-c", str(searched), "optimize", "--n-trials", "8"]) == 0
     assert "nothing to do" in capsys.readouterr().err
+
+
+def test_images_are_judged_by_encoders_that_did_not_make_them(searched: Path) -> None:
+    out = searched.parent / "judged"
+    command = ["-q", "-c", str(searched), "export", "mei", "-o", str(out), "--layer", "_blocks.2"]
+    only = ["--region", "V1", "--readout", "factorized", "--units", "0", "--steps", "3"]
+    assert main([*command, *only, "--evaluate"]) == 0
+    folder = out / "lite%2F0" / "_blocks.2" / "V1" / "factorized"
+    found = rows(folder / "evaluation.csv")
+    assert [row["made_with"] for row in found].count("true") == 1
+    assert any("/full" in row["encoder"] and row["made_with"] == "false" for row in found)
+    assert len(found) == 3  # two kept trials and the other readout
+    assert all(row["natural_image"] for row in found)
+
+
+def test_the_loop_closes(searched: Path) -> None:
+    """Images go out, responses that follow the predictions come back, and the scores say so."""
+    session, scores = searched.parent / "session", searched.parent / "scores"
+    command = ["-q", "-c", str(searched), "stimuli", "export", "-o", str(session)]
+    only = ["--layer", "_blocks.2", "--region", "V1", "--readout", "factorized"]
+    assert (
+        main([*command, *only, "--steps", "5", "--size", "100", "--pixels-per-degree", "20"]) == 0
+    )
+    manifest = rows(session / "manifest.csv")
+    units = [name for name in manifest[0] if "#" in name]
+    rng = np.random.default_rng(0)
+    recorded = searched.parent / "recorded.csv"
+    with recorded.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "repeat", *(name.split("#")[1] for name in units)])
+        for repeat in range(8):
+            for row in manifest:
+                noisy = [float(row[name]) + 0.3 * rng.standard_normal() for name in units]
+                writer.writerow([row["image"], repeat, *noisy])
+    assert main(["-q", "stimuli", "score", str(session), str(recorded), "-o", str(scores)]) == 0
+    prediction = rows(scores / "prediction.csv")
+    assert len(prediction) == 4
+    assert len(list(scores.glob("*.png"))) >= 2
+    image = next((session / "images").glob("*.png"))
+    image.rename(image.with_name("other.png"))
+    assert main(["-q", "stimuli", "score", str(session), str(recorded), "-o", str(scores)]) == 2

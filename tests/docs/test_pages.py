@@ -20,7 +20,11 @@ from tests.recordings import cases
 from tuner.recordings import FORMATS, load_recording
 
 ALL = [block for page in pages() for block in blocks(page)]
-IN_EXPERIMENT = ("docs/reference/python.md", "docs/howto/low-memory.md")
+IN_EXPERIMENT = (
+    "docs/reference/python.md",
+    "docs/howto/low-memory.md",
+    "docs/howto/closed-loop.md",
+)
 LANGUAGES = {"python", "console", "sh", "toml", "text", "json"}
 
 
@@ -40,7 +44,10 @@ RUN = sorted({b.page for b in ALL if b.language in ("python", "console")} - {"RE
 
 @pytest.mark.parametrize("page", RUN)
 def test_a_page_runs_from_top_to_bottom(
-    page: str, request: pytest.FixtureRequest, tmp_path: Path, main: Main,
+    page: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    main: Main,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = request.getfixturevalue("experiment") if page in IN_EXPERIMENT else tmp_path
@@ -59,7 +66,7 @@ def test_a_page_runs_from_top_to_bottom(
 
 def test_the_readme_runs(experiment: Path) -> None:
     """Its commands ran when the experiment was made; here its Python, on the results."""
-    first, second = [b for b in blocks(ROOT / "README.md") if b.language == "python"]
+    _, second = [b for b in blocks(ROOT / "README.md") if b.language == "python"]
     with within(experiment):
         names: dict[str, Any] = {}
         exec(compile(second.text, second.where, "exec"), names)
@@ -127,10 +134,14 @@ def test_every_command_is_in_the_readme() -> None:
 def test_blocks_have_a_language_that_something_is_done_with() -> None:
     assert {block.language for block in ALL} <= LANGUAGES
     for page in pages():
-        assert not re.search(r"^```\n\S", page.read_text(encoding="utf-8").replace("```\n\n", "")) , page
+        assert not re.search(
+            r"^```\n\S", page.read_text(encoding="utf-8").replace("```\n\n", "")
+        ), page
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:

@@ -14,7 +14,7 @@ from tests.recordings.cases import things_names
 from tests.recordings.pictures import write_pictures
 from tests.recordings.trials_file import mapping, write_sparse, write_trials
 from tuner.errors import InputError
-from tuner.recordings import load_recording, tvsd_trials, write_recording
+from tuner.recordings import load_recording, trial_windows, tvsd_trials, write_recording
 from tuner.recordings.trial_table import TrialTable
 from tuner.recordings.tvsd_trials import read_trials
 
@@ -35,7 +35,7 @@ def test_values_are_those_of_the_authors_code(
 ) -> None:
     raw = write_trials(tmp_path, transposed=transposed)
     train, test = raw.expected(monkey, mapping() - 1)
-    monkeypatch.setattr(tvsd_trials, "BLOCK_BYTES", 2**19)  # many blocks, of channels as well
+    monkeypatch.setattr(trial_windows, "BLOCK_BYTES", 2**19)  # many blocks, of channels as well
     seen: list[tuple[str, int, int]] = []
     found = read_trials(raw.path, monkey=monkey, progress=lambda *step: seen.append(step))
     channels = found.units["channel"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from studies.opening import Stores, open_stores
 from studies.experiment import load_experiment
+from studies.opening import Stores, open_stores
 from tests.studies.small import write_experiment
 from tuner.recordings import probe
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-PASSWORD = "s3cret-of-the-test"  # noqa: S105
+PASSWORD = "s3cret-of-the-test"
 USER = "tuner"
 
 

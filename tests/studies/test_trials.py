@@ -90,7 +90,7 @@ def test_this_optuna_is_one_that_is_known(storage: Storage) -> None:
 
 def test_optuna_reads_back_running_trials(storage: Storage, writer: Writer) -> None:
     ask(storage, writer)
-    before = datetime.now() - timedelta(minutes=1)  # noqa: DTZ005  # optuna shows local time
+    before = datetime.now() - timedelta(minutes=1)  # optuna shows local time
     for number, (trial, proposal) in enumerate(zip(by_optuna(storage), PROPOSALS, strict=True)):
         assert trial.number == number
         assert trial.state == TrialState.RUNNING
@@ -98,7 +98,7 @@ def test_optuna_reads_back_running_trials(storage: Storage, writer: Writer) -> N
         assert trial.distributions == SPACE
         assert trial.user_attrs == ({"origin": proposal.note} if proposal.note else {})
         assert trial.datetime_start is not None
-        assert before < trial.datetime_start <= datetime.now()  # noqa: DTZ005
+        assert before < trial.datetime_start <= datetime.now()
         assert trial.datetime_complete is None
 
 

@@ -6,52 +6,12 @@
    writes the weights and their two moments once, 24 bytes a weight, and no gradient is ever stored. A row's numbers do not
    depend on how many rows or threads there are. The formulas are those of full.py and readout.py; tests hold them equal. */
 
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define ACROSS 4
-#elif defined(__AVX__)
-#define LANES 8
-#define ACROSS 2
-#elif defined(__aarch64__)
-#define LANES 4
-#define ACROSS 4
-#else
-#define LANES 4
-#define ACROSS 2
-#endif
-/* Rows at a time, and images at a time forward (they divide 4): with ACROSS they fill the registers with sums. */
-#define ROWS 6
-#define IMAGES ACROSS
+/* Per row, after what all steps share. */
+enum { SMOOTH2 = SHARED, GROUP, FIELDS };
 
-/* Keeps a loaded vector in its register; compilers else load it anew for every use, and loads are what is scarce. */
-#if defined(__AVX512F__)
-#define HOLD(value) __asm__("" : "+v"(value))
-#elif defined(__SSE__)
-#define HOLD(value) __asm__("" : "+x"(value))
-#elif defined(__aarch64__)
-#define HOLD(value) __asm__("" : "+w"(value))
-#else
-#define HOLD(value)
-#endif
-
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
-
-/* Per row; the order is that of full.py. */
-enum { SHRINK, SMOOTH2, GROUP, RATE, KEEP1, NEW1, KEEP2, NEW2, ROOT2, FIELDS };
-
-static const float EPSILON = 1e-8f;
 static const float GROUP_EPSILON = 1e-12f;
-
-static int64_t up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 typedef struct {
     int64_t planes, count, stride, images; /* channels a tile, tiles, floats a tile's row, rows of a packed tile */
@@ -91,61 +51,6 @@ void full_pack(int64_t channels, int64_t cells, int64_t batch, const float *x, f
             if (n) memcpy(to, x + b * channels * cells + tile * t.planes * cells, n * sizeof(float));
             memset(to + n, 0, (t.stride - n) * sizeof(float));
         }
-    }
-}
-
-/* Gradient of the data term: g (ROWS, stride) = r' x, with r (B, ROWS) and x (B, stride). */
-static void product(const float *restrict x, const float *restrict r, float *restrict g, int64_t batch, int64_t stride)
-{
-    int64_t f = 0;
-    for (; f + ACROSS * LANES <= stride; f += ACROSS * LANES) {
-        vec sum[ROWS][ACROSS];
-        for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < ACROSS; j++) sum[i][j] = (vec){0};
-        for (int64_t b = 0; b < batch; b++) {
-            vec in[ACROSS];
-            for (int j = 0; j < ACROSS; j++) in[j] = *(const vec *)(x + b * stride + f + j * LANES);
-            for (int i = 0; i < ROWS; i++)
-                for (int j = 0; j < ACROSS; j++) sum[i][j] += r[b * ROWS + i] * in[j];
-        }
-        for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < ACROSS; j++) *(vec *)(g + i * stride + f + j * LANES) = sum[i][j];
-    }
-    for (; f < stride; f += LANES) {
-        vec sum[ROWS];
-        for (int i = 0; i < ROWS; i++) sum[i] = (vec){0};
-        for (int64_t b = 0; b < batch; b++) {
-            const vec in = *(const vec *)(x + b * stride + f);
-            for (int i = 0; i < ROWS; i++) sum[i] += r[b * ROWS + i] * in;
-        }
-        for (int i = 0; i < ROWS; i++) *(vec *)(g + i * stride + f) = sum[i];
-    }
-}
-
-/* Adds the products of w (ROWS, wide) with the images x (images, stride) of a tile to y (rows, images). */
-static void respond(const float *restrict x, const float *restrict w, float *restrict y, const tiling *t, int64_t wide,
-                    int64_t rows)
-{
-    for (int64_t b = 0; b < t->images; b += IMAGES) {
-        vec sum[ROWS][IMAGES];
-        for (int i = 0; i < ROWS; i++)
-            for (int j = 0; j < IMAGES; j++) sum[i][j] = (vec){0};
-        for (int64_t f = 0; f < t->stride; f += LANES) {
-            vec in[IMAGES];
-            for (int j = 0; j < IMAGES; j++) in[j] = *(const vec *)(x + (b + j) * t->stride + f);
-            for (int i = 0; i < ROWS; i++) {
-                vec mine = *(const vec *)(w + i * wide + f);
-                HOLD(mine);
-                for (int j = 0; j < IMAGES; j++) sum[i][j] += mine * in[j];
-            }
-        }
-        for (int64_t i = 0; i < rows; i++)
-            for (int j = 0; j < IMAGES; j++) {
-                quad part[LANES / 4];
-                memcpy(part, &sum[i][j], sizeof part);
-                for (int l = 1; l < LANES / 4; l++) part[0] += part[l];
-                y[i * t->images + b + j] += (part[0][0] + part[0][2]) + (part[0][1] + part[0][3]);
-            }
     }
 }
 
@@ -193,28 +98,10 @@ static void move(float *restrict weight, float *restrict m, float *restrict v, f
     if (c[GROUP] != 0.0f)
         for (int64_t p = 0; p < planes; p++) {
             const float *plane = mine + p * cells;
-            float sum = 0.0f;
-            for (int64_t i = 0; i < cells; i++) sum += plane[i] * plane[i];
-            const float group = c[GROUP] / sqrtf(sum + GROUP_EPSILON);
+            const float group = c[GROUP] / sqrtf(dot(plane, plane, cells) + GROUP_EPSILON);
             for (int64_t i = 0; i < cells; i++) g[p * cells + i] += group * plane[i];
         }
-    const float shrink = c[SHRINK], rate = c[RATE], root2 = c[ROOT2];
-    const float keep1 = c[KEEP1], new1 = c[NEW1], keep2 = c[KEEP2], new2 = c[NEW2];
-    for (int64_t i = 0; i < n; i++) {
-        const float gradient = g[i];
-        const float first = keep1 * m[i] + new1 * gradient;
-        const float second = keep2 * v[i] + new2 * gradient * gradient;
-        const float scale = 1.0f / (sqrtf(second) * root2 + EPSILON);
-        const float moved = mine[i] - rate * first * scale;
-        const float limit = shrink * scale;
-        const float above = moved - limit, below = moved + limit;
-        m[i] = first;
-        v[i] = second;
-        /* Not fmaxf and fminf: those would turn a NaN into 0 and hide a column that has diverged. */
-        const float now = (above < 0.0f ? 0.0f : above) + (below > 0.0f ? 0.0f : below);
-        weight[i] = now;
-        mine[i] = now;
-    }
+    adam(mine, weight, m, v, g, c, n);
 }
 
 /* Returns 0, or 1 where memory for a few tiles could not be had; then nothing is of any use.
@@ -228,11 +115,6 @@ int full_turn(int64_t rows, int64_t channels, int64_t h, int64_t w, int64_t batc
     int failed = 0;
 #pragma omp parallel
     {
-        int64_t me = 0, all = 1;
-#ifdef _OPENMP
-        me = omp_get_thread_num();
-        all = omp_get_num_threads();
-#endif
         room own = {.guard = up(w, LANES)};
         own.wide = t.stride + 2 * own.guard;
         const int64_t floats = ROWS * (t.stride + own.wide) + own.wide + 4 * t.stride + up(batch * ROWS, LANES);
@@ -247,7 +129,8 @@ int full_turn(int64_t rows, int64_t channels, int64_t h, int64_t w, int64_t batc
             own.edge = own.rough - own.guard + own.wide;
             own.r = own.edge + 4 * t.stride;
             borders(own.edge, t.planes * cells, h, w, t.stride);
-            const int64_t begin = blocks * me / all, end = blocks * (me + 1) / all;
+            int64_t begin;
+            const int64_t end = my_part(blocks, &begin);
             if (next && begin < end) {
                 const int64_t last = end * ROWS < rows ? end * ROWS : rows;
                 memset(y + begin * ROWS * t.images, 0, (last - begin * ROWS) * t.images * sizeof(float));
@@ -266,7 +149,8 @@ int full_turn(int64_t rows, int64_t channels, int64_t h, int64_t w, int64_t batc
                              column + (row + i) * FIELDS, planes, cells, w, t.stride);
                     }
                     if (next)
-                        respond(next + tile * t.images * t.stride, own.mine, y + row * t.images, &t, own.wide, some);
+                        respond(next + tile * t.images * t.stride, own.mine, y + row * t.images, t.images, t.stride,
+                                own.wide, some);
                 }
             }
             free(own.g);

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tuner.errors import EnvironmentFailure
 
+# Sums are not reordered, and NaN and infinity keep their meaning.
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -31,8 +32,6 @@ _FLAGS = (
     "-shared",
     "-fPIC",
 )
-# Sums over a plane may be reordered, so that they use vectors; NaN and infinity keep their meaning.
-_FLAGS_SUM = ("-fassociative-math", "-fno-signed-zeros")
 
 
 def compiler() -> str | None:
@@ -82,7 +81,7 @@ def library() -> ctypes.CDLL:
             "studies were created to run with compiled code and there is no C compiler here; "
             "install gcc or clang"
         )
-    command = [*_FLAGS, *_FLAGS_SUM]
+    command = list(_FLAGS)
     identity = "\n".join([source, *command, *_openmp(), cc, platform.platform(), _processor()])
     name = f"full_step-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.so"
     folder = _cache_folder()

@@ -70,7 +70,7 @@ FORMATS: dict[str, Format] = {
     "tvsd-arrays": Format("tuner.recordings.array_exports"),
     "nwb": Format("tuner.recordings.nwb"),
     "assembly": Format("tuner.recordings.assembly"),
-    "simulated": Format("tuner.recordings.simulated", needs_path=False),
+    "simulated": Format("tuner.recordings.simulated_format", needs_path=False),
 }
 
 

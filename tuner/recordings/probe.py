@@ -8,10 +8,12 @@ notices damage there itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import InputError
 
@@ -22,6 +24,8 @@ ENABLED = True
 """Set to False in a process that is itself watched."""
 
 _SMALL = 2**26
+_HIDDEN = "#refs#"  # where MATLAB puts the contents of cells
+_FOLLOWED = "/things_path"
 _checked: set[tuple[str, int, int, int]] = set()
 
 
@@ -84,29 +88,42 @@ def walk(path: str) -> None:
     """Read a file as its readers do: all that is small, and of the large the layout."""
     import h5py
 
-    def visit(_: str, member: object) -> None:
-        for name in member.attrs:  # type: ignore[attr-defined]
-            try:
-                _ = member.attrs[name]  # type: ignore[attr-defined]
-            except Exception:
-                continue
-        if isinstance(member, h5py.Dataset):
-            try:
-                if member.chunks:
-                    member.id.chunk_iter(lambda chunk: None)
-                if member.size and member.size * member.dtype.itemsize <= _SMALL:
-                    _ = member[()]
-            except Exception:
-                return
-
     with h5py.File(path, "r", locking=False) as file:
-        file.visititems(visit)
+
+        def visit(name: str, member: object) -> None:
+            # Reached through references by the readers; there can be a hundred thousand.
+            if not name.startswith(_HIDDEN):
+                _look_at(h5py, file, member)
+
+        for name in file:
+            if name == _HIDDEN:
+                continue
+            member = file.get(name)
+            _look_at(h5py, file, member)
+            if isinstance(member, h5py.Group):
+                member.visititems(visit)
+
+
+def _look_at(h5py: Any, file: Any, member: Any) -> None:
+    """Read one member; what raises here raises in the reader too, which says what is wrong."""
+    with contextlib.suppress(Exception):
+        for key in member.attrs:
+            with contextlib.suppress(Exception):
+                _ = member.attrs[key]
+        if not isinstance(member, h5py.Dataset):
+            return
+        if member.chunks:
+            member.id.chunk_iter(lambda chunk: None)
+        if not member.size or member.size * member.dtype.itemsize > _SMALL:
+            return
+        values = member[()]
+        if member.name.endswith(_FOLLOWED):
+            for reference in values.ravel():
+                with contextlib.suppress(Exception):
+                    h5py.Dataset(h5py.h5r.dereference(reference, file.id))[()]
 
 
 if __name__ == "__main__":
-    import contextlib
-
-    # What raises here raises in the reader too, which says what is wrong.
-    for name in sys.argv[1:]:
+    for argument in sys.argv[1:]:
         with contextlib.suppress(Exception):
-            walk(name)
+            walk(argument)

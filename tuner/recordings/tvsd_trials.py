@@ -10,10 +10,7 @@ mean and standard deviation over that day's test presentations and all samples o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -26,9 +23,9 @@ from tuner.recordings.matlab import oriented
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages, NamedImages
 from tuner.recordings.trial_table import TrialTable
+from tuner.recordings.trial_windows import Trials, Windowed, windowed
 from tuner.recordings.tvsd_layout import (
     N_CHANNELS,
-    Monkey,
     Stimuli,
     check_monkey,
     columns,
@@ -37,12 +34,6 @@ from tuner.recordings.tvsd_layout import (
     live_channels,
 )
 from tuner.scores import pairwise_reliability
-
-WINDOWS = {"V1": (25, 125), "V4": (50, 150), "IT": (75, 175)}
-"""Per area: samples later than the first and not later than the second time count, ms."""
-
-BLOCK_BYTES = 96 * 2**20
-"""Samples that are held in memory at once, about, as float64."""
 
 
 def read_trials(
@@ -85,7 +76,7 @@ def read_trials(
     raw_of = read_mapping(find_beside(path, mapping, "1024chns_mapping*.mat", "--mapping"))
     with h5.open_hdf5(path) as file:
         trials, table, times = _open(path, file, len(shown.train), len(shown.test))
-        responses = _windowed(path, trials, table, times, animal, raw_of, progress)
+        responses = windowed(path, trials, table, times, animal, raw_of, progress)
     normalised, notes = _normalised(responses, table)
     train = _by_image(normalised, table.train, len(shown.train))
     test = _by_repeat(normalised, table, len(shown.test))
@@ -147,67 +138,9 @@ def read_mapping(path: Path) -> NDArray[np.int64]:
     return mapping.astype(np.int64) - 1
 
 
-@dataclass(frozen=True)
-class _Trials:
-    """``ALLMUA`` with its axes named, whichever way round they are stored."""
-
-    data: h5py.Dataset
-    reversed: bool
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        time, presentation, channel = self.data.shape[::-1] if self.reversed else self.data.shape
-        return time, presentation, channel
-
-    @property
-    def chunks(self) -> tuple[int, int, int]:
-        stored = self.data.chunks or (1, 1, 1)
-        time, presentation, channel = stored[::-1] if self.reversed else stored
-        return time, presentation, channel
-
-    def read(self, time: slice, presentation: slice, channel: slice) -> NDArray[Any]:
-        """Read a block as (time, presentation, channel)."""
-        where = (time, presentation, channel)
-        if self.reversed:
-            return np.asarray(self.data[where[::-1]]).transpose()
-        return np.asarray(self.data[where])
-
-
-@dataclass
-class _Windowed:
-    """Per physical channel: the window's mean of each presentation, and each day's pool.
-
-    Parameters
-    ----------
-    mean
-        (presentations, 1024).
-    count
-        Pooled samples per day, (days, 1024).
-    pool_mean, pool_square
-        Their mean and their summed squared distance from it, (days, 1024).
-    """
-
-    mean: NDArray[np.float64]
-    count: NDArray[np.float64]
-    pool_mean: NDArray[np.float64]
-    pool_square: NDArray[np.float64]
-
-    def pool(self, day: int, channels: NDArray[np.int64], samples: NDArray[np.float64]) -> None:
-        """Add samples (n, channels) of test presentations to a day's pool (Chan et al. 1979)."""
-        count = float(len(samples))
-        mean = samples.mean(axis=0)
-        square = ((samples - mean) ** 2).sum(axis=0)
-        before = self.count[day, channels]
-        total = before + count
-        step = mean - self.pool_mean[day, channels]
-        self.pool_mean[day, channels] += step * count / total
-        self.pool_square[day, channels] += square + step**2 * before * count / total
-        self.count[day, channels] = total
-
-
 def _open(
     path: Path, file: h5py.File, n_train: int, n_test: int
-) -> tuple[_Trials, TrialTable, NDArray[np.float64]]:
+) -> tuple[Trials, TrialTable, NDArray[np.float64]]:
     times = h5.numbers(path, file, "tb", 2).ravel().astype(np.float64)
     data = h5.dataset(path, file, "ALLMUA")
     with h5.guarded(path, "ALLMUA"):
@@ -216,9 +149,9 @@ def _open(
         raise InputError(f"{path}: ALLMUA must hold floats on 3 axes, not {data.dtype} {shape}")
     ends = (times.size, N_CHANNELS)
     if (shape[0], shape[2]) == ends:
-        trials = _Trials(data, reversed=False)
+        trials = Trials(data, reversed=False)
     elif (shape[2], shape[0]) == ends:
-        trials = _Trials(data, reversed=True)
+        trials = Trials(data, reversed=True)
     else:
         raise InputError(
             f"{path}: ALLMUA has shape {shape}, which fits {times.size} samples x presentations x "
@@ -231,81 +164,7 @@ def _open(
     return trials, TrialTable.parse(path, rows, n_train, n_test), times
 
 
-def _window(path: Path, times: NDArray[np.float64], area: str) -> slice:
-    after, until = WINDOWS[area]
-    samples = np.flatnonzero((times > after) & (times <= until))
-    if samples.size == 0:
-        raise InputError(
-            f"{path}: tb has no sample from {after} to {until} ms, the window of {area}"
-        )
-    return slice(int(samples[0]), int(samples[-1]) + 1)
-
-
-def _blocks(trials: _Trials, samples: int) -> Iterator[tuple[slice, slice]]:
-    """Cut presentations and channels into blocks that fit the memory and follow the chunks."""
-    _, n_presentations, n_channels = trials.shape
-    _, of_presentations, of_channels = trials.chunks
-    room = max(1, BLOCK_BYTES // (8 * samples))
-    channels = n_channels
-    if of_presentations * n_channels > room:
-        channels = max(of_channels, room // of_presentations // of_channels * of_channels)
-    presentations = max(of_presentations, room // channels // of_presentations * of_presentations)
-    for start in range(0, n_presentations, presentations):
-        rows = slice(start, min(start + presentations, n_presentations))
-        for first in range(0, n_channels, channels):
-            yield rows, slice(first, min(first + channels, n_channels))
-
-
-def _windowed(
-    path: Path,
-    trials: _Trials,
-    table: TrialTable,
-    times: NDArray[np.float64],
-    monkey: Monkey,
-    raw_of: NDArray[np.int64],
-    progress: Progress | None,
-) -> _Windowed:
-    """Average every presentation over its channel's window, and pool the test presentations."""
-    windows = {area: _window(path, times, area) for area in WINDOWS}
-    first = min(window.start for window in windows.values())
-    last = max(window.stop for window in windows.values())
-    area_of = columns(monkey)["area"]
-    _, n_presentations, _ = trials.shape
-    days = (table.n_days, N_CHANNELS)
-    mean = np.full((n_presentations, N_CHANNELS), np.nan)
-    out = _Windowed(mean, np.zeros(days), np.zeros(days), np.zeros(days))
-    blocks = list(_blocks(trials, last - first))
-    for done, (rows, raw) in enumerate(blocks):
-        with h5.guarded(path, "ALLMUA"):
-            block = trials.read(slice(first, last), rows, raw)
-        for area, window in windows.items():
-            in_block = (area_of == area) & (raw_of >= raw.start) & (raw_of < raw.stop)
-            physical = np.flatnonzero(in_block)
-            if not physical.size:
-                continue
-            within = slice(window.start - first, window.stop - first)
-            of_area = block[within][:, :, raw_of[physical] - raw.start].astype(np.float64)
-            mean[rows, physical] = of_area.mean(axis=0)
-            _pool(out, table, rows, physical, of_area)
-        if progress is not None:
-            progress("reading trials", done + 1, len(blocks))
-    return out
-
-
-def _pool(
-    out: _Windowed,
-    table: TrialTable,
-    rows: slice,
-    physical: NDArray[np.int64],
-    samples: NDArray[np.float64],
-) -> None:
-    is_test, day = table.test[rows] >= 0, table.day[rows]
-    for which in np.unique(day[is_test]):
-        chosen = samples[:, is_test & (day == which)]
-        out.pool(int(which), physical, chosen.reshape(-1, physical.size))
-
-
-def _normalised(found: _Windowed, table: TrialTable) -> tuple[NDArray[np.float64], list[str]]:
+def _normalised(found: Windowed, table: TrialTable) -> tuple[NDArray[np.float64], list[str]]:
     """Normalise each channel and day by its pool; NaN where the pool does not vary."""
     with np.errstate(invalid="ignore", divide="ignore"):
         sd = np.sqrt(found.pool_square / (found.count - 1))

@@ -1,0 +1,111 @@
+"""``tuner stimuli``: images for the rig, and recorded responses against their predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.export import OutOption, opened, unit_list, written
+from cli.options import example
+from cli.progress import Progress
+from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.show import note
+
+app = typer.Typer(help="Send images to the rig and score what comes back.", no_args_is_help=True)
+
+
+@app.command("export")
+@example(
+    "tuner stimuli export -o session --layer features.19 --region V4 --readout factorized",
+    "tuner stimuli export -o session --region V1 --size 500 --pixels-per-degree 28.9 --centred",
+)
+def export_command(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    units: Annotated[
+        str | None,
+        typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
+    ] = None,
+    size: Annotated[
+        int, typer.Option(min=0, help="Side of the full image on the screen, px; 0: as fitted.")
+    ] = 0,
+    pixels_per_degree: Annotated[
+        float, typer.Option("--pixels-per-degree", min=0, help="Of the screen; 0: not known.")
+    ] = 0.0,
+    centred: Annotated[
+        bool, typer.Option("--centred", help="Cut images out around each receptive field.")
+    ] = False,
+    blocks: Annotated[int, typer.Option(min=1, help="How often each image is shown.")] = 20,
+    natural: Annotated[int, typer.Option(min=0, help="Best and worst natural images each.")] = 1,
+    others: Annotated[int, typer.Option(min=0, help="Images of other units.")] = 2,
+    noise: Annotated[int, typer.Option(min=0, help="Noise images of equal contrast.")] = 1,
+    scrambled: Annotated[int, typer.Option(min=0, help="Phase-scrambled images.")] = 1,
+    prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
+    contrast: Annotated[float, typer.Option(help="Root-mean-square contrast of images.")] = 0.1,
+    mean: Annotated[float, typer.Option(help="Mean of images and background, 0 to 1.")] = 0.5,
+    ensemble: Annotated[
+        int, typer.Option(min=1, help="Make images for the mean of so many best trials.")
+    ] = 1,
+    variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Write a plain folder: images, controls, their order, and what every unit is predicted to do."""
+    from studies.stimuli import Session, export_stimuli
+    from tuner.synthesis.mei import MeiSettings
+    from tuner.synthesis.stimuli.choice import Choice
+    from tuner.synthesis.stimuli.placement import Rig
+
+    chosen = unit_list(units)
+    session = Session(
+        MeiSettings(
+            prior=prior,
+            steps=steps,
+            contrast=contrast,
+            mean=mean,
+            variants=variants,
+            seed=seed,
+        ),
+        Choice(natural=natural, others=others, noise=noise, scrambled=scrambled, seed=seed),
+        Rig(
+            size=size,
+            pixels_per_degree=pixels_per_degree,
+            placement="centred" if centred else "full",
+        ),
+        blocks,
+        ensemble,
+    )
+    with Progress() as progress:
+        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+        path = export_stimuli(
+            workspace, stores, specs, out, session, units=chosen, progress=progress.update
+        )
+    stores.storage.close()
+    written([path])
+    note(
+        f"show them as {path / 'README.txt'} says; then: tuner stimuli score {path} RECORDED -o OUT"
+    )
+
+
+@app.command("score")
+@example("tuner stimuli score session recorded.csv -o scores")
+def score_command(
+    folder: Annotated[Path, typer.Argument(help="What `stimuli export` wrote.", metavar="FOLDER")],
+    recorded: Annotated[
+        Path,
+        typer.Argument(
+            help="Responses: a CSV (image, repeat, one column per unit) or a generic HDF5 recording.",
+            metavar="RECORDED",
+        ),
+    ],
+    out: OutOption,
+) -> None:
+    """Compare recorded responses with what was predicted: tables and figures."""
+    from studies.stimuli import score_stimuli
+
+    written(score_stimuli(folder, recorded, out))
