@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from tests.recordings.cases import arrays, generic, tvsd
@@ -53,6 +54,10 @@ def test_files_with_checksums_take_none(
     del children[:]
     case.load(path=path)
     assert not children
+    with h5py.File(path, "a") as file:
+        file["units/note"] = ["text of variable length"] * 9
+    case.load(path=path)
+    assert len(children) == 1
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_names_that_are_no_texts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a list of texts"):
         case.load()
     _replaced(path, None, shape=(N_TRAIN, 1), dtype=h5py.ref_dtype)
-    with pytest.raises(InputError, match="not a text|cannot be read"):
+    with pytest.raises(InputError, match=r"not a text|cannot be read"):
         case.load()
 
 

@@ -157,7 +157,7 @@ def _attribute(path: Path, file: h5py.File, name: str) -> Any:
 
 def _label(path: Path, file: h5py.File) -> str:
     value = _attribute(path, file, "label")
-    return value if isinstance(value, str) and value else path.stem
+    return _text(value) or path.stem
 
 
 def _flag(path: Path, file: h5py.File, name: str) -> bool:
@@ -169,4 +169,11 @@ def _notes(path: Path, file: h5py.File) -> tuple[str, ...]:
     value = _attribute(path, file, "notes")
     if not isinstance(value, np.ndarray) or value.ndim != 1:
         return ()
-    return tuple(line for line in value.tolist() if isinstance(line, str))
+    return tuple(line for line in map(_text, value.tolist()) if line)
+
+
+def _text(value: Any) -> str:
+    """Decode a text attribute; anything else is ``""``."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""

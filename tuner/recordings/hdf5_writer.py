@@ -103,11 +103,11 @@ def write_attributes(
     file: h5py.File, label: str, simulated: bool, notes: tuple[str, ...] = ()
 ) -> None:
     """Write what describes the whole recording."""
-    file.attrs["format"] = "tuner recording 1"
-    file.attrs["label"] = label
+    file.attrs["format"] = _fixed(np.array("tuner recording 1"))
+    file.attrs["label"] = _fixed(np.array(label))
     file.attrs["simulated"] = simulated
     if notes:
-        file.attrs["notes"] = np.array(notes, dtype=h5py.string_dtype())
+        file.attrs["notes"] = _fixed(np.array(notes))
 
 
 def write_columns(file: h5py.File, units: dict[str, NDArray[Any]]) -> None:
@@ -119,12 +119,19 @@ def write_columns(file: h5py.File, units: dict[str, NDArray[Any]]) -> None:
 
 
 def write_array(file: h5py.File, name: str, values: NDArray[Any]) -> None:
-    """Write an array; text as UTF-8 of variable length."""
-    if values.dtype.kind in "UO":
-        as_text = np.array([str(value) for value in values.ravel()], dtype=object)
-        file.create_dataset(name, data=as_text.reshape(values.shape), dtype=h5py.string_dtype())
-    else:
-        file[name] = values
+    """Write an array; text as UTF-8."""
+    file[name] = _fixed(values) if values.dtype.kind in "UO" else values
+
+
+def _fixed(texts: NDArray[Any]) -> NDArray[np.bytes_]:
+    """Encode text as UTF-8 of fixed length, which HDF5 guards with checksums.
+
+    Text of variable length lies in a heap without them, in which HDF5 can loop for ever.
+    """
+    encoded = [str(text).encode() for text in texts.ravel().tolist()]
+    length = max([1, *map(len, encoded)])
+    as_bytes = np.array(encoded, dtype=f"S{length}").reshape(texts.shape)
+    return as_bytes.astype(h5py.string_dtype("utf-8", length))
 
 
 def _write_part(

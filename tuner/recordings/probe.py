@@ -3,7 +3,7 @@
 The HDF5 library loops for ever on some damaged files, and on others it takes its process down. So
 a file is first walked through by a child with a time limit; only then does this process open it.
 Files whose layout has checksums throughout, as `hdf5_writer` writes them, need none of this: HDF5
-notices damage there itself.
+notices damage there itself. (Texts of variable length lie in a heap without checksums.)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ENABLED = True
 _SMALL = 2**26
 _HIDDEN = "#refs#"  # where MATLAB puts the contents of cells
 _FOLLOWED = "/things_path"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _checked: set[tuple[str, int, int, int]] = set()
 
 
@@ -78,10 +79,27 @@ def _ended(paths: list[Path]) -> int | None:
 
 
 def _has_checksums(path: Path) -> bool:
-    """Whether the file has a superblock of version 3, which implies the newer structures."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return start[:8] == b"\x89HDF\r\n\x1a\n" and start[8:] >= b"\x03"
+    """Whether all structures of a file have checksums: then it can be read without danger.
+
+    So it is under a superblock of version 3, which implies the newer structures, where no dataset
+    and no attribute is of variable length.
+    """
+    with path.open("rb") as start:
+        if start.read(8) != _SIGNATURE or start.read(1) < b"\x03":
+            return False
+    import h5py
+
+    def unguarded(_: str, member: Any) -> bool | None:
+        types = [member.attrs.get_id(name).dtype for name in member.attrs]
+        if isinstance(member, h5py.Dataset):
+            types.append(member.dtype)
+        return True if any(kind.hasobject for kind in types) else None
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return not (unguarded("", file) or file.visititems(unguarded))
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError):
+        return False
 
 
 def walk(path: str) -> None:
