@@ -10,7 +10,6 @@ over the valid responses :math:`V` of the batch; a column without any is not upd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,9 +30,6 @@ from tuner.readouts.readout import (
 
 _VALIDATION_CHUNK = 256
 """Validation images at once: bounds memory; fixed, so that sums are always taken in the same order."""
-
-_STEPS_AHEAD = 64
-"""Steps whose targets and coefficients are worked out together: bounds memory."""
 
 
 class Features(Protocol):
@@ -133,92 +129,51 @@ class Trainer:
         """State of ``columns`` before the first step."""
         return ColumnState(columns, self.kernel, self.seed)
 
-    @torch.no_grad()
     def advance(self, state: ColumnState, first: int, last: int) -> None:
         """Train ``state`` from step ``first`` up to, not including, step ``last``, in place."""
-        if last <= first or not len(state):
-            return
-        places = [torch.from_numpy(self.stream.batch(step)) for step in range(first, last)]
-        batches = self._read([self._fit_rows[rows] for rows in places])
-        x = next(batches)
+        for step in range(first, last):
+            rows = torch.from_numpy(self.stream.batch(step))
+            x = self.features.batch(self._fit_rows[rows])
+            rows = rows.to(self.device)
+            self.step(state, x, rows, step)
+
+    def step(self, state: ColumnState, x: Tensor, rows: Tensor, step: int) -> None:
+        """One optimiser step on a feature batch ``x`` (B, F); ``rows`` are its places among the fit images."""
         y, saved = self.kernel.forward(state.parameters, x)
-        for target, valid, c in self._steps(state, places, first):
-            residual = losses.derivative(self.loss, y, target)
-            if valid is None:
-                residual = residual.div_(self.batch_size)
-            else:
-                residual = residual.mul_(valid).div_(valid.sum(1, keepdim=True).clamp_min(1))
-            following = next(batches, None)
-            turned = self.kernel.turn(
-                state.parameters,
-                state.first,
-                state.second,
-                state.weights,
-                c,
-                x,
-                saved,
-                residual,
-                following,
-            )
-            if turned is not None and following is not None:
-                x, (y, saved) = following, turned
-
-    def _read(self, indices: list[Tensor]) -> Iterator[Tensor]:
-        """Feature batches, read ahead where the features know how."""
-        batches: Callable[[list[Tensor]], Iterator[Tensor]] | None
-        batches = getattr(self.features, "batches", None)
-        return map(self.features.batch, indices) if batches is None else batches(indices)
-
-    def _steps(
-        self, state: ColumnState, places: list[Tensor], first: int
-    ) -> Iterator[tuple[Tensor, Tensor | None, StepCoefficients]]:
-        """Targets ``(K, B)``, which of them are valid (None: all), and coefficients of each step.
-
-        Worked out for many steps at once: what is left of a step is what depends on the weights.
-        """
-        for begin in range(0, len(places), _STEPS_AHEAD):
-            some = places[begin : begin + _STEPS_AHEAD]
-            rows = torch.cat(some).to(self.device)
-            target = self._block(self._fit, rows, len(some))
-            valid = (
-                None if self._fit_valid is None else self._block(self._fit_valid, rows, len(some))
-            )
-            active = None
-            if valid is not None:
-                active = (valid.sum(2) > 0).to(self.dtype).index_select(1, state.unit)[:, :, None]
-            coefficients = self._coefficients(state, first + begin, len(some), active)
-            for i in range(len(some)):
-                yield (
-                    target[i].index_select(0, state.unit),
-                    None if valid is None else valid[i].index_select(0, state.unit),
-                    StepCoefficients(*(part[i] for part in coefficients)),
-                )
-
-    @staticmethod
-    def _block(table: Tensor, rows: Tensor, steps: int) -> Tensor:
-        """Columns of ``(n_units, n_fit)`` as ``(steps, n_units, B)``."""
-        return table.index_select(1, rows).view(len(table), steps, -1).transpose(0, 1).contiguous()
+        target = self._fit[:, rows].index_select(0, state.unit)
+        residual = losses.derivative(self.loss, y, target)
+        active: Tensor | None = None
+        if self._fit_valid is None:
+            residual = residual / len(rows)
+        else:
+            valid = self._fit_valid[:, rows].index_select(0, state.unit)
+            count = valid.sum(1, keepdim=True)
+            residual = residual * valid / count.clamp_min(1)
+            active = (count > 0).to(self.dtype)
+        gradients = self.kernel.gradients(state.parameters, x, saved, residual)
+        self.kernel.update(
+            state.parameters,
+            gradients,
+            state.first,
+            state.second,
+            state.weights,
+            self._coefficients(state, step, active),
+        )
 
     def _coefficients(
-        self, state: ColumnState, first: int, steps: int, active: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """Fields of :class:`StepCoefficients` for steps from ``first`` on, each ``(steps, K, 1)``."""
-        rates = [
-            learning_rates(state.learning_rate, state.drop, step)
-            for step in range(first, first + steps)
-        ]
-        rate = torch.stack(rates)[:, :, None]
+        self, state: ColumnState, step: int, active: Tensor | None
+    ) -> StepCoefficients:
+        rate = learning_rates(state.learning_rate, state.drop, step)[:, None]
         ones = torch.ones_like(rate) if active is None else active
-        updates = state.updates + ones.cumsum(0)
-        state.updates = updates[-1].clone()
+        state.updates += ones
         # A column that has never had a valid response has made no update; its corrections are never used.
-        made = updates.clamp_min(1)
-        return (
-            rate * ones,
-            (1 - ADAM_BETA1) * ones,
-            (1 - ADAM_BETA2) * ones,
-            1 / (1 - ADAM_BETA1**made),
-            (1 - ADAM_BETA2**made).rsqrt(),
+        made = state.updates.clamp_min(1)
+        return StepCoefficients(
+            rate=rate * ones,
+            new1=(1 - ADAM_BETA1) * ones,
+            new2=(1 - ADAM_BETA2) * ones,
+            correct1=1 / (1 - ADAM_BETA1**made),
+            root2=(1 - ADAM_BETA2**made).rsqrt(),
         )
 
     @torch.no_grad()

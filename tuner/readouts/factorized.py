@@ -251,24 +251,7 @@ class FactorizedKernel:
             c.rate * self._mask_rate,
             moments,
         )
-        update_bias(parameters, gradients["bias"], first, second, c)
-
-    def turn(
-        self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-        x: Tensor,
-        saved: Any,
-        residual: Tensor,
-        following: Tensor | None,
-    ) -> tuple[Tensor, Any] | None:
-        """One step on ``x``, then the responses to the batch that follows."""
-        gradients = self.gradients(parameters, x, saved, residual)
-        self.update(parameters, gradients, first, second, weights, c)
-        return None if following is None else self.forward(parameters, following)
+        update_bias(parameters, gradients, first, second, c)
 
     def export(self, parameters: Parameters) -> Parameters:
         """``mask`` (K, h, w), normalised and never negative, ``features`` (K, C), ``bias`` (K,)."""

@@ -25,10 +25,7 @@ from tuner.readouts.readout import (
 )
 
 _CHUNK = 1 << 17
-"""Weights that the eager update takes at once on a CPU, so that its temporaries stay in the cache."""
-
-_GRADIENT_BYTES = {"cpu": 1 << 24, "cuda": 1 << 29}
-"""Size of the gradient that is made at once, by kind of device; large products are efficient, small ones need no memory."""
+"""Weights that the eager update takes at once, so that its temporaries stay in the cache."""
 
 
 class FullReadout:
@@ -94,24 +91,6 @@ def _update(
     adam_proximal(w, m, v, total, threshold, coefficients)
 
 
-def _fields(weights: Mapping[str, Tensor], c: StepCoefficients) -> Tensor:
-    """What the fused step reads per column, in the order of the enumeration in ``full_step.c``; ``(K, 9)``."""
-    zero = torch.zeros_like(c.rate)
-    sparse, smooth, group = (column(weights, name) for name in FullReadout.penalties)
-    fields = (
-        zero if sparse is None else sparse * c.rate,
-        zero if smooth is None else 2 * smooth,
-        zero if group is None else group,
-        c.rate * c.correct1,
-        1 - c.new1,
-        c.new1,
-        1 - c.new2,
-        c.new2,
-        c.root2,
-    )
-    return torch.cat(fields, dim=1)
-
-
 class FullKernel:
     """Columns of the full readout; parameters ``weight`` (K, F) and ``bias`` (K, 1)."""
 
@@ -123,13 +102,9 @@ class FullKernel:
         self.dtype = dtype
         self.compiled = compiled
         self._scale = 1.0 / math.sqrt(shape.size)
-        native_there = compiled and device.type == "cpu" and dtype == torch.float32
-        self._native = (
-            native.FullStep(shape.channels, shape.height, shape.width) if native_there else None
-        )
-        compile_it = compiled and not native_there and device.type != "meta"
+        self._native = compiled and device.type == "cpu" and dtype == torch.float32
+        compile_it = compiled and not self._native and device.type != "meta"
         self._fused = torch.compile(_update, dynamic=True) if compile_it else _update
-        self._gradient = torch.empty(0)
 
     def initial(self, units: Sequence[int], seed: int) -> Parameters:
         """Zeros: the problem is convex under the squared error."""
@@ -185,80 +160,68 @@ class FullKernel:
         c: StepCoefficients,
     ) -> None:
         """One step: penalties, Adam and the proximal map."""
-        self._update_rows(parameters, gradients["weight"], first, second, weights, c, 0)
-        update_bias(parameters, gradients["bias"], first, second, c)
+        if self._native:
+            self._native_update(parameters, gradients, first, second, weights, c)
+        else:
+            self._tensor_update(parameters, gradients, first, second, weights, c)
+        update_bias(parameters, gradients, first, second, c)
 
-    def turn(
+    def _native_update(
         self,
         parameters: Parameters,
+        gradients: Parameters,
         first: Parameters,
         second: Parameters,
         weights: Mapping[str, Tensor],
         c: StepCoefficients,
-        x: Tensor,
-        saved: Any,
-        residual: Tensor,
-        following: Tensor | None,
-    ) -> tuple[Tensor, Any] | None:
-        """One step on ``x``, then the responses to the batch that follows; no gradient is ever stored whole."""
-        scaled = residual * self._scale
-        update_bias(parameters, residual.sum(1, keepdim=True), first, second, c)
-        if self._native is not None:
-            now = self._native.pack(x) if saved is None else saved
-            ahead = None if following is None else self._native.pack(following)
-            y = self._native.turn(
-                parameters["weight"],
-                first["weight"],
-                second["weight"],
-                scaled,
-                _fields(weights, c),
-                now,
-                ahead,
-            )
-            if y is None:
-                return None
-            return torch.add(parameters["bias"], y, alpha=self._scale), ahead
-        size = 4 * self.shape.size
-        rows = max(1, _GRADIENT_BYTES.get(self.device.type, 1 << 24) // size)
-        for start in range(0, len(scaled), rows):
-            some = scaled[start : start + rows]
-            gradient = self._room(len(some))
-            torch.mm(some, x, out=gradient)
-            self._update_rows(parameters, gradient, first, second, weights, c, start)
-        return None if following is None else self.forward(parameters, following)
-
-    def _room(self, rows: int) -> Tensor:
-        """Where a gradient goes, the same memory every time."""
-        wanted = rows * self.shape.size
-        if len(self._gradient) < wanted:
-            self._gradient = torch.empty(wanted, dtype=self.dtype, device=self.device)
-        return self._gradient[:wanted].view(rows, self.shape.size)
-
-    def _update_rows(
-        self,
-        parameters: Parameters,
-        gradient: Tensor,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-        begin: int,
     ) -> None:
-        """Step of the weights of the columns from ``begin`` on, as many as ``gradient`` has rows."""
+        zero = torch.zeros_like(c.rate)
+        sparse, smooth, group = (column(weights, name) for name in FullReadout.penalties)
+        fields = (
+            zero if sparse is None else sparse * c.rate,
+            zero if smooth is None else 2 * smooth,
+            zero if group is None else group,
+            c.rate * c.correct1,
+            1 - c.new1,
+            c.new1,
+            1 - c.new2,
+            c.new2,
+            c.root2,
+        )
+        native.full_step(
+            self.shape.channels,
+            self.shape.height,
+            self.shape.width,
+            parameters["weight"],
+            first["weight"],
+            second["weight"],
+            gradients["weight"],
+            torch.cat(fields, dim=1),
+        )
+
+    def _tensor_update(
+        self,
+        parameters: Parameters,
+        gradients: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        """By tensor operations; in row blocks that stay in the cache where they are not compiled into one pass."""
         shape = self.shape
         columns = [column(weights, name) for name in FullReadout.penalties]
         coefficients = (c.rate, c.new1, c.new2, c.correct1, c.root2)
-        k = len(gradient)
-        whole = self._fused is not _update or self.device.type != "cpu"
-        step = k if whole else max(1, _CHUNK // shape.size)
+        k = len(c.rate)
+        step = k if self._fused is not _update else max(1, _CHUNK // shape.size)
         for start in range(0, k, step):
-            rows = slice(begin + start, begin + min(start + step, k))
+            rows = slice(start, start + step)
             sparse, smooth, group = (None if p is None else p[rows] for p in columns)
             self._fused(
                 parameters["weight"][rows],
                 first["weight"][rows],
                 second["weight"][rows],
-                gradient[start : start + step],
+                gradients["weight"][rows],
                 sparse,
                 smooth,
                 group,

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from tuner.errors import EnvironmentFailure
 
-# Sums are not reordered, and NaN and infinity keep their meaning.
+FIELDS = 9
+"""Numbers per column, in the order of the enumeration in ``full_step.c``."""
+
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -31,7 +33,10 @@ _FLAGS = (
     "-fno-trapping-math",
     "-shared",
     "-fPIC",
+    "-fopenmp",
 )
+# Sums over a plane may be reordered, so that they use vectors; NaN and infinity keep their meaning.
+_FLAGS_SUM = ("-fassociative-math", "-fno-signed-zeros")
 
 
 def compiler() -> str | None:
@@ -81,7 +86,7 @@ def library() -> ctypes.CDLL:
             "studies were created to run with compiled code and there is no C compiler here; "
             "install gcc or clang"
         )
-    command = list(_FLAGS)
+    command = [*_FLAGS, *_FLAGS_SUM]
     identity = "\n".join([source, *command, *_openmp(), cc, platform.platform(), _processor()])
     name = f"full_step-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.so"
     folder = _cache_folder()
@@ -98,107 +103,48 @@ def library() -> ctypes.CDLL:
             if not target.exists():
                 _compile(cc, command, source, target)
     loaded = ctypes.CDLL(str(target))
-    number, pointer = ctypes.c_int64, ctypes.c_void_p
-    loaded.full_packed.restype = number
-    loaded.full_packed.argtypes = [number] * 3
-    loaded.full_pack.restype = None
-    loaded.full_pack.argtypes = [number] * 3 + [pointer] * 2
-    loaded.full_turn.restype = ctypes.c_int
-    loaded.full_turn.argtypes = [number] * 5 + [pointer] * 8
+    loaded.full_step.restype = ctypes.c_int
+    loaded.full_step.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_void_p] * 5
     return loaded
 
 
 def _compile(cc: str, flags: list[str], source: str, target: Path) -> None:
-    """Compile with OpenMP, and where that cannot be had without it."""
     temporary = target.with_suffix(f".{os.getpid()}.partial.so")
-    for threads in (["-fopenmp", "-x", "none", *_openmp()], []):
-        command = [cc, *flags, "-x", "c", "-", *threads, "-lm", "-o", str(temporary)]
-        try:
-            done = subprocess.run(
-                command, input=source, capture_output=True, text=True, check=False
-            )
-        except OSError as error:
-            raise EnvironmentFailure(f"{cc}: cannot be run: {error}") from error
-        if done.returncode == 0:
-            temporary.replace(target)
-            return
-    last = " ".join(done.stderr.split())[-300:]
-    raise EnvironmentFailure(f"{cc}: cannot compile the fused step: {last}")
+    command = [cc, *flags, "-x", "c", "-", "-x", "none", *_openmp(), "-lm", "-o", str(temporary)]
+    try:
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EnvironmentFailure(f"{cc}: cannot be run: {error}") from error
+    if done.returncode != 0:
+        last = " ".join(done.stderr.split())[-300:]
+        raise EnvironmentFailure(f"{cc}: cannot compile the fused step: {last}")
+    temporary.replace(target)
 
 
-class FullStep:
-    """The fused step, bound to a feature shape.
-
-    Parameters
-    ----------
-    channels, height, width
-        Of the features.
-    """
-
-    def __init__(self, channels: int, height: int, width: int) -> None:
-        self._shape = channels, height, width
-        self._library = library()
-        self._packed = [torch.empty(0), torch.empty(0)]
-
-    def pack(self, x: Tensor) -> Tensor:
-        """A feature batch ``(B, F)`` as :meth:`turn` reads it; valid until two more are packed."""
-        _check(x)
-        channels, height, width = self._shape
-        sizes = channels, height * width, len(x)
-        self._packed.reverse()
-        size = self._library.full_packed(*sizes)
-        if len(self._packed[0]) != size:
-            self._packed[0] = torch.empty(size)
-        self._library.full_pack(*sizes, x.data_ptr(), self._packed[0].data_ptr())
-        return self._packed[0]
-
-    def turn(
-        self,
-        weight: Tensor,
-        first: Tensor,
-        second: Tensor,
-        residual: Tensor,
-        column: Tensor,
-        now: Tensor,
-        following: Tensor | None,
-    ) -> Tensor | None:
-        """One step in place on ``(K, F)`` rows, then their products with the next batch.
-
-        Parameters
-        ----------
-        weight, first, second
-            ``(K, F)`` weights and moments.
-        residual
-            ``(K, B)`` derivative of the loss by the product of weights and features.
-        column
-            ``(K, 9)``, in the order of the enumeration in ``full_step.c``.
-        now, following
-            Packed batches of equal size.
-
-        Returns
-        -------
-        Tensor or None
-            ``(K, B)`` if there is a next batch.
-        """
-        _check(weight, first, second, residual, column)
-        k, batch = residual.shape
-        y = None
-        if following is not None:
-            y = torch.empty(k, -(-batch // 4) * 4)
-        failed = self._library.full_turn(
-            k,
-            *self._shape,
-            batch,
-            *(t.data_ptr() for t in (weight, first, second, residual, column, now)),
-            None if following is None else following.data_ptr(),
-            None if y is None else y.data_ptr(),
-        )
-        if failed:
-            raise MemoryError("no memory for the fused step")
-        return None if y is None else y[:, :batch]
-
-
-def _check(*tensors: Tensor) -> None:
-    for tensor in tensors:
+def full_step(
+    channels: int,
+    height: int,
+    width: int,
+    weight: Tensor,
+    first: Tensor,
+    second: Tensor,
+    gradient: Tensor,
+    column: Tensor,
+) -> None:
+    """One step in place on ``(K, C*h*w)`` float32 rows; ``column`` is ``(K, FIELDS)``."""
+    for tensor in (weight, first, second, gradient, column):
         if tensor.dtype != torch.float32 or not tensor.is_contiguous():
             raise ValueError("the fused step takes contiguous float32 tensors")
+    failed = library().full_step(
+        len(weight),
+        channels,
+        height,
+        width,
+        weight.data_ptr(),
+        first.data_ptr(),
+        second.data_ptr(),
+        gradient.data_ptr(),
+        column.data_ptr(),
+    )
+    if failed:
+        raise MemoryError("no memory for the fused step")

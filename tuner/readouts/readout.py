@@ -94,24 +94,6 @@ class ColumnKernel(Protocol):
         """One Adam step with penalties, in place on parameters and moments."""
         ...
 
-    def turn(
-        self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-        x: Tensor,
-        saved: Any,
-        residual: Tensor,
-        following: Tensor | None,
-    ) -> tuple[Tensor, Any] | None:
-        """:meth:`gradients` and :meth:`update` on ``x``, then :meth:`forward` on the batch that follows, if any.
-
-        What the hot loop calls: one call, so that a readout can do all of it in one pass over its weights.
-        """
-        ...
-
     def export(self, parameters: Parameters) -> Parameters:
         """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""
         ...
@@ -203,10 +185,10 @@ def column(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
 
 def update_bias(
     parameters: Parameters,
-    gradient: Tensor,
+    gradients: Parameters,
     first: Parameters,
     second: Parameters,
     c: StepCoefficients,
 ) -> None:
     """Adam on the unpenalised bias, in place."""
-    adam_proximal(parameters["bias"], first["bias"], second["bias"], gradient, None, c)
+    adam_proximal(parameters["bias"], first["bias"], second["bias"], gradients["bias"], None, c)
