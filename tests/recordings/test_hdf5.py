@@ -104,6 +104,17 @@ def test_what_is_wrong_is_named(wrong: str, tmp_path: Path) -> None:
     assert str(case.path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["../a/003.png", "/etc/passwd", "a\\..\\..\\x.png", "C:\\x.png"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_paths_out_of_the_images_folder_are_refused(part: str, name: str, tmp_path: Path) -> None:
+    case = generic(tmp_path, files=True)
+    with h5py.File(case.path, "a") as file:
+        file[f"{part}/image_paths"][2] = name
+    with pytest.raises(InputError, match="leaves the images folder") as caught:
+        case.load()
+    assert str(case.path) in str(caught.value)
+
+
 def test_a_recording_without_a_test_set(tmp_path: Path) -> None:
     case = generic(tmp_path)
     edit(case.path, "test", None)

@@ -286,6 +286,18 @@ def test_other_layouts_are_named(wrong: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
+def test_paths_out_of_the_images_folder_are_refused(tmp_path: Path) -> None:
+    nwb = blank()
+    nwb.add_trial_column("image_path", "file of the image")
+    for row in range(len(IMAGE)):
+        path = "../a.png" if row == 3 else f"{row}.png"
+        nwb.add_trial(start_time=row * 1.0, stop_time=row + 0.2, image_path=path)
+    responses(nwb)
+    units(nwb)
+    with pytest.raises(InputError, match="leaves the images folder"):
+        load_recording(saved(nwb, tmp_path), "nwb", images=tmp_path)
+
+
 def test_without_pynwb_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = nwb_case(tmp_path)
     real = builtins.__import__

@@ -205,6 +205,7 @@ def test_workers_killed_again_and_again_and_the_server_restarted(
                 for child in children:
                     child.kill()
             codes = [child.wait() for child in children]
+            print(turn, codes, [c.text()[-400:] for c in children])
             kills += codes.count(-9)
             # A worker whose database went away says so; none ends as a defect.
             assert set(codes) <= {-9, 0, 3}, [child.text() for child in children]
