@@ -61,7 +61,7 @@ def demo(
     write(f"  which layer explains which region   {out / 'heatmap.png'}")
     for region, layer in PICTURES:
         sheet = out / "efficientnet_lite0" / layer / region / "factorized" / "sheet.png"
-        write(f"  what {region} units want to see{' ' * (11 - len(region))}{sheet}")
+        write(f"  what {region} units want to see{' ' * (14 - len(region))}{sheet}")
     write(f"  all of it on one page               {report}")
     write(f"  the search itself                   tuner dashboard -c {config}")
     write(
