@@ -80,9 +80,7 @@ class Problem:
         return Trainer(
             readouts.get(self.readout).kernel(self.shape, CPU, compiled=compiled),
             Table(self.half),
-            Targets(
-                self.targets[:cut], self.targets[cut:], rows[:cut], rows[cut:], rows[cut:] % 2
-            ),
+            Targets(self.targets[:cut], self.targets[cut:], rows[:cut], rows[cut:], rows[cut:] % 2),
             loss="mse",
             batch_size=BATCH,
             seed=0,
@@ -345,7 +343,9 @@ def main() -> None:
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return next(line.split(":")[1].strip() for line in text.splitlines() if "model name" in line)
+        return next(
+            line.split(":")[1].strip() for line in text.splitlines() if "model name" in line
+        )
     except (OSError, StopIteration):
         return platform.machine()
 
