@@ -134,7 +134,7 @@ class Round:
                 numbers.append(self._first[m] + np.repeat(np.arange(len(member.trials)), len(mine)))
             columns = Columns.of_trials(settings, units)
             columns = Columns(np.concatenate(numbers), columns.unit, columns.hyperparameters)
-            yield self.trainer.start(columns)
+            yield self.trainer.start(columns, parked=len(self._turns) > 1)
 
     def run(self, observer: Observer | None = None) -> Result:
         """Train all trials to their end."""
@@ -174,8 +174,11 @@ class Round:
         for state in self._states:
             if not len(state):
                 continue
+            state.resume()
             self.trainer.advance(state, first, last)
             sums = self.trainer.validate(state)
+            if len(self._turns) > 1:
+                state.park()
             for trial in np.unique(state.columns.trial):
                 at = np.flatnonzero(state.columns.trial == trial)
                 position = self._position[self.running[trial].member]
@@ -251,6 +254,8 @@ class Round:
     def _result(self) -> Result:
         outcomes: list[list[Outcome]] = [[] for _ in self.members]
         fitted: list[list[Fitted]] = [[] for _ in self.members]
+        for state in self._states:
+            state.finish()
         for i, trial in enumerate(self.running):
             if trial.state == TrialState.RUNNING:
                 trial.state = TrialState.COMPLETE

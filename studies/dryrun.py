@@ -117,12 +117,13 @@ def _cohort(
     workspace: Workspace, members: Sequence[Spec], how: dict[str, Any], n_trials: int
 ) -> CohortPlan:
     from tuner import readouts
-    from tuner.fitting.plan import fixed_bytes, grouping
+    from tuner.fitting.plan import column_bytes, fixed_bytes, grouping
 
     experiment = workspace.experiment
     size, training = experiment.search.parallel_trials, experiment.training
     spec = members[0]
     readout = readouts.get(spec.key.readout)
+    held = workspace.held_features(spec.shape, how["memory"])
     groups = grouping(
         [s.units for s in members],
         size,
@@ -131,11 +132,11 @@ def _cohort(
         batch_size=training.batch_size,
         steps=training.steps,
         device=workspace.device,
-        memory=how["memory"],
+        memory=how["memory"] - held,
         compiled=how["compiled"],
     )
     kernel = readout.kernel(spec.shape, workspace.device, compiled=how["compiled"])
-    per_column = kernel.bytes_per_column(training.batch_size)
+    per_column = column_bytes(kernel, training.batch_size)
     largest = max(
         sum(len(block.units) for block in turn) * size for group in groups for turn in group.turns
     )
@@ -161,8 +162,8 @@ def _cohort(
         compiled=how["compiled"],
         tier=tier,
         memory=largest * per_column
-        + fixed_bytes(spec.shape, training.batch_size)
-        + (train if tier in ("host", "device") else 0),
+        + fixed_bytes(spec.shape, training.batch_size, workspace.device)
+        + held,
         cache=2 * (recording.n_train + recording.n_test) * spec.shape.size,
         kept=(experiment.search.keep + 1)
         * 4

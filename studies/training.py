@@ -83,7 +83,7 @@ class Training:
                 batch_size=training.batch_size,
                 steps=training.steps,
                 device=self.workspace.device,
-                memory=memory // shrink,
+                memory=(memory - self.workspace.held_features(some[0].shape, memory)) // shrink,
                 compiled=compiled,
             )
             out += [([some[i] for i in group.studies], group) for group in groups]
@@ -167,6 +167,7 @@ class Training:
             batch_size=experiment.training.batch_size,
             seed=experiment.search.seed,
             device=device,
+            parking=experiment.storage.cache,
         )
         self._trainer = (key, trainer)
         return trainer

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tuner.features.tiers import FeatureStore
     from tuner.fitting.losses import ResponseScaling
     from tuner.fitting.trainer import Targets
+    from tuner.readouts.readout import FeatureShape
     from tuner.recordings import PreparedImages, Recording, Split
 
 Progress = Callable[[str, int, int], None]
@@ -251,6 +252,13 @@ class Workspace:
         return open_store(
             features.train, feature_tier(features.train.nbytes, memory, self.device), self.device
         )
+
+    def held_features(self, shape: FeatureShape, memory: int) -> int:
+        """Bytes of a layer's training features that lie in the memory that training may take."""
+        train = 2 * self.recording.n_train * shape.size
+        tier = feature_tier(train, memory, self.device)
+        there = tier == "device" or (tier == "host" and self.device.type == "cpu")
+        return train if there else 0
 
     def _together(self, alias: str, layer: str) -> list[str]:
         wanted = [spec for spec in self.grid if spec.key.backbone == alias]

@@ -10,7 +10,7 @@ import math
 import torch
 
 from tuner.readouts import penalties
-from tuner.readouts.readout import adam_proximal, column, update_bias
+from tuner.readouts.readout import ColumnKernel, adam_proximal, column, update_bias
 
 
 class PooledReadout:
@@ -43,7 +43,7 @@ class PooledReadout:
         return parameters["mask"]
 
 
-class PooledKernel:
+class PooledKernel(ColumnKernel):
     """Columns: parameters with one row per (trial, unit), and the gradients written out."""
 
     def __init__(self, shape, device, dtype):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tuner.fitting.parking import Parked, park
 from tuner.readouts.readout import ColumnKernel, Parameters
 
 LEARNING_RATE = "learning_rate"
@@ -70,29 +72,114 @@ class Columns:
         )
 
 
+COPY_BYTES = 1 << 25
+"""Bytes of a temporary copy, at most."""
+
+
 class ColumnState:
     """Parameters, optimiser moments and remembered best of some columns.
 
-    Pruned columns are taken out with :meth:`keep`, and the rest speeds up.
+    Pruned columns are taken out with :meth:`keep`, and the rest speeds up. While others are trained the tensors can be
+    parked, out of the device's memory; what is done to the columns meanwhile takes effect when they are resumed.
+
+    Parameters
+    ----------
+    columns
+        Which columns.
+    kernel
+        The readout bound to a shape.
+    seed
+        Of the initial parameters.
+    parked
+        Whether to wait with the tensors until :meth:`resume`.
+    folder
+        Where a file for parked columns may be made.
     """
 
-    def __init__(self, columns: Columns, kernel: ColumnKernel, seed: int) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        kernel: ColumnKernel,
+        seed: int,
+        *,
+        parked: bool = False,
+        folder: Path | None = None,
+    ) -> None:
         self.columns = columns
         self.kernel = kernel
-        self.parameters: Parameters = kernel.initial([int(u) for u in columns.unit], seed)
-        zeros = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-        self.first: Parameters = zeros
-        self.second: Parameters = {name: torch.zeros_like(value) for name, value in zeros.items()}
-        some = next(iter(self.parameters.values()))
-        self._device, self._dtype = some.device, some.dtype
-        self.updates = torch.zeros(len(columns), 1, dtype=self._dtype, device=self._device)
+        self.parameters: Parameters = {}
+        self.first: Parameters = {}
+        self.second: Parameters = {}
         self.best: Parameters = {}
+        self.updates = torch.zeros(0, 1)
+        self._seed = seed
+        self._folder = folder
+        self._present = False
+        self._parked: Parked | None = None
+        self._pending: list[tuple[str, NDArray[np.int64]]] = []
+        self._begun_with = columns
+        if not parked:
+            self.resume()
+
+    # -- here or parked ------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Have the tensors on the device, as they are after all that was done to the columns."""
+        if self._present:
+            return
+        if self._parked is None:
+            self._begin()
+        else:
+            for name in self._parked.names():
+                self._set(name, self._parked.load(name))
+            self._parked = None
+        self._present = True
+        pending, self._pending = self._pending, []
+        for what, rows in pending:
+            (self._remember if what == "remember" else self._keep)(rows)
         self._bind()
+
+    def _begin(self) -> None:
+        """Make the tensors of the first step."""
+        units = [int(unit) for unit in self._begun_with.unit]
+        self.parameters = self.kernel.initial(units, self._seed)
+        for store in (self.first, self.second):
+            store.update({name: torch.zeros_like(v) for name, v in self.parameters.items()})
+        some = next(iter(self.parameters.values()))
+        self.updates = torch.zeros(len(units), 1, dtype=some.dtype, device=some.device)
+
+    def park(self) -> None:
+        """Put the tensors where they cost the device nothing."""
+        if not self._present:
+            return
+        self._parked = park(self.tensors(), self._folder)
+        for store in (self.parameters, self.first, self.second, self.best):
+            store.clear()
+        self.updates = torch.zeros(0, 1)
+        self._present = False
+
+    def _stores(self) -> dict[str, Parameters]:
+        return {"w": self.parameters, "m": self.first, "v": self.second, "best": self.best}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that must be kept to go on later, by name."""
+        stores = self._stores().items()
+        out = {f"{key}.{name}": t for key, store in stores for name, t in store.items()}
+        return out | {"updates": self.updates}
+
+    def _set(self, name: str, tensor: Tensor) -> None:
+        tensor = tensor.to(self.kernel.device)
+        store, _, key = name.partition(".")
+        if key:
+            self._stores()[store][key] = tensor
+        else:
+            self.updates = tensor
 
     def _bind(self) -> None:
         """Put what the columns say onto the device, once for every change of the columns."""
+        some = next(iter(self.parameters.values()))
         hyper = {
-            name: torch.from_numpy(values).to(self._device, self._dtype)
+            name: torch.from_numpy(values).to(some.device, some.dtype)
             for name, values in self.columns.hyperparameters.items()
         }
         self.learning_rate = hyper.pop(LEARNING_RATE)
@@ -103,7 +190,9 @@ class ColumnState:
             for name, values in hyper.items()
             if bool((self.columns.hyperparameters[name] != 0).any())
         }
-        self.unit = torch.from_numpy(self.columns.unit).to(self._device)
+        self.unit = torch.from_numpy(self.columns.unit).to(some.device)
+
+    # -- what happens to columns ---------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -112,34 +201,79 @@ class ColumnState:
         """Copy the parameters of the columns at ``rows`` as their best so far."""
         if not len(rows):
             return
+        if self._present:
+            self._remember(rows)
+        else:
+            self._pending.append(("remember", rows))
+
+    def _remember(self, rows: NDArray[np.int64]) -> None:
         if not self.best:
-            self.best = {name: value.clone() for name, value in self.parameters.items()}
+            self.best.update({name: value.clone() for name, value in self.parameters.items()})
             return
-        index = torch.from_numpy(rows).to(self._device)
         for name, value in self.parameters.items():
-            self.best[name].index_copy_(0, index, value.index_select(0, index))
+            step = max(1, COPY_BYTES // max(1, value[:1].numel() * value.element_size()))
+            for start in range(0, len(rows), step):
+                index = torch.from_numpy(rows[start : start + step]).to(value.device)
+                self.best[name].index_copy_(0, index, value.index_select(0, index))
 
     def best_of(self, rows: NDArray[np.int64]) -> Parameters:
         """Best parameters of the columns at ``rows``, exported, on the host."""
-        index = torch.from_numpy(rows).to(self._device)
-        chosen = {name: value.index_select(0, index) for name, value in self.best.items()}
+        if self._pending:  # first of all they are to be as they should
+            self.resume()
+            self.park()
+        if self._parked is None:
+            chosen = {name: _rows(value, rows) for name, value in self.best.items()}
+        else:
+            names = [n for n in self._parked.names() if n.startswith("best.")]
+            parts = {n.removeprefix("best."): self._parked.rows(n, rows) for n in names}
+            chosen = {name: part.to(self.kernel.device) for name, part in parts.items()}
         return {name: value.cpu() for name, value in self.kernel.export(chosen).items()}
+
+    def finish(self) -> None:
+        """Training is over: let go of all but the best."""
+        if self._present:
+            for store in (self.parameters, self.first, self.second):
+                store.clear()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Keep only the columns at ``rows``, in that order."""
         if len(rows) == len(self):
             return
-        index = torch.from_numpy(rows).to(self._device)
         self.columns = self.columns.take(rows)
-        # One array at a time, so that old and new exist twice for one of them only.
-        for store in (self.parameters, self.first, self.second, self.best):
-            for name in list(store):
-                store[name] = store[name].index_select(0, index)
-        self.updates = self.updates.index_select(0, index)
-        self._bind()
+        if self._present:
+            self._keep(rows)
+            self._bind()
+        else:
+            self._pending.append(("keep", rows))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that must be kept to go on later, by name."""
-        stores = {"w": self.parameters, "m": self.first, "v": self.second, "best": self.best}
-        out = {f"{key}.{name}": t for key, store in stores.items() for name, t in store.items()}
-        return out | {"updates": self.updates}
+    def _keep(self, rows: NDArray[np.int64]) -> None:
+        for store in self._stores().values():
+            for name in list(store):
+                store[name] = _taken(store[name], rows)
+        self.updates = _taken(self.updates, rows)
+
+
+def _rows(tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of a tensor: a view where they lie together."""
+    if len(rows) and bool((np.diff(rows) == 1).all()):
+        return tensor[int(rows[0]) : int(rows[-1]) + 1]
+    return tensor.index_select(0, torch.from_numpy(rows).to(tensor.device))
+
+
+def _taken(tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of a tensor, in order; moved together in place where they ascend, so that no second one is needed."""
+    if not bool((np.diff(rows) > 0).all()):
+        return tensor.index_select(0, torch.from_numpy(rows).to(tensor.device))
+    done = 0
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        if not len(run):
+            continue
+        begin, shift = int(run[0]), int(run[0]) - done
+        step = min(len(run), shift) if shift else len(run)
+        for start in range(0, len(run) if shift else 0, step):  # pieces that do not overlap
+            some = min(step, len(run) - start)
+            tensor[done + start : done + start + some] = tensor[
+                begin + start : begin + start + some
+            ]
+        done += len(run)
+    return tensor[:done]

@@ -14,10 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from tuner.errors import EnvironmentFailure
-from tuner.readouts.readout import FeatureShape, Readout
+from tuner.fitting.columns import COPY_BYTES
+from tuner.fitting.trainer import STEPS_AHEAD, validation_chunk
+from tuner.readouts.full import gradient_bytes
+from tuner.readouts.readout import ColumnKernel, FeatureShape, Readout
 
 _GROUP_WORK = {"cpu": 1e11, "cuda": 6e12, "mps": 1e12}
 """Weights times steps that some 10 minutes take on a device of each kind."""
+
+RUNTIME_BYTES = 48 << 20
+"""What torch and its libraries keep once they compute."""
 
 _COMPILE_WORK = 1e8
 """Weights times steps of a group from which compiling pays for itself."""
@@ -95,9 +101,21 @@ class Group:
     turns: tuple[tuple[Block, ...], ...]
 
 
-def fixed_bytes(shape: FeatureShape, batch_size: int, validation_chunk: int = 256) -> int:
-    """Memory that does not grow with columns: one feature batch and one chunk of validation features, float32."""
-    return 4 * shape.size * (batch_size + validation_chunk)
+def column_bytes(kernel: ColumnKernel, batch_size: int) -> int:
+    """Memory a column takes while it is trained: the readout's, and the trainer's own."""
+    trainer = 4 * (10 * STEPS_AHEAD + 3 * validation_chunk(kernel.shape))
+    return kernel.bytes_per_column(batch_size) + trainer
+
+
+def fixed_bytes(shape: FeatureShape, batch_size: int, device: torch.device) -> int:
+    """Memory that does not grow with columns, whatever the readout.
+
+    Two feature batches, as they come and as the fused step reads them, or a chunk of validation features, each float32
+    beside its half-precision rows; and the pieces in which gradients and copies are made.
+    """
+    chunk = validation_chunk(shape)
+    batches = (8 * batch_size + max(10 * batch_size, 10 * chunk)) * shape.size
+    return batches + gradient_bytes(device) + COPY_BYTES + RUNTIME_BYTES
 
 
 def grouping(
@@ -128,12 +146,11 @@ def grouping(
     EnvironmentFailure
         If not even one unit with all its trials fits.
     """
-    column = readout.kernel(shape, torch.device("meta"), compiled=compiled).bytes_per_column(
-        batch_size
-    )
-    room = (memory - fixed_bytes(shape, batch_size)) // column
+    column = column_bytes(readout.kernel(shape, device, compiled=compiled), batch_size)
+    fixed = fixed_bytes(shape, batch_size, device)
+    room = (memory - fixed) // column
     if room < trials:
-        need = column * trials + fixed_bytes(shape, batch_size)
+        need = column * trials + fixed
         raise EnvironmentFailure(
             f"training.memory: one unit of a {readout.name} readout with {shape.size} features and "
             f"{trials} trials takes {need / 1e9:.2f} GB, and {memory / 1e9:.2f} GB are allowed; "

@@ -10,7 +10,10 @@ over the valid responses :math:`V` of the batch; a column without any is not upd
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,12 +27,22 @@ from tuner.fitting.schedule import BatchStream, learning_rates
 from tuner.readouts.readout import (
     ADAM_BETA1,
     ADAM_BETA2,
+    Batch,
     ColumnKernel,
+    FeatureShape,
     StepCoefficients,
 )
 
 _VALIDATION_CHUNK = 256
-"""Validation images at once: bounds memory; fixed, so that sums are always taken in the same order."""
+_VALIDATION_NUMBERS = 1 << 25
+
+STEPS_AHEAD = 64
+"""Steps whose targets and coefficients are worked out together: bounds memory."""
+
+
+def validation_chunk(shape: FeatureShape) -> int:
+    """Validation images at once: bounds memory; set by the shape alone, so that sums are always taken in the same order."""
+    return min(_VALIDATION_CHUNK, max(16, _VALIDATION_NUMBERS // shape.size))
 
 
 class Features(Protocol):
@@ -80,6 +93,8 @@ class Trainer:
         Images a step.
     seed
         Seeds the batches and the initial parameters.
+    parking
+        Folder for the file of columns that wait while others are trained; None for the system's temporary one.
     """
 
     def __init__(
@@ -93,8 +108,10 @@ class Trainer:
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        parking: Path | None = None,
     ) -> None:
         self.kernel = kernel
+        self.parking = parking
         self.features = features
         self.loss = loss
         self.seed = seed
@@ -125,55 +142,93 @@ class Trainer:
         valid = ~np.isnan(targets.validation)
         return np.stack([valid[targets.half == h].sum(0) for h in (0, 1)], axis=1)
 
-    def start(self, columns: Columns) -> ColumnState:
-        """State of ``columns`` before the first step."""
-        return ColumnState(columns, self.kernel, self.seed)
+    def start(self, columns: Columns, *, parked: bool = False) -> ColumnState:
+        """State of ``columns`` before the first step; parked, it takes no memory before it is resumed."""
+        return ColumnState(columns, self.kernel, self.seed, parked=parked, folder=self.parking)
 
+    @torch.no_grad()
     def advance(self, state: ColumnState, first: int, last: int) -> None:
         """Train ``state`` from step ``first`` up to, not including, step ``last``, in place."""
-        for step in range(first, last):
-            rows = torch.from_numpy(self.stream.batch(step))
-            x = self.features.batch(self._fit_rows[rows])
-            rows = rows.to(self.device)
-            self.step(state, x, rows, step)
+        if last <= first or not len(state):
+            return
+        places = [torch.from_numpy(self.stream.batch(step)) for step in range(first, last)]
+        batches = self._read([self._fit_rows[rows] for rows in places])
+        derivative = partial(losses.derivative, self.loss)
+        x, saved = next(batches), None
+        for target, share, c in self._steps(state, places, first):
+            following = next(batches, None)
+            saved = self.kernel.turn(
+                state.parameters,
+                state.first,
+                state.second,
+                state.weights,
+                c,
+                Batch(x, target, share, self.loss, derivative),
+                saved,
+                following,
+            )
+            if following is not None:
+                x = following
 
-    def step(self, state: ColumnState, x: Tensor, rows: Tensor, step: int) -> None:
-        """One optimiser step on a feature batch ``x`` (B, F); ``rows`` are its places among the fit images."""
-        y, saved = self.kernel.forward(state.parameters, x)
-        target = self._fit[:, rows].index_select(0, state.unit)
-        residual = losses.derivative(self.loss, y, target)
-        active: Tensor | None = None
-        if self._fit_valid is None:
-            residual = residual / len(rows)
-        else:
-            valid = self._fit_valid[:, rows].index_select(0, state.unit)
-            count = valid.sum(1, keepdim=True)
-            residual = residual * valid / count.clamp_min(1)
-            active = (count > 0).to(self.dtype)
-        gradients = self.kernel.gradients(state.parameters, x, saved, residual)
-        self.kernel.update(
-            state.parameters,
-            gradients,
-            state.first,
-            state.second,
-            state.weights,
-            self._coefficients(state, step, active),
+    def _read(self, indices: list[Tensor]) -> Iterator[Tensor]:
+        """Feature batches, read ahead where the features know how."""
+        batches: Callable[[list[Tensor]], Iterator[Tensor]] | None
+        batches = getattr(self.features, "batches", None)
+        return map(self.features.batch, indices) if batches is None else batches(indices)
+
+    def _steps(
+        self, state: ColumnState, places: list[Tensor], first: int
+    ) -> Iterator[tuple[Tensor, Tensor, StepCoefficients]]:
+        """Targets and shares ``(K, B)``, and coefficients of each step.
+
+        Worked out for many steps at once: what is left of a step is what depends on the weights.
+        """
+        even = torch.full(
+            (len(state), self.batch_size), 1 / self.batch_size, dtype=self.dtype, device=self.device
         )
+        for begin in range(0, len(places), STEPS_AHEAD):
+            some = places[begin : begin + STEPS_AHEAD]
+            rows = torch.cat(some).to(self.device)
+            target = self._block(self._fit, rows, len(some))
+            share, active = None, None
+            if self._fit_valid is not None:
+                valid = self._block(self._fit_valid, rows, len(some))
+                count = valid.sum(2, keepdim=True)
+                share = valid / count.clamp_min(1)
+                active = (count > 0).to(self.dtype).index_select(1, state.unit)
+            coefficients = self._coefficients(state, first + begin, len(some), active)
+            for i in range(len(some)):
+                yield (
+                    target[i].index_select(0, state.unit),
+                    even if share is None else share[i].index_select(0, state.unit),
+                    StepCoefficients(*(part[i] for part in coefficients)),
+                )
+
+    @staticmethod
+    def _block(table: Tensor, rows: Tensor, steps: int) -> Tensor:
+        """Columns of ``(n_units, n_fit)`` as ``(steps, n_units, B)``."""
+        return table.index_select(1, rows).view(len(table), steps, -1).transpose(0, 1).contiguous()
 
     def _coefficients(
-        self, state: ColumnState, step: int, active: Tensor | None
-    ) -> StepCoefficients:
-        rate = learning_rates(state.learning_rate, state.drop, step)[:, None]
+        self, state: ColumnState, first: int, steps: int, active: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Fields of :class:`StepCoefficients` for steps from ``first`` on, each ``(steps, K, 1)``."""
+        rates = [
+            learning_rates(state.learning_rate, state.drop, step)
+            for step in range(first, first + steps)
+        ]
+        rate = torch.stack(rates)[:, :, None]
         ones = torch.ones_like(rate) if active is None else active
-        state.updates += ones
+        updates = state.updates + ones.cumsum(0)
+        state.updates = updates[-1].clone()
         # A column that has never had a valid response has made no update; its corrections are never used.
-        made = state.updates.clamp_min(1)
-        return StepCoefficients(
-            rate=rate * ones,
-            new1=(1 - ADAM_BETA1) * ones,
-            new2=(1 - ADAM_BETA2) * ones,
-            correct1=1 / (1 - ADAM_BETA1**made),
-            root2=(1 - ADAM_BETA2**made).rsqrt(),
+        made = updates.clamp_min(1)
+        return (
+            rate * ones,
+            (1 - ADAM_BETA1) * ones,
+            (1 - ADAM_BETA2) * ones,
+            1 / (1 - ADAM_BETA1**made),
+            (1 - ADAM_BETA2**made).rsqrt(),
         )
 
     @torch.no_grad()
@@ -181,10 +236,11 @@ class Trainer:
         """Sum of the loss over the valid validation images of each half, ``(K, 2)``; divide by the counts."""
         total = torch.zeros(len(state), 2, dtype=torch.float64, device=self.device)
         n = len(self._validation_rows)
-        for begin in range(0, n, _VALIDATION_CHUNK):
-            some = slice(begin, min(begin + _VALIDATION_CHUNK, n))
+        chunk = validation_chunk(self.kernel.shape)
+        for begin in range(0, n, chunk):
+            some = slice(begin, min(begin + chunk, n))
             x = self.features.batch(self._validation_rows[some])
-            y, _ = self.kernel.forward(state.parameters, x)
+            y = self.kernel.responses(state.parameters, x)
             target = self._validation[:, some].index_select(0, state.unit)
             loss = losses.value(self.loss, y, target)
             if self._validation_valid is not None:

@@ -16,18 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.readouts import penalties
+from tuner.readouts import native, penalties
 from tuner.readouts.readout import (
+    Batch,
+    ColumnKernel,
     FeatureShape,
     Parameters,
     StepCoefficients,
     adam_proximal,
     column,
+    step_fields,
     update_bias,
 )
 
 FEATURE_SD = 0.01
 """Standard deviation of the initial feature weights."""
+
+_NUMBERS = 1 << 25
+"""Numbers between two contractions that responses may take: columns are taken some at a time, which bounds memory."""
+
+_CELLS_AS_MATRIX = 1024
+"""Grids up to this many cells have their Laplacian as a matrix, larger ones by shifted sums."""
 
 Order = Literal["features", "mask", "outer"]
 
@@ -46,8 +55,8 @@ class FactorizedReadout:
         compiled: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> FactorizedKernel:
-        """Bind to a feature shape; products are all its work, so there is nothing to compile."""
-        return FactorizedKernel(shape, device, dtype=dtype)
+        """Bind to a feature shape."""
+        return FactorizedKernel(shape, device, compiled=compiled, dtype=dtype)
 
     def predict(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Responses ``(B, n)`` to feature maps ``(B, C, h, w)``."""
@@ -75,17 +84,22 @@ class FactorizedReadout:
 
 
 def contraction_order(shape: FeatureShape, batch_size: int) -> Order:
-    """Which contraction leaves the smallest intermediate result; all three cost the same products.
+    """Which contraction leaves the smallest intermediate result; all three cost the same products."""
+    sizes = _between(shape, batch_size)
+    return min(sizes, key=lambda order: sizes[order])
 
-    ``features`` first leaves B * cells numbers a column, ``mask`` first B * channels, and the ``outer`` product of mask
-    and features channels * cells.
+
+def _between(shape: FeatureShape, batch_size: int) -> dict[Order, int]:
+    """Numbers a column that lie between the two contractions.
+
+    ``features`` first leaves B * cells, ``mask`` first B * channels, and the ``outer`` product of mask and features
+    channels * cells.
     """
-    sizes: dict[Order, int] = {
+    return {
         "features": batch_size * shape.cells,
         "mask": batch_size * shape.channels,
         "outer": shape.size,
     }
-    return min(sizes, key=lambda order: sizes[order])
 
 
 def _update_features(
@@ -124,18 +138,23 @@ def _update_mask(
     mask.div_(mask.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
 
-class FactorizedKernel:
+class FactorizedKernel(ColumnKernel):
     """Columns of the factorized readout; ``mask`` (K, P) of unit norm, ``features`` (K, C), ``bias`` (K, 1)."""
 
-    def __init__(self, shape: FeatureShape, device: torch.device, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self, shape: FeatureShape, device: torch.device, *, compiled: bool, dtype: torch.dtype
+    ) -> None:
         self.shape = shape
         self.device = device
         self.dtype = dtype
         self._scale = 1.0 / math.sqrt(shape.channels)
         self._mask_rate = 1.0 / math.sqrt(shape.cells)
-        self._square = penalties.squared_laplacian_matrix(shape.height, shape.width, dtype).to(
-            device
-        )
+        native_there = compiled and device.type == "cpu" and dtype == torch.float32
+        self._native = native.FactorizedStep(shape.channels, shape.cells) if native_there else None
+        self._square: Tensor | None = None
+        if shape.cells <= _CELLS_AS_MATRIX:
+            square = penalties.squared_laplacian_matrix(shape.height, shape.width, dtype)
+            self._square = square.to(device)
 
     def initial(self, units: Sequence[int], seed: int) -> Parameters:
         """Uniform mask; feature weights drawn from (seed, unit), so every trial of a unit starts alike."""
@@ -198,6 +217,12 @@ class FactorizedKernel:
             "bias": residual.sum(1, keepdim=True),
         }
 
+    def _rough(self, mask: Tensor) -> Tensor:
+        """The Laplacian, twice; ``(K, P)``."""
+        if self._square is not None:
+            return mask @ self._square
+        return penalties.laplacian(penalties.laplacian(self._maps(mask))).flatten(1)
+
     def _maps(self, mask: Tensor) -> Tensor:
         return mask.view(-1, self.shape.height, self.shape.width)
 
@@ -212,7 +237,7 @@ class FactorizedKernel:
         self, parameters: Parameters, weights: Mapping[str, Tensor]
     ) -> Parameters:
         """Gradient of smoothness (by the normalised mask) and weight decay."""
-        rough = parameters["mask"].abs() @ self._square
+        rough = self._rough(parameters["mask"].abs())
         return {
             "mask": 2 * weights["smoothness"][:, None] * rough,
             "features": 2 * weights["weight_decay"][:, None] * parameters["features"],
@@ -229,9 +254,6 @@ class FactorizedKernel:
         c: StepCoefficients,
     ) -> None:
         """One step of features, mask and bias."""
-        moments = (c.new1, c.new2, c.correct1, c.root2)
-        smooth = column(weights, "smoothness")
-        rough = None if smooth is None else parameters["mask"].abs() @ self._square
         _update_features(
             parameters["features"],
             first["features"],
@@ -239,19 +261,82 @@ class FactorizedKernel:
             gradients["features"],
             column(weights, "sparsity"),
             column(weights, "weight_decay"),
-            (c.rate, *moments),
+            (c.rate, c.new1, c.new2, c.correct1, c.root2),
         )
+        self._step_mask(parameters, gradients["mask"], first, second, weights, c)
+        update_bias(parameters, gradients, first, second, c)
+
+    def _step_mask(
+        self,
+        parameters: Parameters,
+        gradient: Tensor,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+    ) -> None:
+        smooth = column(weights, "smoothness")
         _update_mask(
             parameters["mask"],
             first["mask"],
             second["mask"],
-            gradients["mask"],
-            rough,
+            gradient,
+            None if smooth is None else self._rough(parameters["mask"].abs()),
             smooth,
             c.rate * self._mask_rate,
-            moments,
+            (c.new1, c.new2, c.correct1, c.root2),
         )
-        update_bias(parameters, gradients, first, second, c)
+
+    def turn(
+        self,
+        parameters: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+        batch: Batch,
+        saved: Any,
+        following: Tensor | None,
+    ) -> Any:
+        """One step."""
+        if self._native is None or batch.loss not in native.LOSSES:
+            super().turn(parameters, first, second, weights, c, batch, saved, following)
+            return
+        decay = column(weights, "weight_decay")
+        by_mask, by_bias = self._native.turn(
+            parameters["features"],
+            first["features"],
+            second["features"],
+            parameters["mask"].abs(),
+            step_fields(
+                c,
+                column(weights, "sparsity"),
+                None if decay is None else 2 * decay,
+                parameters["bias"],
+            ),
+            self._native.pack(batch.x),
+            batch.target,
+            batch.share,
+            batch.loss,
+        )
+        self._step_mask(parameters, by_mask, first, second, weights, c)
+        update_bias(parameters, {"bias": by_bias}, first, second, c)
+
+    def responses(self, parameters: Parameters, x: Tensor) -> Tensor:
+        """``(K, B)`` responses."""
+        mask, features, bias = (parameters[name] for name in ("mask", "features", "bias"))
+        if self._native is not None:
+            fields = torch.zeros(len(mask), native.FACTORIZED_FIELDS)
+            fields[:, -1:] = bias
+            return self._native.responses(
+                features, mask.abs(), fields, self._native.pack(x), len(x)
+            )
+        rows = max(1, _NUMBERS // min(_between(self.shape, len(x)).values()))
+        parts = [
+            self.forward({name: part[start : start + rows] for name, part in parameters.items()}, x)
+            for start in range(0, len(mask), rows)
+        ]
+        return torch.cat([y for y, _ in parts])
 
     def export(self, parameters: Parameters) -> Parameters:
         """``mask`` (K, h, w), normalised and never negative, ``features`` (K, C), ``bias`` (K,)."""
@@ -270,9 +355,9 @@ class FactorizedKernel:
         }
 
     def bytes_per_column(self, batch_size: int) -> int:
-        """Parameters, moments, gradients and best, and the two largest intermediate results."""
-        own = 6 * (self.shape.cells + self.shape.channels)
-        intermediate = min(
-            batch_size * self.shape.cells, batch_size * self.shape.channels, self.shape.size
-        )
-        return 4 * (own + 2 * intermediate + 4 * batch_size)
+        """Parameters, moments and best; gradients and temporaries of an update, and what lies between the contractions."""
+        shape = self.shape
+        own = 4 * (shape.cells + shape.channels) + 8 * shape.cells + 8 * batch_size
+        if self._native is not None:
+            return 4 * (own + 2 * shape.channels)
+        return 4 * (own + 5 * shape.channels + 3 * min(_between(shape, batch_size).values()))

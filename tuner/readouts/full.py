@@ -16,16 +16,19 @@ from torch import Tensor
 
 from tuner.readouts import native, penalties
 from tuner.readouts.readout import (
+    Batch,
+    ColumnKernel,
     FeatureShape,
     Parameters,
     StepCoefficients,
     adam_proximal,
     column,
+    step_fields,
     update_bias,
 )
 
 _CHUNK = 1 << 17
-"""Weights that the eager update takes at once, so that its temporaries stay in the cache."""
+"""Weights that the eager update takes at once on a CPU, so that its temporaries stay in the cache."""
 
 
 class FullReadout:
@@ -91,7 +94,12 @@ def _update(
     adam_proximal(w, m, v, total, threshold, coefficients)
 
 
-class FullKernel:
+def gradient_bytes(device: torch.device) -> int:
+    """Size of the gradient that is made at once: large products are efficient, small ones need no memory."""
+    return 1 << (24 if device.type == "cpu" else 28)
+
+
+class FullKernel(ColumnKernel):
     """Columns of the full readout; parameters ``weight`` (K, F) and ``bias`` (K, 1)."""
 
     def __init__(
@@ -102,9 +110,13 @@ class FullKernel:
         self.dtype = dtype
         self.compiled = compiled
         self._scale = 1.0 / math.sqrt(shape.size)
-        self._native = compiled and device.type == "cpu" and dtype == torch.float32
-        compile_it = compiled and not self._native and device.type != "meta"
+        native_there = compiled and device.type == "cpu" and dtype == torch.float32
+        self._native = (
+            native.FullStep(shape.channels, shape.height, shape.width) if native_there else None
+        )
+        compile_it = compiled and not native_there and device.type != "meta"
         self._fused = torch.compile(_update, dynamic=True) if compile_it else _update
+        self._gradient = torch.empty(0)
 
     def initial(self, units: Sequence[int], seed: int) -> Parameters:
         """Zeros: the problem is convex under the squared error."""
@@ -160,68 +172,99 @@ class FullKernel:
         c: StepCoefficients,
     ) -> None:
         """One step: penalties, Adam and the proximal map."""
-        if self._native:
-            self._native_update(parameters, gradients, first, second, weights, c)
-        else:
-            self._tensor_update(parameters, gradients, first, second, weights, c)
+        self._update_rows(parameters, gradients["weight"], first, second, weights, c, 0)
         update_bias(parameters, gradients, first, second, c)
 
-    def _native_update(
+    def turn(
         self,
         parameters: Parameters,
-        gradients: Parameters,
         first: Parameters,
         second: Parameters,
         weights: Mapping[str, Tensor],
         c: StepCoefficients,
-    ) -> None:
-        zero = torch.zeros_like(c.rate)
+        batch: Batch,
+        saved: Any,
+        following: Tensor | None,
+    ) -> Any:
+        """One step; no gradient is ever stored whole."""
+        if self._native is not None:
+            return self._fused_turn(parameters, first, second, weights, c, batch, saved, following)
+        residual = batch.residual(self.responses(parameters, batch.x))
+        scaled = residual * self._scale
+        update_bias(parameters, {"bias": residual.sum(1, keepdim=True)}, first, second, c)
+        rows = max(1, gradient_bytes(self.device) // (4 * self.shape.size))
+        for start in range(0, len(scaled), rows):
+            some = scaled[start : start + rows]
+            gradient = self._room(len(some))
+            torch.mm(some, batch.x, out=gradient)
+            self._update_rows(parameters, gradient, first, second, weights, c, start)
+        return None
+
+    def _fused_turn(
+        self,
+        parameters: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+        batch: Batch,
+        saved: tuple[Tensor, Tensor] | None,
+        following: Tensor | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """By the code in C, which meets the batch that follows while it has the weights at hand."""
+        assert self._native is not None
+        if saved is None:
+            saved = self.responses(parameters, batch.x), self._native.pack(batch.x)
+        y, now = saved
+        residual = batch.residual(y)
+        update_bias(parameters, {"bias": residual.sum(1, keepdim=True)}, first, second, c)
         sparse, smooth, group = (column(weights, name) for name in FullReadout.penalties)
-        fields = (
-            zero if sparse is None else sparse * c.rate,
-            zero if smooth is None else 2 * smooth,
-            zero if group is None else group,
-            c.rate * c.correct1,
-            1 - c.new1,
-            c.new1,
-            1 - c.new2,
-            c.new2,
-            c.root2,
-        )
-        native.full_step(
-            self.shape.channels,
-            self.shape.height,
-            self.shape.width,
+        ahead = None if following is None else self._native.pack(following)
+        products = self._native.turn(
             parameters["weight"],
             first["weight"],
             second["weight"],
-            gradients["weight"],
-            torch.cat(fields, dim=1),
+            residual * self._scale,
+            step_fields(c, sparse, None if smooth is None else 2 * smooth, group),
+            now,
+            ahead,
         )
+        if products is None or ahead is None:
+            return None
+        return torch.add(parameters["bias"], products, alpha=self._scale), ahead
 
-    def _tensor_update(
+    def _room(self, rows: int) -> Tensor:
+        """Where a gradient goes, the same memory every time."""
+        wanted = rows * self.shape.size
+        if len(self._gradient) < wanted:
+            self._gradient = torch.empty(wanted, dtype=self.dtype, device=self.device)
+        return self._gradient[:wanted].view(rows, self.shape.size)
+
+    def _update_rows(
         self,
         parameters: Parameters,
-        gradients: Parameters,
+        gradient: Tensor,
         first: Parameters,
         second: Parameters,
         weights: Mapping[str, Tensor],
         c: StepCoefficients,
+        begin: int,
     ) -> None:
-        """By tensor operations; in row blocks that stay in the cache where they are not compiled into one pass."""
+        """Step of the weights of the columns from ``begin`` on, as many as ``gradient`` has rows."""
         shape = self.shape
         columns = [column(weights, name) for name in FullReadout.penalties]
         coefficients = (c.rate, c.new1, c.new2, c.correct1, c.root2)
-        k = len(c.rate)
-        step = k if self._fused is not _update else max(1, _CHUNK // shape.size)
+        k = len(gradient)
+        whole = self._fused is not _update or self.device.type != "cpu"
+        step = k if whole else max(1, _CHUNK // shape.size)
         for start in range(0, k, step):
-            rows = slice(start, start + step)
+            rows = slice(begin + start, begin + min(start + step, k))
             sparse, smooth, group = (None if p is None else p[rows] for p in columns)
             self._fused(
                 parameters["weight"][rows],
                 first["weight"][rows],
                 second["weight"][rows],
-                gradients["weight"][rows],
+                gradient[start : start + step],
                 sparse,
                 smooth,
                 group,
@@ -245,5 +288,5 @@ class FullKernel:
         }
 
     def bytes_per_column(self, batch_size: int) -> int:
-        """Weights, two moments, gradient, remembered best."""
-        return 5 * 4 * self.shape.size + 4 * 4 * batch_size
+        """Weights, two moments and the remembered best; responses, targets and the like of a batch."""
+        return 4 * (4 * self.shape.size + 8 * batch_size)

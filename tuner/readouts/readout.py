@@ -7,7 +7,7 @@ whatever shares the matrix with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,10 +53,43 @@ class StepCoefficients:
     root2: Tensor
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A feature batch, and what the columns are to answer.
+
+    Attributes
+    ----------
+    x
+        ``(B, F)`` features.
+    target
+        ``(K, B)``, 0 where missing.
+    share
+        ``(K, B)`` what each response counts in its column's mean: one over the number of valid ones, 0 where missing.
+    loss
+        Name of the loss.
+    derivative
+        Derivative of the loss by the response, of ``(responses, target)``.
+    """
+
+    x: Tensor
+    target: Tensor
+    share: Tensor
+    loss: str
+    derivative: Callable[[Tensor, Tensor], Tensor]
+
+    def residual(self, y: Tensor) -> Tensor:
+        """Derivative of the columns' data terms by the responses ``y``, ``(K, B)``."""
+        return self.derivative(y, self.target).mul_(self.share)
+
+
 class ColumnKernel(Protocol):
-    """A readout bound to a feature shape, a device and a way of running (eager or compiled)."""
+    """A readout bound to a feature shape, a device and a way of running (eager or compiled).
+
+    Kernels inherit from it: :meth:`turn` and :meth:`responses` follow from the other methods.
+    """
 
     shape: FeatureShape
+    device: torch.device
 
     def initial(self, units: Sequence[int], seed: int) -> Parameters:
         """Parameters at step 0 for these units (indices into the recording), one row each."""
@@ -93,6 +126,31 @@ class ColumnKernel(Protocol):
     ) -> None:
         """One Adam step with penalties, in place on parameters and moments."""
         ...
+
+    def turn(
+        self,
+        parameters: Parameters,
+        first: Parameters,
+        second: Parameters,
+        weights: Mapping[str, Tensor],
+        c: StepCoefficients,
+        batch: Batch,
+        saved: Any,
+        following: Tensor | None,
+    ) -> Any:
+        """:meth:`forward`, :meth:`gradients` and :meth:`update`, in place; what the hot loop calls.
+
+        One call, so that a readout can do all of it in one pass over its weights. What it returns is handed to the next
+        turn as ``saved``, whose features are ``following``; both are None at the ends.
+        """
+        y, between = self.forward(parameters, batch.x)
+        gradients = self.gradients(parameters, batch.x, between, batch.residual(y))
+        self.update(parameters, gradients, first, second, weights, c)
+        return None
+
+    def responses(self, parameters: Parameters, x: Tensor) -> Tensor:
+        """As :meth:`forward`, without what a gradient would need; ``(K, B)``."""
+        return self.forward(parameters, x)[0]
 
     def export(self, parameters: Parameters) -> Parameters:
         """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""
@@ -181,6 +239,25 @@ def adam_proximal(
 def column(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
     """A penalty's weights as ``(K, 1)``; None where the mapping leaves it out, since no column has it."""
     return weights[name][:, None] if name in weights else None
+
+
+def step_fields(c: StepCoefficients, sparse: Tensor | None, *more: Tensor | None) -> Tensor:
+    """What the fused steps in C read per column, in the order of ``vectors.h``; ``more`` is a readout's own.
+
+    Each is ``(K, 1)``, or None for zeros; returns ``(K, 7 + len(more))``.
+    """
+    zero = torch.zeros_like(c.rate)
+    fields = (
+        zero if sparse is None else sparse * c.rate,
+        c.rate * c.correct1,
+        1 - c.new1,
+        c.new1,
+        1 - c.new2,
+        c.new2,
+        c.root2,
+        *(zero if field is None else field for field in more),
+    )
+    return torch.cat(fields, dim=1)
 
 
 def update_bias(
