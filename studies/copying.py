@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from studies import trials
+from studies import tables, trials
 from studies.registry import Stored
 from studies.storage import Storage, pictures_table, studies_table, weights_table
 from tuner.errors import InputError
@@ -46,19 +46,13 @@ def copy(source: Storage, url: str, chosen: Sequence[Stored]) -> int:
 
 
 def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
-    from optuna.storages._rdb import models
-
     def rows(table: sa.Table, condition: Any) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in reading.execute(sa.select(table).where(condition))]
 
     old = study.study_id
     made = writing.execute(trials.studies.insert().values(study_name=study.name))
     new = int(made.inserted_primary_key[0])  # type: ignore[index]
-    for table in (
-        models.StudyDirectionModel.__table__,
-        models.StudyUserAttributeModel.__table__,
-        models.StudySystemAttributeModel.__table__,
-    ):
+    for table in tables.OF_STUDIES:
         _insert(writing, table, rows(table, table.c.study_id == old), study_id=new)
     for table in (studies_table, weights_table):
         for row in rows(table, table.c.study_id == old):
@@ -68,13 +62,7 @@ def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
         before = row.pop("trial_id")
         made = writing.execute(trials.trials.insert().values(**row | {"study_id": new}))
         after = int(made.inserted_primary_key[0])  # type: ignore[index]
-        for table in (
-            trials.params,
-            trials.values,
-            trials.reports,
-            trials.user_attrs,
-            trials.system_attrs,
-        ):
+        for table in tables.OF_TRIALS:
             _insert(writing, table, rows(table, table.c.trial_id == before), trial_id=after)
         for picture in pictures:
             if picture["trial_id"] == before:

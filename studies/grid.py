@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studies.names import StudyKey
 from studies.ranges import Space
-from tuner.readouts.readout import FeatureShape
+
+if TYPE_CHECKING:
+    from tuner.readouts.readout import FeatureShape  # which would bring torch into every listing
 
 
 @dataclass(frozen=True)

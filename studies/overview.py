@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from studies import trials
-from studies.evaluation import MEAN_LOSS
 from studies.opening import Stores
 from studies.registry import Stored
-from studies.results import listing, summaries
+from studies.results import MEAN_LOSS, listing, summaries
 
 WINDOW = 1800.0
 """Seconds over which the rate is taken."""

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.study import StudyDirection
 
-from studies import trials
+from studies import tables, trials
 from studies.artifacts import Artifacts
 from studies.fingerprint import Fingerprint
 from studies.names import StudyKey
@@ -72,10 +72,9 @@ class NewStudy:
 
 def add(storage: Storage, new: Iterable[NewStudy]) -> int:
     """Make studies, all or none; one that another process made meanwhile is left as it is."""
-    from optuna.storages._rdb import models
-
     count = 0
     with storage.begin() as connection:
+        storage.one_at_a_time(connection, "studies")
         present = set(connection.execute(sa.select(trials.studies.c.study_name)).scalars())
         for study in new:
             if study.key.name in present:
@@ -83,7 +82,7 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
             result = connection.execute(trials.studies.insert().values(study_name=study.key.name))
             study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
             connection.execute(
-                models.StudyDirectionModel.__table__.insert().values(
+                tables.directions.insert().values(
                     study_id=study_id, direction=StudyDirection.MINIMIZE, objective=0
                 )
             )
@@ -106,8 +105,6 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
 
 def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> None:
     """Delete studies, their trials, and then their kept files."""
-    from optuna.storages._rdb import models
-
     ids = [study.study_id for study in chosen]
     files: list[str] = []
     with storage.begin() as connection:
@@ -117,24 +114,15 @@ def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> 
                 sa.select(weights_table.c.artifact_id).where(weights_table.c.study_id == study_id)
             ).scalars()
             files += _attached(connection, mine)
-            for table in (
-                trials.params,
-                trials.values,
-                trials.reports,
-                trials.user_attrs,
-                trials.system_attrs,
-                models.TrialHeartbeatModel.__table__,
-            ):
+            for table in tables.OF_TRIALS:
                 connection.execute(table.delete().where(table.c.trial_id.in_(mine)))
             for table in (
-                trials.trials,
+                tables.trials,
                 weights_table,
                 pictures_table,
                 studies_table,
-                models.StudyDirectionModel.__table__,
-                models.StudyUserAttributeModel.__table__,
-                models.StudySystemAttributeModel.__table__,
-                trials.studies,
+                *tables.OF_STUDIES,
+                tables.studies,
             ):
                 connection.execute(table.delete().where(table.c.study_id == study_id))
     for artifact_id in set(files):

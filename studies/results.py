@@ -15,6 +15,9 @@ from studies.registry import Stored
 from studies.storage import Storage
 from studies.trials import Trial
 
+MEAN_LOSS = 1.0
+"""Validation loss of predicting every unit's mean: a fit that is not below it has failed."""
+
 
 @dataclass
 class Summary:

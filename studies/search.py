@@ -59,6 +59,22 @@ class Listener(Protocol):
         ...
 
 
+class Silent:
+    """A listener that tells nobody: for searches from a program."""
+
+    def started(self, finished: int, target: int) -> None:
+        """Finished trials, and how many there are to be."""
+
+    def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
+        """While a round runs."""
+
+    def told(self, finished: int) -> None:
+        """After a round."""
+
+    def say(self, message: str) -> None:
+        """Something worth a line."""
+
+
 @dataclass
 class Report:
     """What a search did.

@@ -20,7 +20,7 @@ from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
-from studies import postgres
+from studies import postgres, tables
 from studies.config_values import redact
 from studies.filesystems import refuse_network
 from tuner.errors import EnvironmentFailure, InputError
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of our own tables."""
-
-KNOWN_REVISIONS = ("v3.2.0.a",)
-"""Revisions of optuna's schema that :mod:`studies.trials` writes in bulk."""
 
 BUSY_SECONDS = 60
 
@@ -121,15 +118,14 @@ class Storage:
                     )
                 _make_folder(self.path.parent)
         with self.failures(), self._alone(create):
-            self.optuna = self._open_optuna()
-            self._prepare()
+            self.engine = self._open_engine()
+            revision = self._revision()
+            if revision is None and create:
+                _ = self.optuna  # makes its tables
+                revision = self._revision()
+            self._prepare(create)
         self._identity = self._file()
-        self.bulk = self._revision() in KNOWN_REVISIONS
-
-    @property
-    def engine(self) -> Engine:
-        """SQLAlchemy's engine, shared with optuna."""
-        return self.optuna.engine
+        self.bulk = revision in tables.KNOWN_REVISIONS
 
     @cached_property
     def writer(self) -> Writer:
@@ -153,31 +149,46 @@ class Storage:
         else:
             yield
 
-    def _open_optuna(self) -> RDBStorage:
+    def _options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            return {"connect_args": {"timeout": BUSY_SECONDS}}
+        return {"pool_pre_ping": True, "connect_args": dict(postgres.CONNECT)}
+
+    @property
+    def _at_connect(self) -> Callable[[Any, Any], None]:
+        return _pragmas if self.is_sqlite else postgres.session_settings
+
+    def _open_engine(self) -> Engine:
+        engine = sa.create_engine(self.url, **self._options())
+        event.listen(engine, "connect", self._at_connect)
+        return engine
+
+    @cached_property
+    def optuna(self) -> RDBStorage:
+        """Optuna's own storage on the same database; opened when first asked for, which takes a while."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
-        setup: Callable[[Any, Any], None] = _pragmas
-        if not self.is_sqlite:
-            options = {"pool_pre_ping": True, "connect_args": dict(postgres.CONNECT)}
-            setup = postgres.session_settings
-        with warnings.catch_warnings():
+        with self.failures(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            event.listen(Engine, "connect", setup)
+            event.listen(Engine, "connect", self._at_connect)
             try:
-                return optuna.storages.RDBStorage(
-                    self.url.render_as_string(hide_password=False), engine_kwargs=options
+                storage = optuna.storages.RDBStorage(
+                    self.url.render_as_string(hide_password=False), engine_kwargs=self._options()
                 )
             finally:
                 # From here on the engine itself is listened to, not every engine of the process.
-                event.remove(Engine, "connect", setup)
+                event.remove(Engine, "connect", self._at_connect)
+            event.listen(storage.engine, "connect", self._at_connect)
+            storage.engine.dispose()
+            return storage
 
-    def _prepare(self) -> None:
-        event.listen(
-            self.engine, "connect", _pragmas if self.is_sqlite else postgres.session_settings
-        )
-        self.engine.dispose()
+    def _prepare(self, create: bool) -> None:
+        if not create and not sa.inspect(self.engine).has_table(meta_table.name):
+            raise InputError(
+                f"storage.url: {self.shown} holds no studies yet; make them with 'tuner study "
+                "create'"
+            )
         metadata.create_all(self.engine)
         with self.engine.begin() as connection:
             row = connection.execute(
@@ -192,9 +203,13 @@ class Storage:
                     f"one knows {SCHEMA}); upgrade cortex-tuner"
                 )
 
-    def _revision(self) -> str:
-        with self.failures():
-            return str(self.optuna.get_current_version())
+    def _revision(self) -> str | None:
+        """Revision of optuna's schema; None where it has no tables yet."""
+        if not sa.inspect(self.engine).has_table(tables.revision.name):
+            return None
+        with self.engine.connect() as connection:
+            found = connection.execute(sa.select(tables.revision.c.version_num)).scalar()
+        return None if found is None else str(found)
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -221,6 +236,12 @@ class Storage:
                 connection.rollback()
                 raise
             connection.commit()
+
+    def one_at_a_time(self, connection: Connection, what: str) -> None:
+        """Until the transaction ends no other process gets past here; on SQLite it holds the write lock already."""
+        if not self.is_sqlite:
+            key = postgres.lock_key(what)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
     def _file(self) -> tuple[int, int] | None:
         if self.path is None:
@@ -278,7 +299,9 @@ class Storage:
         """Let go of all connections."""
         for close in self.at_close:
             close()
-        self.optuna.remove_session()
+        if "optuna" in self.__dict__:
+            self.optuna.remove_session()
+            self.optuna.engine.dispose()
         self.engine.dispose()
 
 
@@ -321,8 +344,8 @@ def _explain(shown: str, error: BaseException) -> str:
     remedy = "check that the database is there and can be reached"
     if "disk is full" in text:
         remedy = "free space on that disk and run the command again; finished trials are safe"
-    elif "readonly" in text or "read-only" in text:
-        remedy = "make the file and its folder writable"
+    elif "readonly" in text or "read-only" in text or "unable to open" in text:
+        remedy = "check that it is there, and make the file and its folder writable"
     elif "malformed" in text or "not a database" in text:
         remedy = "restore it from a copy; the file is damaged or not a database"
     elif "locked" in text:

@@ -19,19 +19,49 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
+from studies.tables import (
+    params,
+    read_value,
+    reports,
+    stored_report,
+    stored_value,
+    studies,
+    system_attrs,
+    trials,
+    user_attrs,
+    values,
+)
 from tuner.errors import EnvironmentFailure
 
-trials: sa.Table = models.TrialModel.__table__
-params: sa.Table = models.TrialParamModel.__table__
-values: sa.Table = models.TrialValueModel.__table__
-reports: sa.Table = models.TrialIntermediateValueModel.__table__
-user_attrs: sa.Table = models.TrialUserAttributeModel.__table__
-system_attrs: sa.Table = models.TrialSystemAttributeModel.__table__
-studies: sa.Table = models.StudyModel.__table__
+__all__ = [
+    "FINISHED",
+    "Outcome",
+    "Proposal",
+    "Trial",
+    "create",
+    "durations",
+    "fill_params",
+    "frozen",
+    "load",
+    "params",
+    "recently_finished",
+    "refuse_lost",
+    "remove_system_attributes",
+    "report",
+    "reports",
+    "requeue",
+    "set_system_attributes",
+    "start",
+    "studies",
+    "system_attrs",
+    "tell",
+    "trials",
+    "user_attrs",
+    "values",
+]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _CHUNK = 500
@@ -136,10 +166,9 @@ def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> No
 
 
 def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
-    kind = models.TrialIntermediateValueModel
     encoded = []
     for trial_id, step, value in rows:
-        stored, type_ = kind.intermediate_value_to_stored_repr(value)
+        stored, type_ = stored_report(value)
         encoded.append(
             {
                 "trial_id": trial_id,
@@ -179,7 +208,7 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
             .values(state=outcome.state, datetime_complete=_now())
         )
         if outcome.value is not None:
-            stored, type_ = models.TrialValueModel.value_to_stored_repr(outcome.value)
+            stored, type_ = stored_value(outcome.value)
             rows.append(
                 {
                     "trial_id": outcome.trial_id,
@@ -295,7 +324,7 @@ def _load_values(connection: Connection, some: Sequence[int], found: dict[int, T
         .where(trials.c.study_id.in_(some))
     )
     for trial_id, value, type_ in connection.execute(query):
-        found[trial_id].value = models.TrialValueModel.stored_repr_to_value(value, type_)
+        found[trial_id].value = read_value(value, type_)
 
 
 def _load_curves(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
@@ -310,9 +339,8 @@ def _load_curves(connection: Connection, some: Sequence[int], found: dict[int, T
         .where(trials.c.study_id.in_(some))
         .order_by(reports.c.step)
     )
-    kind = models.TrialIntermediateValueModel
     for trial_id, step, value, type_ in connection.execute(query):
-        found[trial_id].curve[step] = kind.stored_repr_to_intermediate_value(value, type_)
+        found[trial_id].curve[step] = read_value(value, type_)
 
 
 def durations(connection: Connection, study_ids: Sequence[int]) -> dict[int, float]:

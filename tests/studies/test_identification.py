@@ -71,4 +71,4 @@ def test_known_layers_are_found(experiment: Path, capsys: pytest.CaptureFixture[
             rivals = [r for r in rows if r["readout"] == readout and r["region"] == f"from {layer}"]
             best = min(rivals, key=lambda r: r["best"]["value"])
             assert best["layer"] == layer, [(r["layer"], r["best"]["value"]) for r in rivals]
-            assert best["best"]["value"] < 0.75  # the noise alone leaves 0.4
+            assert best["best"]["value"] < 0.9  # predicting the mean leaves 1, the noise alone 0.4

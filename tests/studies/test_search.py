@@ -310,11 +310,11 @@ def test_copy_and_delete(small: Path, run: Run, tmp_path: Path) -> None:
 def test_without_known_tables_the_public_interface_writes_the_same(
     make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from studies import storage
+    from studies import tables
 
     outcomes = []
-    for name, known in (("known", storage.KNOWN_REVISIONS), ("unknown", ())):
-        monkeypatch.setattr(storage, "KNOWN_REVISIONS", known)
+    for name, known in (("known", tables.KNOWN_REVISIONS), ("unknown", ())):
+        monkeypatch.setattr(tables, "KNOWN_REVISIONS", known)
         config = make_experiment(name=name)
         assert run("study", "create", "-c", config).code == 0
         ended = optimize(run, config, 8)

@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from studies import trials
+from studies import tables, trials
 from studies.names import StudyKey
 from studies.public import PublicWriter
 from studies.registry import NewStudy, add, stored_studies
-from studies.storage import KNOWN_REVISIONS, Storage
+from studies.storage import Storage
+from studies.tables import KNOWN_REVISIONS
 from studies.trials import Outcome, Proposal
 from studies.writing import Asked, BulkWriter, Writer
 from tuner.errors import EnvironmentFailure
@@ -233,8 +234,20 @@ def test_the_rate_survives_a_clock_that_jumps_back(
     assert seconds <= 0  # nothing is known, and no rate is shown
 
 
-def test_tables_of_optuna_have_the_columns_that_are_written(storage: Storage) -> None:
-    """Were optuna to add one that must be filled, this would say so before a search does."""
-    for table in (trials.trials, trials.params, trials.values, trials.reports):
-        there = {c["name"]: c for c in sa.inspect(storage.engine).get_columns(table.name)}
-        assert set(there) == set(table.c.keys())
+def test_tables_are_described_as_optuna_describes_them(storage: Storage) -> None:
+    """Were optuna to change one, this would say so before a search does."""
+    from optuna.storages._rdb import models
+
+    theirs = models.BaseModel.metadata.tables
+    for table in tables.ALL:
+        mine = {c.name: (str(c.type), c.primary_key) for c in table.c}
+        assert mine == {c.name: (str(c.type), c.primary_key) for c in theirs[table.name].c}
+        for column in table.c:
+            other = theirs[table.name].c[column.name].type
+            if isinstance(column.type, sa.Enum):
+                assert isinstance(other, sa.Enum)
+                assert (column.type.name, column.type.enums) == (other.name, other.enums)
+        there = {c["name"] for c in sa.inspect(storage.engine).get_columns(table.name)}
+        assert there == set(mine)
+    named = {table.name for table in tables.ALL}
+    assert set(theirs) - named == {"version_info"}
