@@ -200,7 +200,6 @@ def arrays(folder: Path, *, square: int = N_TRAIN) -> Case:
     for number in range(1, 17):
         count = {2: square, 6: 0, 13: 1}.get(number, 2 + number % 3)
         train, test = responses(N_TRAIN, count, seed=number), responses(N_TEST, count, seed=number)
-        train[0], test[0] = np.abs(np.nan_to_num(train[0])), np.nan_to_num(test[0])
         good = np.sort(np.random.default_rng(number).choice(64, count, replace=False)) + 1.0
         with matlab.matlab_file(folder / f"THINGS_exportMUA_array{number}.mat") as file:
             if count:

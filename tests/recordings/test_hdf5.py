@@ -221,6 +221,55 @@ def test_a_failed_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5", "recording.h5"]
 
 
+def test_bytes_behind_the_end_are_noticed(tmp_path: Path) -> None:
+    case = generic(tmp_path)
+    whole = case.path.read_bytes()
+    case.path.write_bytes(whole + bytes(-len(whole) % 512 + 512))
+    case.load()
+    case.path.write_bytes(whole[:20000] + bytes(8) + whole[20000:])
+    with pytest.raises(InputError, match="goes on behind its end"):
+        case.load()
+    case.path.write_bytes(whole[:20000] + b"1234" + whole[20000:])
+    with pytest.raises(InputError, match="goes on behind its end"):
+        case.load()
+
+
+def test_chunks_that_are_listed_and_not_found_are_noticed(tmp_path: Path) -> None:
+    """A damaged index reads as zeros; zeros that are really there are read as such."""
+    case = generic(tmp_path)
+    values = R.copy()
+    values[10:20] = 0
+    with h5py.File(case.path, "a") as file:
+        del file["train/responses"]
+        file.create_dataset("train/responses", data=values, chunks=(10, 9), compression=1)
+    np.testing.assert_array_equal(case.load().train_responses, values.astype(np.float32))
+    whole = case.path.read_bytes()
+    # The last offset of a chunk's key, in units of elements, is always 0.
+    key = np.array([10, 0, 0], dtype="<u8").tobytes()
+    assert whole.count(key) == 1
+    case.path.write_bytes(whole.replace(key, np.array([10, 0, 8], dtype="<u8").tobytes()))
+    with pytest.raises(InputError, match="train/responses cannot be read"):
+        case.load()
+
+
+def test_our_files_notice_every_damaged_value(tmp_path: Path) -> None:
+    """Any bit of the responses, columns or images that flips is noticed when it is read."""
+    from tests.recordings.mutations import raw_ranges
+
+    path = write_recording(generic(tmp_path).load(), tmp_path / "out.h5")
+    whole = path.read_bytes()
+    ranges = raw_ranges(path)
+    assert len(ranges) > 30
+    rng = np.random.default_rng(0)
+    for start, stop in ranges:
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(start, stop))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read"):
+            load_recording(path).train_images.digest()
+            load_recording(path).test_images.digest()
+
+
 def test_images_of_several_sizes_are_not_embedded(tmp_path: Path) -> None:
     case = generic(tmp_path, files=True)
     from tests.recordings.pictures import write_pictures

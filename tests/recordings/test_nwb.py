@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pynwb
 import pytest
-from pynwb.base import Images
+from pynwb.base import ImageReferences, Images
 from pynwb.image import ImageSeries, IndexSeries, RGBImage
 
 from tests.recordings.cases import nwb as nwb_case
@@ -114,7 +114,8 @@ def test_an_index_series_names_the_images(tmp_path: Path) -> None:
     nwb = blank()
     pixels = pictures(N_IMAGES)
     images = [RGBImage(name=f"im{i:02d}", data=pixels[i]) for i in range(N_IMAGES)]
-    shown = Images(name="shown", images=images)
+    order = ImageReferences(name="order_of_images", data=images)
+    shown = Images(name="shown", images=images, order_of_images=order)
     nwb.add_stimulus_template(shown)
     index = IndexSeries(
         name="order", data=IMAGE.astype(np.uint32), unit="N/A", indexed_images=shown, rate=1.0
@@ -252,6 +253,13 @@ def _external(nwb: Any) -> None:
     _no_images(nwb)
 
 
+def _no_order(nwb: Any) -> None:
+    pixels = pictures(N_IMAGES)
+    images = [RGBImage(name=f"im{i:02d}", data=pixels[i]) for i in range(N_IMAGES)]
+    nwb.add_stimulus_template(Images(name="shown", images=images))
+    _no_images(nwb)
+
+
 def _float_images(nwb: Any) -> None:
     nwb.add_stimulus_template(series(data=pictures(N_IMAGES) / 255))
     _no_images(nwb)
@@ -270,6 +278,7 @@ WRONG: dict[str, tuple[Callable[[Any], None], str]] = {
     "another split": (_other_split, "split must be train or test"),
     "both splits": (_both_splits, "2 images are presented both as training and as test"),
     "external": (_external, "keeps its frames in other files"),
+    "no order": (_no_order, "shown has no order_of_images"),
     "float images": (_float_images, "must be uint8"),
 }
 

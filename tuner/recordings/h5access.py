@@ -77,7 +77,28 @@ def open_handle(path: Path) -> h5py.File:
     probe.check(path)
     with guarded(path, "the file"):
         # Without locking: readers write nothing, and some network file systems have no locks.
-        return h5py.File(path, "r", locking=False)
+        file = h5py.File(path, "r", locking=False)
+        _check_end(path, file)
+        return file
+
+
+def _check_end(path: Path, file: h5py.File) -> None:
+    """Refuse a file with something behind its end: bytes were inserted, and values moved.
+
+    HDF5 itself notices only what is missing. Zeros that fill up a block of 512 are padding.
+    """
+    with path.open("rb") as raw:
+        raw.seek(file.userblock_size)
+        start = raw.read(48)
+        at, offsets = (40, start[13]) if start[8] < 2 else (28, start[9])
+        if offsets != 8:
+            return
+        raw.seek(int.from_bytes(start[at : at + 8], "little"))
+        surplus = raw.read(4096)
+    if surplus.strip(b"\0") or (surplus and path.stat().st_size % 512):
+        raise InputError(
+            f"{path}: goes on behind its end; it is damaged, or was not closed when it was written"
+        )
 
 
 def has(group: h5py.Group, name: str) -> bool:
@@ -123,7 +144,9 @@ def read(path: Path, data: h5py.Dataset, name: str) -> NDArray[Any]:
     with guarded(path, name):
         check_memory(path, name, data.size or 0, data.dtype.itemsize)
         check_stored(path, data, name)
-        return np.asarray(data[()])
+        values = np.asarray(data[()])
+        check_reached(data, values)
+        return values
 
 
 def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
@@ -158,6 +181,34 @@ def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
             raise InputError(
                 f"{path}: {name} is not stored whole; the file is damaged or was never finished"
             )
+
+
+def check_reached(data: h5py.Dataset, values: NDArray[Any], first: int = 0) -> None:
+    """Look again where a whole chunk reads as zeros; to be called under `guarded`.
+
+    HDF5 reads zeros also where the index to a chunk is damaged, though the chunk is listed. Read
+    by itself it is then not found, which raises.
+
+    Parameters
+    ----------
+    data
+        The dataset.
+    values
+        Its rows from `first` on, as read.
+    first
+        The first row that was read.
+    """
+    if not data.chunks or not values.size or values.dtype.kind not in "fiu":
+        return
+    for row in range(first // data.chunks[0] * data.chunks[0], first + len(values), data.chunks[0]):
+        rows = slice(max(row - first, 0), row - first + data.chunks[0])
+        if values[rows].all():
+            continue  # No zero in all of these chunks: the usual case, and quick.
+        others = [range(0, n, c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True)]
+        for place in itertools.product(*others):
+            block = tuple(slice(at, at + c) for at, c in zip(place, data.chunks[1:], strict=True))
+            if not values[(rows, *block)].any():
+                data.id.read_direct_chunk((row, *place))
 
 
 def _fill_is_missing(data: h5py.Dataset) -> bool:

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings.h5access import check_stored, dataset, guarded, open_handle
+from tuner.recordings.h5access import (
+    check_reached,
+    check_stored,
+    dataset,
+    guarded,
+    open_handle,
+)
 from tuner.recordings.sources import array_digest, combined_digest
 
 
@@ -57,7 +63,10 @@ class Hdf5Images:
     def read(self, index: int) -> NDArray[np.uint8]:
         """Read one image as (height, width, 3)."""
         with self._lock, guarded(self.path, self.names[index]):
-            image = np.asarray(self._open()[int(self._rows[index])])
+            data, row = self._open(), int(self._rows[index])
+            image = np.asarray(data[row])
+            if not image.any():
+                check_reached(data, image[None], row)
         image = image.reshape(*self.shape, -1)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
@@ -117,7 +126,9 @@ class Hdf5ImageSet:
     def read(self, index: int) -> NDArray[np.uint8]:
         """Read one image as (height, width, 3)."""
         with self._lock, guarded(self.path, self.names[index]):
-            image = np.asarray(self._open(index)[()])
+            data = self._open(index)
+            image = np.asarray(data[()])
+            check_reached(data, image)
         image = image.reshape(*image.shape[:2], -1)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 

@@ -61,14 +61,14 @@ def write_recording(
     with new_file(Path(path)) as file:
         write_attributes(file, recording.label, recording.simulated, recording.notes)
         _write_part(file, "train", recording.train_images, embed, progress)
-        file["train/responses"] = recording.train_responses
+        write_array(file, "train/responses", recording.train_responses)
         if recording.train_groups is not None:
-            file["train/groups"] = recording.train_groups
+            write_array(file, "train/groups", recording.train_groups)
         if recording.test_images is not None and recording.test_responses is not None:
             _write_part(file, "test", recording.test_images, embed, progress)
-            file["test/responses"] = recording.test_responses
+            write_array(file, "test/responses", recording.test_responses)
             if recording.test_groups is not None:
-                file["test/groups"] = recording.test_groups
+                write_array(file, "test/groups", recording.test_groups)
         write_columns(file, recording.units)
         for name, values in (recording.truth or {}).items():
             write_array(file, f"truth/{name}", values)
@@ -119,8 +119,11 @@ def write_columns(file: h5py.File, units: dict[str, NDArray[Any]]) -> None:
 
 
 def write_array(file: h5py.File, name: str, values: NDArray[Any]) -> None:
-    """Write an array; text as UTF-8."""
-    file[name] = _fixed(values) if values.dtype.kind in "UO" else values
+    """Write an array with checksums; text as UTF-8."""
+    stored = _fixed(values) if values.dtype.kind in "UO" else values
+    # HDF5 has checksums for values only where they are stored in chunks.
+    in_chunks = {"chunks": True, "fletcher32": True} if stored.size and stored.shape else {}
+    file.create_dataset(name, data=stored, **in_chunks)
 
 
 def _fixed(texts: NDArray[Any]) -> NDArray[np.bytes_]:
@@ -141,7 +144,13 @@ def _write_part(
         write_array(file, f"{part}/image_paths", np.array(list(images.names), dtype=object))
         return
     first = images.read(0)
-    data = file.create_dataset(f"{part}/images", (len(images), *first.shape), dtype=np.uint8)
+    data = file.create_dataset(
+        f"{part}/images",
+        (len(images), *first.shape),
+        dtype=np.uint8,
+        chunks=(1, *first.shape),
+        fletcher32=True,
+    )
     for index in range(len(images)):
         image = images.read(index)
         if image.shape != first.shape:

@@ -8,9 +8,8 @@ Presentations
     cut). Without such a table: the one ``IndexSeries`` in ``stimulus/presentation``.
 Images
     With ``image_path`` files in ``data.images``. Otherwise the one container in
-    ``stimulus/templates``: an ``Images`` in the order of its ``order_of_images`` (without it, by
-    name), or an ``ImageSeries`` (frames, height, width[, 3]). Pixels are uint8, (height, width[,
-    3]).
+    ``stimulus/templates``: an ``Images`` in the order of its ``order_of_images``, or an
+    ``ImageSeries`` (frames, height, width[, 3]). Pixels are uint8, (height, width[, 3]).
 Responses
     A ``TimeSeries`` named ``responses`` in any processing module, its data (presentations,
     units); or a table of that name there with a column ``response`` (one row of units per
@@ -204,13 +203,12 @@ def _template(path: Path, nwb: Any, shown: _Shown) -> tuple[Any, NDArray[np.int6
             )
         container = containers[0]
     if container.neurodata_type == "Images":
-        ordered = container.order_of_images
-        pictures = (
-            [container.images[name] for name in sorted(container.images)]
-            if ordered is None
-            else list(ordered.data)
-        )
-        found: Any = [_place(path, picture.data) for picture in pictures]
+        if container.order_of_images is None:
+            raise InputError(
+                f"{path}: {container.name} has no order_of_images, so no index says which image "
+                "was shown; write it"
+            )
+        found: Any = [_place(path, picture.data) for picture in container.order_of_images.data]
         count = len(found)
     else:
         if getattr(container, "external_file", None) is not None:
@@ -245,15 +243,21 @@ def _responses(
     if hasattr(container, "colnames"):
         if "response" not in container.colnames:
             raise InputError(f"{path}: table {_NAME} has no column response")
-        values = np.asarray(container["response"][:])
+        values = _read(path, container["response"].data)
     else:
-        values = np.asarray(container.data[()])
-        values = values * container.conversion + container.offset
+        values = _read(path, container.data)
+        if values.dtype.kind in "fiu":
+            values = values * container.conversion + container.offset
     if values.dtype.kind not in "fiu" or values.ndim != 2:
         raise InputError(
             f"{path}: {_NAME} must be numbers (presentations, units), not {values.shape}"
         )
     return values.astype(np.float64)
+
+
+def _read(path: Path, data: Any) -> NDArray[Any]:
+    """Read all of a dataset, with the checks that h5py leaves out."""
+    return h5.read(path, data, _NAME) if isinstance(data, h5py.Dataset) else np.asarray(data[()])
 
 
 def _counts(
