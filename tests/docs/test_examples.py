@@ -85,7 +85,7 @@ def test_format_reads_and_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     "check",
     [
         test_priors.test_images_are_in_range_from_the_start,
-        test_priors.test_it_can_be_optimised,
+        test_priors.test_it_turns_towards_a_pattern_at_fixed_contrast,
         test_priors.test_parameters_are_leaves_with_a_row_per_image,
         test_priors.test_the_beginning_depends_on_seed_unit_and_variant_alone,
         test_priors.test_images_do_not_see_one_another,

@@ -11,8 +11,9 @@ from tests.encoders import random_encoder
 from tests.generators import CODE, Small, script
 from tuner.errors import InputError
 from tuner.synthesis import generator
+from tuner.synthesis.ascent import FallingAscent
 from tuner.synthesis.canvas import Job
-from tuner.synthesis.generator import Architecture, Ascent, GeneratorPrior
+from tuner.synthesis.generator import Architecture, GeneratorPrior
 from tuner.synthesis.mei import MeiSettings, synthesize
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def _canvas(prior, steps=10, learning_rate=0.1):
 
 def test_the_step_is_normalised_and_falls_linearly():
     code = torch.zeros(2, 4, requires_grad=True)
-    ascent = Ascent([code], 8.0, 200)
+    ascent = FallingAscent([code], 8.0, 200)
     sizes = []
     for _ in range(200):
         before = code.detach().clone()

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from tuner.errors import InputError, unknown
 from tuner.synthesis import lucent_bridge
+from tuner.synthesis.ascent import FallingAscent, mean_normalised
 from tuner.synthesis.canvas import Canvas, Job, draw
 
-LAST_RATE = 1e-10
 DECAY = 0.99
 CAFFE_MEAN = (123.0, 117.0, 104.0)
 """Mean RGB of ImageNet in Caffe's models, 0 to 255."""
@@ -257,7 +257,7 @@ class GeneratorPrior:
             raise InputError(f"{self.path}: gives {shape}, not RGB images (batch, 3, H, W)")
         images = OUTPUTS[self.output](made.float()).clamp(0, 1)
         if images.requires_grad:
-            torch.Tensor.register_hook(images, _normalised)  # type: ignore[no-untyped-call]
+            torch.Tensor.register_hook(images, mean_normalised)  # type: ignore[no-untyped-call]
         if images.shape[2:] != (size, size):
             images = nn.functional.interpolate(
                 images, size=(size, size), mode="bilinear", antialias=True, align_corners=False
@@ -281,7 +281,7 @@ class GeneratorPrior:
         drawn = np.stack([draw(seed, job, self.code) for job in jobs])
         code = torch.from_numpy(drawn).to(device).clamp(low, high).requires_grad_(True)
         network = self.network(device)
-        optimizer = Ascent([code], learning_rate, steps)
+        optimizer = FallingAscent([code], learning_rate, steps)
 
         def after_step(step: int) -> None:
             with torch.no_grad():
@@ -293,42 +293,6 @@ class GeneratorPrior:
 def _load_script(path: str) -> nn.Module:
     script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return script
-
-
-def _normalised(gradient: Tensor) -> Tensor:
-    """Divide each row by its mean absolute value; a gradient of 0 stays 0."""
-    size = gradient.abs().flatten(1).mean(1).view(-1, *[1] * (gradient.ndim - 1))
-    return gradient / size.clamp_min(torch.finfo(gradient.dtype).tiny)
-
-
-class Ascent(torch.optim.Optimizer):
-    """Steps of normalised gradient whose length falls linearly to almost nothing.
-
-    Parameters
-    ----------
-    parameters
-        What to optimise, one row an image.
-    learning_rate
-        Mean absolute change of a code unit in the first step.
-    steps
-        In how many steps it falls.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], learning_rate: float, steps: int) -> None:
-        super().__init__(parameters, {"lr": learning_rate})
-        self.steps = steps
-        self.done = 0
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step down the loss."""
-        for group in self.param_groups:
-            first = group["lr"]
-            rate = first + (LAST_RATE - first) * min(self.done / self.steps, 1.0)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.sub_(rate * _normalised(parameter.grad))
-        self.done += 1
 
 
 def from_options(options: Mapping[str, Any]) -> GeneratorPrior:

@@ -72,7 +72,11 @@ class MeiSettings:
     chunk: int = 0
 
     def __post_init__(self) -> None:
-        prior = priors.get(self.prior, self.prior_options)
+        options = dict(self.prior_options)
+        if self.contrast is None and self.prior in ("fft", "pixel"):
+            # without a fixed contrast the size of the spectrum counts, not only its direction
+            options.setdefault("ascent", "adam")
+        prior = priors.get(self.prior, options)
         object.__setattr__(self, "prior_options", prior.options)
         if self.transforms not in transforms.TRANSFORMS:
             transforms.build(self.transforms, 1, 0.5)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.synthesis.stimuli.folder import IMAGES, Folder
+from tuner.synthesis.stimuli.manifest import IMAGES, Folder
 
 Floats = NDArray[np.float64]
 _REPEATS = ("repeat", "block")
@@ -173,7 +173,7 @@ def _from_hdf5(path: Path, folder: Folder) -> Answers:
     from tuner.recordings import load_recording
 
     recording = load_recording(path, "hdf5", images=folder.path / IMAGES)
-    parts: list[tuple[Iterator[str | None], NDArray[np.float32]]] = []
+    parts: list[tuple[Iterator[tuple[str, ...]], NDArray[np.float32]]] = []
     known = _by_pixels(folder)
     parts.append((_told(recording.train_images, folder, known), recording.train_responses[None]))
     if recording.test_images is not None and recording.test_responses is not None:
@@ -182,14 +182,23 @@ def _from_hdf5(path: Path, folder: Folder) -> Answers:
     where = {name: k for k, name in enumerate(folder.images)}
     gathered: dict[int, list[Floats]] = {}
     strangers = 0
-    for names, responses in parts:
-        for k, name in enumerate(names):
-            if name is None:
+    seen: dict[tuple[str, ...], int] = {}
+    for told, responses in parts:
+        for k, names in enumerate(told):
+            if not names:
                 strangers += 1
                 continue
+            # the picture may serve several units under several names: each its own presentation
+            name = names[seen.get(names, 0) % len(names)]
+            seen[names] = seen.get(names, 0) + 1
             gathered.setdefault(where[name], []).extend(
                 np.asarray(repeat[k][rows], dtype=np.float64) for repeat in responses
             )
+    for twins in known.values():  # one that was shown under one of its names only
+        given = [where[name] for name in twins if where[name] in gathered]
+        if given:
+            for name in twins:
+                gathered.setdefault(where[name], gathered[given[0]])
     if not gathered:
         raise InputError(f"{path}: none of its images is one of the stimuli in {folder.path}")
     repeats = max(len(each) for each in gathered.values())
@@ -207,25 +216,29 @@ def _pixel_hash(pixels: NDArray[np.uint8]) -> str:
     return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).hexdigest()
 
 
-def _by_pixels(folder: Folder) -> dict[str, str]:
+def _by_pixels(folder: Folder) -> dict[str, tuple[str, ...]]:
+    """Hash of the pixels to the names of the images that have them."""
     from PIL import Image
 
-    known = {}
+    known: dict[str, tuple[str, ...]] = {}
     for name in folder.images:
         with Image.open(folder.path / IMAGES / name) as image:
-            known[_pixel_hash(np.asarray(image.convert("RGB")))] = name
+            key = _pixel_hash(np.asarray(image.convert("RGB")))
+        known[key] = (*known.get(key, ()), name)
     return known
 
 
-def _told(source: object, folder: Folder, known: Mapping[str, str]) -> Iterator[str | None]:
-    """Name each image of a recording by its file, else by its pixels; None for a stranger."""
+def _told(
+    source: object, folder: Folder, known: Mapping[str, tuple[str, ...]]
+) -> Iterator[tuple[str, ...]]:
+    """Name each image of a recording by its file, else by its pixels; none for a stranger."""
     from tuner.recordings import ImageSource
 
     assert isinstance(source, ImageSource)
     files = set(folder.images)
     for index, name in enumerate(source.names):
         file = Path(str(name)).name
-        yield file if file in files else known.get(_pixel_hash(source.read(index)))
+        yield (file,) if file in files else known.get(_pixel_hash(source.read(index)), ())
 
 
 def _told_units(

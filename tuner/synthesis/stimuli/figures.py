@@ -14,7 +14,7 @@ from tuner.figures.metrics import clean
 from tuner.figures.tiles import tiles
 from tuner.synthesis.stimuli.answers import Answers
 from tuner.synthesis.stimuli.choice import KINDS
-from tuner.synthesis.stimuli.folder import Folder
+from tuner.synthesis.stimuli.manifest import Folder
 from tuner.synthesis.stimuli.score import Scores
 
 LABELS = {

@@ -7,17 +7,14 @@ screen, its checksum, and the predicted response of every unit of every encoder 
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure, InputError
@@ -27,76 +24,20 @@ from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import describe, png_bytes
 from tuner.synthesis.photometry import statistics
 from tuner.synthesis.stimuli.choice import Stimulus
+from tuner.synthesis.stimuli.manifest import (
+    COLUMNS,
+    DESCRIPTION,
+    FORMAT,
+    IMAGES,
+    MANIFEST,
+    NOTE,
+    ORDER,
+    file_hash,
+    read_stimuli,
+)
 from tuner.synthesis.stimuli.placement import Light, Rig, light_of, show
 
-DESCRIPTION = "stimuli.json"
-MANIFEST = "manifest.csv"
-ORDER = "order.csv"
-NOTE = "README.txt"
-IMAGES = "images"
-FORMAT = 1
-
-COLUMNS = (
-    "image",
-    "kind",
-    "study",
-    "unit",
-    "name",
-    "variant",
-    "origin",
-    "width_px",
-    "x_px",
-    "y_px",
-    "width_deg",
-    "x_deg",
-    "y_deg",
-    "mean",
-    "contrast",
-    "blake2b",
-)
-"""First columns of the manifest; then ``<encoder>#<unit>``, the predictions."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A stimulus folder that was read and found whole.
-
-    Attributes
-    ----------
-    path
-        Where it is.
-    description
-        ``stimuli.json``.
-    rows
-        The manifest's first :data:`COLUMNS`, a row per image; numbers are numbers.
-    predictions
-        Encoder to ``(n_images, n_units)``.
-    units
-        Encoder to ``(n_units,)``: the units' indices in the recording.
-    """
-
-    path: Path
-    description: dict[str, Any]
-    rows: list[dict[str, Any]]
-    predictions: dict[str, NDArray[np.float64]]
-    units: dict[str, NDArray[np.int64]]
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the encoders were fitted to simulated responses."""
-        return bool(self.description.get("simulated", False))
-
-    @property
-    def images(self) -> list[str]:
-        """File names, in the order of the rows."""
-        return [str(row["image"]) for row in self.rows]
-
-    def unit_names(self) -> dict[int, str]:
-        """Unit index to what the unit is called, for all units of the encoders."""
-        names: dict[int, str] = {}
-        for entry in self.description["encoders"]:
-            names |= {int(u): str(n) for u, n in zip(entry["units"], entry["names"], strict=True)}
-        return names
+__all__ = ["read_stimuli", "write_stimuli"]
 
 
 def write_stimuli(
@@ -169,8 +110,8 @@ def write_stimuli(
             file = _file_name(k + 1, width, stimulus)
             payload = png_bytes(each.pixels)
             write_bytes(folder / IMAGES / file, payload)
-            checksums[f"{IMAGES}/{file}"] = _hash(payload)
-            row = _row(file, stimulus, rig, _hash(payload))
+            checksums[f"{IMAGES}/{file}"] = file_hash(payload)
+            row = _row(file, stimulus, rig, file_hash(payload))
             row |= _place(len(each.pixels), each.x, each.y, rig)
             row |= {"mean": round(float(means[k]), 4), "contrast": round(float(contrasts[k]), 4)}
             for name, answers in zip(names, predicted, strict=True):
@@ -182,7 +123,7 @@ def write_stimuli(
         write_csv(order, ("block", "position", "image"), folder / ORDER)
         write_bytes(folder / NOTE, _note(rows, rig, encoders, blocks, mean).encode())
         for file in (MANIFEST, ORDER, NOTE):
-            checksums[file] = _hash((folder / file).read_bytes())
+            checksums[file] = file_hash((folder / file).read_bytes())
         description = {
             "format": FORMAT,
             "kind": "stimuli",
@@ -227,10 +168,6 @@ def _lights(stimuli: Sequence[Stimulus], rig: Rig, grey: int) -> list[Light | No
         else own.get((stimulus.study, stimulus.unit))
         for stimulus in stimuli
     ]
-
-
-def _hash(payload: bytes) -> str:
-    return hashlib.blake2b(payload, digest_size=20).hexdigest()
 
 
 def _file_name(number: int, width: int, stimulus: Stimulus) -> str:
@@ -319,94 +256,3 @@ Coming back
   names), a column "repeat" if images were shown more than once, and a column per unit, headed by
   its index or its name. Do not edit or rename files here: all are checked against stimuli.json.
 """
-
-
-# reading
-
-
-def read_stimuli(folder: str | Path) -> Folder:
-    """Read a folder and check that every file in it is as it was written.
-
-    Raises
-    ------
-    InputError
-        Naming each image that was edited, removed, renamed or added, or another file that is not
-        as it was.
-    """
-    path = Path(folder)
-    description = _read_description(path)
-    problems = check(path, description["files"])
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise InputError(f"{path}: not as it was written: {'; '.join(problems[:8])}{more}")
-    try:
-        with (path / MANIFEST).open(encoding="utf-8", newline="") as file:
-            table = list(csv.DictReader(file))
-        rows = [_typed({name: row[name] for name in COLUMNS}) for row in table]
-        units = {
-            str(entry["name"]): np.array(entry["units"], dtype=np.int64)
-            for entry in description["encoders"]
-        }
-        predictions = {
-            name: np.array(
-                [[float(row[f"{name}#{unit}"]) for unit in own] for row in table], dtype=np.float64
-            ).reshape(len(table), len(own))
-            for name, own in units.items()
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path / MANIFEST}: damaged ({error!r})") from error
-    return Folder(path, description, rows, predictions, units)
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    file = path / DESCRIPTION
-    try:
-        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if description["kind"] != "stimuli" or description["format"] != FORMAT:
-            raise InputError(f"{file}: of another kind or format; this version reads {FORMAT}")
-        dict(description["files"])
-        list(description["encoders"])
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); name a folder that "
-            "'tuner stimuli export' wrote"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: damaged ({error!r})") from error
-    return description
-
-
-def check(path: Path, files: Mapping[str, str]) -> list[str]:
-    """Compare a folder with the checksums of its files; returns what is wrong, file by file."""
-    found = {
-        str(file.relative_to(path).as_posix()): _hash(file.read_bytes())
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != DESCRIPTION
-    }
-    unknown = {name: checksum for name, checksum in found.items() if name not in files}
-    problems = []
-    for name, checksum in files.items():
-        if name not in found:
-            now = [other for other, value in unknown.items() if value == checksum]
-            if now:
-                problems.append(f"{name} was renamed to {now[0]}")
-                unknown.pop(now[0])
-            else:
-                problems.append(f"{name} is missing")
-        elif found[name] != checksum:
-            problems.append(f"{name} was edited")
-    problems += [
-        f"{name} does not belong here"
-        for name in unknown
-        if name.startswith(f"{IMAGES}/") and not Path(name).name.startswith(".")
-    ]
-    return problems
-
-
-def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    typed: dict[str, Any] = dict(row)
-    typed["unit"] = int(row["unit"]) if row["unit"] else -1
-    typed["variant"] = int(row["variant"])
-    for name in ("width_px", "x_px", "y_px", "mean", "contrast"):
-        typed[name] = float(row[name])
-    return typed

@@ -135,11 +135,34 @@ def show(
         patch = _lit(patch, weight, light)
     windowed = grey + (patch.astype(np.float64) - grey) * weight[..., None]
     pixels = np.rint(windowed).astype(np.uint8)
-    canvas = np.full_like(large, grey)
-    _paste(canvas, pixels, left, top)
     middle = (len(large) - 1) / 2
     half = len(patch) // 2
-    return Shown(pixels, left + half - middle, middle - (top + half), resize(canvas, size))
+    x, y = left + half - middle, middle - (top + half)
+    return Shown(pixels, x, y, as_seen(pixels, x, y, len(large), size, grey))
+
+
+def as_seen(pixels: Pixels, x: float, y: float, side: int, size: int, grey: int) -> Pixels:
+    """Return what an encoder sees of an image on the screen.
+
+    Parameters
+    ----------
+    pixels
+        ``(width, width, 3)``: the image as it goes to the rig.
+    x, y
+        Where its middle is, px of the rig from the middle of the screen, right and up.
+    side
+        Side of the full image on the screen, px.
+    size
+        Side of the image that the encoder sees, px.
+    grey
+        Background, 0 to 255.
+    """
+    if len(pixels) == side and x == 0 and y == 0:
+        return resize(pixels, size)
+    middle, half = (side - 1) / 2, len(pixels) // 2
+    canvas = np.full((side, side, 3), grey, dtype=np.uint8)
+    _paste(canvas, pixels, round(x + middle) - half, round(middle - y) - half)
+    return resize(canvas, size)
 
 
 def light_of(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> Light:
@@ -165,7 +188,7 @@ def _cut(
     # pixel i of the small image has its centre at (i + 0.5) * scale - 0.5 of the large one
     cx, cy = (field.x + 0.5) * scale - 0.5, (field.y + 0.5) * scale - 0.5
     radius = window_radius(rig, field) * scale
-    half = int(np.ceil(radius))
+    half = int(np.ceil(radius)) + 1  # the centre may lie half a pixel off
     left, top = round(cx) - half, round(cy) - half
     width = 2 * half + 1
     rows, columns = np.mgrid[:width, :width]

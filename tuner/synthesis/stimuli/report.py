@@ -12,7 +12,7 @@ from tuner.figures.style import save
 from tuner.figures.tables import write_bytes, write_csv
 from tuner.synthesis.stimuli import figures
 from tuner.synthesis.stimuli.answers import Answers
-from tuner.synthesis.stimuli.folder import Folder
+from tuner.synthesis.stimuli.manifest import Folder
 from tuner.synthesis.stimuli.score import PREFERENCE_COLUMNS, Scores
 
 

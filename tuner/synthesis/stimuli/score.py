@@ -21,7 +21,7 @@ from tuner.errors import InputError
 from tuner.scores import score_units
 from tuner.synthesis.stimuli.answers import Answers
 from tuner.synthesis.stimuli.choice import KINDS
-from tuner.synthesis.stimuli.folder import Folder
+from tuner.synthesis.stimuli.manifest import Folder
 
 Floats = NDArray[np.float64]
 
