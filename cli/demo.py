@@ -58,12 +58,23 @@ def demo(
 
     write("")
     write(f"The demo took {time.monotonic() - start:.0f} s. Look at:")
-    write(f"  which layer explains which region   {out / 'heatmap.png'}")
-    for region, layer in PICTURES:
-        sheet = out / "efficientnet_lite0" / layer / region / "factorized" / "sheet.png"
-        write(f"  what {region} units want to see{' ' * (14 - len(region))}{sheet}")
-    write(f"  all of it on one page               {report}")
-    write(f"  the search itself                   tuner dashboard -c {config}")
+    sheets = {
+        f"what {region} units want to see": out
+        / "efficientnet_lite0"
+        / layer
+        / region
+        / "factorized"
+        / "sheet.png"
+        for region, layer in PICTURES
+    }
+    look = {
+        "which layer explains which region": out / "heatmap.png",
+        **sheets,
+        "all of it on one page": report,
+        "the search itself": f"tuner dashboard -c {config}",
+    }
+    for what, where_it_is in look.items():
+        write(f"  {what:<35} {where_it_is}")
     write(
         "All of it is simulated: it shows that known answers are found, and nothing about brains."
     )

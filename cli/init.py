@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,6 @@ from cli.show import note, write
 from tuner.errors import InputError
 
 FILE = "tuner.toml"
-NEXT = {
-    "demo": "run it all:           tuner demo {folder}",
-    "hdf5": "then see your data:   cd {folder} && tuner data inspect",
-    "tvsd": "then see your data:   cd {folder} && tuner data inspect",
-}
 
 
 @example("tuner init my-experiment", "tuner init things --template tvsd")
@@ -42,5 +38,9 @@ def init(
     write(f"wrote {path}")
     if template != "demo":
         note(f"edit it:              the lines marked CHANGE in {path}")
-    note(NEXT[template].format(folder=folder))
-    note(f"plan the search:      cd {folder} && tuner study create --dry-run")
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    if template == "demo":
+        note(f"run it all:           tuner demo {shlex.quote(str(folder))}")
+    else:
+        note(f"then see your data:   {there}tuner data inspect")
+    note(f"plan the search:      {there}tuner study create --dry-run")

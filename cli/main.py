@@ -37,7 +37,8 @@ COMMANDS = {
     "status": Entry("cli.status", "status", "Watch the search: what runs, time left, failures."),
     "doctor": Entry("cli.doctor", "doctor", "Find and mend what kills and copies leave behind."),
     "dashboard": Entry("cli.dashboard", "dashboard", "Open optuna-dashboard on the experiment."),
-    "export": Entry("cli.export", "app", "Write heatmaps, encoders, images, the report."),
+    # cli.figures adds its command to those of cli.export
+    "export": Entry("cli.figures", "app", "Write heatmaps, figures, encoders, images, the report."),
     "stimuli": Entry("cli.stimuli", "app", "Send images to the rig and score what comes back."),
 }
 HELP = """Fit image-computable models of visual cortex.

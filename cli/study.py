@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import example, experiment
-from cli.progress import Progress
+from cli.progress import Progress, duration_text
 from cli.selectors import (
     BackboneOption,
     LayerOption,
@@ -129,7 +129,11 @@ def show_command(
     shown = describe(stores, name, experiment())
     stores.storage.close()
     if format is Format.table:
-        show([{"what": k, "value": v} for k, v in shown["facts"].items()], format, title=name)
+        facts = dict(shown["facts"])
+        facts["training time"] = duration_text(facts.pop("training time, s"))
+        for parameter, share in shown["importance"].items():
+            facts[f"importance of {parameter}"] = share
+        show([{"what": k, "value": v} for k, v in facts.items()], format, title=name)
         show(shown["trials"], format, TRIAL_COLUMNS, title="trials, best first")
         for line in shown["warnings"]:
             note(f"warning: {line}")

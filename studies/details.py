@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from studies import trials
 from studies.experiment import Experiment
+from studies.importance import importance
 from studies.opening import Stores
 from studies.ranges import FloatRange, IntRange, Setting
 from studies.registry import Stored, stored_studies
@@ -51,6 +52,7 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
     return {
         "study": name,
         "facts": facts,
+        "importance": importance(loaded, space).shares,
         "trials": [_shown(trial) for trial in _best_first(loaded)],
         "warnings": warnings(study, loaded, space),
         "fingerprint": study.fingerprint,

@@ -47,6 +47,8 @@ class Evaluated:
         Best trial's exported parameters, or None before the first complete trial.
     intervals
         Score to the 95 % limits of the region's mean, by bootstrap over the test images.
+    image_losses
+        ``(n_validation,)`` loss of each validation image, mean over units, by which layers can be compared.
     """
 
     spec: Spec
@@ -55,6 +57,7 @@ class Evaluated:
     units: list[dict[str, Any]]
     parameters: Tensors | None
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    image_losses: NDArray[np.float64] | None = None
 
 
 def checked(
@@ -158,7 +161,7 @@ def _evaluate_one(
         return Evaluated(spec, item, row, units, None)
     value = float(item.best.value or 0.0)
     row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
-    validation = _validation(workspace, spec, parameters)
+    validation, image_losses = _validation(workspace, spec, parameters)
     row["validation_correlation"] = float(np.nanmean(validation["validation_correlation"]))
     scores: dict[str, NDArray[Any]] = dict(validation)
     intervals: dict[str, tuple[float, float]] = {}
@@ -177,7 +180,7 @@ def _evaluate_one(
     scores |= _receptive_fields(workspace, spec, parameters)
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
-    return Evaluated(spec, item, row, units, parameters, intervals)
+    return Evaluated(spec, item, row, units, parameters, intervals, image_losses)
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
@@ -191,7 +194,8 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
 
 def _validation(
     workspace: Workspace, spec: Spec, parameters: Tensors
-) -> dict[str, NDArray[np.float64]]:
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """Scores per unit, and losses per image."""
     from tuner.fitting import losses
     from tuner.scores import pearson
 
@@ -202,11 +206,15 @@ def _validation(
     target = workspace.targets.validation[:, spec.units]
     import torch
 
-    each = losses.value(loss, torch.from_numpy(raw), torch.from_numpy(target)).numpy()
-    return {
-        "validation_loss": np.nanmean(each.astype(np.float64), axis=0),
+    each = losses.value(loss, torch.from_numpy(raw), torch.from_numpy(target)).double().numpy()
+    scores = {
+        "validation_loss": np.nanmean(each, axis=0),
         "validation_correlation": pearson(respond(loss, raw), target[None]),
     }
+    there = np.isfinite(each)
+    counts = there.sum(axis=1)
+    sums = np.where(there, each, 0.0).sum(axis=1)
+    return scores, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _test(

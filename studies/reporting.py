@@ -16,11 +16,14 @@ from studies.details import warnings
 from studies.evaluation import Evaluated, evaluate
 from studies.exports import areas
 from studies.grid import Spec
+from studies.importance import importance
 from studies.opening import Stores
+from studies.pictures import trial_curves
 from studies.reference import ridge_rows
 from studies.registry import Stored, stored_studies
 from studies.report.content import RecordingSummary, RegionSummary, StudyDetails
 from studies.report.page import write_report
+from studies.space import varying
 from studies.trials import Trial
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -88,27 +91,21 @@ def study_details(
 ) -> StudyDetails:
     """Everything that is shown when a study is chosen."""
     from tuner import readouts
-    from tuner.figures.trials import TrialCurve
 
-    states = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
-    curves = [
-        TrialCurve(
-            trial.number,
-            list(trial.curve),
-            list(trial.curve.values()),
-            states.get(trial.state.name.lower(), "running"),
-        )
-        for trial in loaded
-    ]
     masks = None
     if one.parameters is not None:
         profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters)
         masks = profile.numpy()
     space = workspace.experiment.search.space[one.spec.key.readout]
     images, notes, how = _images(out / one.spec.name, one)
+    matters = importance(loaded, space)
     return StudyDetails(
-        curves=curves,
+        curves=trial_curves(loaded),
         parameters=one.summary.best.params if one.summary.best is not None else {},
+        importance=matters.shares,
+        importance_note=matters.note,
+        settings={name: [trial.params.get(name) for trial in loaded] for name in varying(space)},
+        log=varying(space, log=True),
         seconds=seconds,
         units=one.units,
         unit_names=[str(unit.get("name", unit["unit"])) for unit in one.units],

@@ -36,6 +36,15 @@ def distributions(space: Mapping[str, Setting]) -> dict[str, BaseDistribution]:
     return out
 
 
+def varying(space: Mapping[str, Setting], *, log: bool = False) -> list[str]:
+    """Names of the hyperparameters that vary; of those on a logarithmic scale only, where asked for."""
+    return [
+        name
+        for name, setting in space.items()
+        if isinstance(setting, FloatRange | IntRange) and (setting.log or not log)
+    ]
+
+
 def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -> dict[str, float]:
     """All hyperparameters of a trial: what it varies, and what is fixed."""
     fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}

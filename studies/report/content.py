@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,13 @@ class StudyDetails:
     parameters
         Hyperparameters of the best trial.
     importance
-        Hyperparameter to its share of the variation, where it was computed.
+        Hyperparameter to how much it sets the best trials apart; the shares add up to 1.
+    importance_note
+        How that was computed, or why it was not.
+    settings
+        Hyperparameter that varies to its value in each trial, in the order of `curves`.
+    log
+        Those of them that are searched on a logarithmic scale.
     seconds
         Time spent on the study.
     units
@@ -49,6 +55,9 @@ class StudyDetails:
     curves: Sequence[TrialCurve] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     importance: Mapping[str, float] = field(default_factory=dict)
+    importance_note: str = ""
+    settings: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    log: Collection[str] = ()
     seconds: float | None = None
     units: Sequence[Mapping[str, Any]] = ()
     unit_names: Sequence[str] = ()

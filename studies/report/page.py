@@ -119,7 +119,9 @@ def write_report(
     parts = {
         "title": html.escape(heading),
         "style": _asset("page.css"),
-        "script": "\n".join(_asset(name) for name in ("draw.js", "maps.js", "study.js")),
+        "script": "\n".join(
+            _asset(name) for name in ("draw.js", "maps.js", "search.js", "study.js")
+        ),
         "overview": _json_block("overview", head | {"title": heading}),
     }
     used = len(shell) + sum(map(len, parts.values()))
@@ -251,6 +253,9 @@ def _study(details: StudyDetails, share: float) -> dict[str, Any]:
         "curves": curves_json(details.curves),
         "parameters": plain(details.parameters, 6),
         "importance": plain(details.importance),
+        "importance_note": details.importance_note,
+        "settings": plain(details.settings),
+        "log": sorted(details.log),
         "seconds": plain(details.seconds),
         "units": units_json(details.units),
         "load": details.load,

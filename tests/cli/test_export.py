@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import tuner
 from cli.main import main
@@ -192,6 +193,46 @@ def test_images_for_chosen_units(searched: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert main([*command, "--units", "99"]) == 2
     assert "--units 99" in capsys.readouterr().err
+
+
+def test_figures_of_studies_and_of_what_compares_them(
+    searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = searched.parent / "figures"
+    command = ["-c", str(searched), "export", "figures", "-o", str(out), "--region", "V1"]
+    assert main([*command, "--width", "single", "--theme", "dark"]) == 0
+    said = capsys.readouterr().err
+    for readout in ("full", "factorized"):
+        folder = out / "lite%2F0" / "_blocks.2" / "V1" / readout
+        stems = {path.stem for path in folder.iterdir()}
+        assert stems == {"curves", "slices", "weights"}
+        for stem in stems:
+            assert "<svg" in (folder / f"{stem}.svg").read_text(encoding="utf-8")
+            with Image.open(folder / f"{stem}.png") as picture:
+                assert picture.width == pytest.approx(85 / 25.4 * 300, abs=1)
+                assert picture.convert("L").getpixel((2, 2)) < 40
+    assert "needs 10 complete trials" in said
+    made = {path.name for path in out.glob("*.*")}
+    assert made == {
+        f"{stem}.{kind}"
+        for stem in ("units_by_readout_V1", "units_by_layer_V1", "best_layer_by_region")
+        for kind in ("png", "svg")
+    }
+
+
+def test_one_figure_of_one_study(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = searched.parent / "one"
+    command = ["-c", str(searched), "export", "figures", "-o", str(out), "--layer", "_blocks.2"]
+    one = [*command, "--region", "V1", "--readout", "full"]
+    assert main([*one, "--only", "units_by_layer"]) == 0
+    assert "units_by_layer_V1: needs two layers" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*one, "--only", "curves"]) == 0
+    assert {path.stem for path in out.rglob("*.png")} == {"curves"}
+    for wrong in (["--only", "curve"], ["--metric", "r2"]):
+        capsys.readouterr()
+        assert main([*one, *wrong]) == 2
+        assert f"unknown {'figure' if 'curve' in wrong else 'metric'}" in capsys.readouterr().err
 
 
 def test_show_and_status(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:

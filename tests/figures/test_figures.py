@@ -53,6 +53,7 @@ def test_learning_curves(no_overlaps, theme: str) -> None:
     no_overlaps(figure)
     said = texts(figure)
     assert "13 complete, 8 pruned" in said
+    assert "none pruned" in texts(learning_curves(curves[1:3]))
     assert "1 above the axis" in said
     assert "simulated recording" in said
     assert "trial 19: 0." in said
@@ -94,9 +95,14 @@ def test_slices(no_overlaps, count: int) -> None:
         slices({"a": [1.0]}, values)
 
 
-def test_importance(no_overlaps) -> None:
-    figure = importance({"smoothness": 0.1, "learning_rate": 0.7})
+@pytest.mark.parametrize("width", [None, "single", "double"])
+def test_importance(no_overlaps, width) -> None:
+    note = (
+        "PED-ANOVA: how much each sets the best tenth of the trials (at least 5) apart; sums to 1"
+    )
+    figure = importance({"smoothness": 0.1, "learning_rate": 0.7}, note=note, width=width)
     no_overlaps(figure)
+    assert note in texts(figure)
     assert texts(figure).index("learning_rate") < texts(figure).index("smoothness")
 
 
@@ -112,6 +118,32 @@ def test_masks_and_receptive_fields(no_overlaps, count: int) -> None:
     assert len(figure.findobj(Ellipse)) == 2 * count
     with pytest.raises(ValueError, match="labels"):
         masks(maps, [*labels, "one more"])
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_figures_are_as_wide_as_a_column(no_overlaps, width) -> None:
+    entries = [BestLayer(str(i), "full", VGG[i], 0.6, 0.5, 0.7, {VGG[i]: 1.0}) for i in range(8)]
+    parameters = {name: rng.uniform(0.1, 1, 20) for name in ("a", "b", "c", "d", "e")}
+    labels = [f"unit {i}" for i in range(40)]
+    for figure in (
+        learning_curves(trials(), width=width),
+        slices(parameters, rng.random(20), log=["b"], width=width),
+        best_layers(entries, VGG, width=width),
+        masks(rng.random((40, 7, 7)), labels, width=width),
+    ):
+        no_overlaps(figure)
+        millimetres = figure.get_size_inches()[0] * 25.4
+        assert millimetres == pytest.approx({"single": 85, "double": 180}[width])
+
+
+def test_masks_with_fields_in_cells(no_overlaps) -> None:
+    five = np.array([[2.0, 3.0, 1.5, 1.0, 0.0], [np.nan] * 5])
+    figure = masks(rng.random((2, 7, 9)), ["a", "b"], ellipses=five)
+    no_overlaps(figure)
+    (ellipse,) = figure.findobj(Ellipse)
+    assert tuple(ellipse.center) == (2.0, 3.0)
+    assert "receptive field" in texts(figure)
+    assert "receptive field" not in texts(masks(rng.random((2, 7, 9)), ["a", "b"]))
 
 
 def test_receptive_field_angle_is_as_seen() -> None:

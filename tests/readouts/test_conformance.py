@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -28,19 +29,65 @@ def readout(request: pytest.FixtureRequest) -> Readout:
     return READOUTS[request.param]
 
 
+Parts = dict[str, Tensor]
+"""One column's parameters."""
+
+
+def full_response(p: Parts, maps: Tensor) -> Tensor:
+    w = p["weight"].view(SHAPE.channels, SHAPE.height, SHAPE.width)
+    return torch.einsum("bchw,chw->b", maps, w) / math.sqrt(SHAPE.size)
+
+
+def full_penalty(p: Parts, weights: Parts) -> tuple[Tensor, Tensor]:
+    w = p["weight"].view(SHAPE.channels, SHAPE.height, SHAPE.width)
+    groups = torch.stack([(channel.square().sum() + 1e-12).sqrt() for channel in w]).sum()
+    rest = weights["smoothness"] * conv_laplacian(w).square().sum()
+    return w.abs().sum(), rest + weights["group_sparsity"] * groups
+
+
+def factorized_response(p: Parts, maps: Tensor) -> Tensor:
+    m = p["mask"].abs() / p["mask"].norm()
+    pooled = torch.einsum("bchw,hw->bc", maps, m.view(SHAPE.height, SHAPE.width))
+    return pooled @ p["features"] / math.sqrt(SHAPE.channels)
+
+
+def factorized_penalty(p: Parts, weights: Parts) -> tuple[Tensor, Tensor]:
+    m = (p["mask"].abs() / p["mask"].norm()).view(1, SHAPE.height, SHAPE.width)
+    rest = weights["smoothness"] * conv_laplacian(m).square().sum()
+    rest = rest + weights["weight_decay"] * p["features"].square().sum()
+    return p["features"].abs().sum(), rest
+
+
+WRITTEN_OUT: dict[str, tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor]]]] = {
+    "full": (full_response, full_penalty),
+    "factorized": (factorized_response, factorized_penalty),
+}
+"""Readout to its response without the bias, and its penalty, for one column, by autograd's own operations.
+
+The penalty is two terms: the sum that sparsity weighs, and the rest, weighted already.
+"""
+
+
+def formulas(
+    name: str,
+) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor]]]:
+    if name not in WRITTEN_OUT:
+        pytest.fail(
+            f"readout {name!r} is registered and its formulas are not written out: add its response "
+            "and its penalty to WRITTEN_OUT in tests/readouts/test_conformance.py"
+        )
+    return WRITTEN_OUT[name]
+
+
+def column(values: dict[str, Tensor], k: int) -> Parts:
+    return {name: value[k] for name, value in values.items()}
+
+
 def written_out(name: str, p: dict[str, Tensor], x: Tensor) -> Tensor:
     """Responses by the formula, with nothing but loops over units and autograd's own operations."""
+    response, _ = formulas(name)
     maps = x.view(len(x), SHAPE.channels, SHAPE.height, SHAPE.width)
-    rows = []
-    for k in range(len(p["bias"])):
-        if name == "full":
-            w = p["weight"][k].view(SHAPE.channels, SHAPE.height, SHAPE.width)
-            y = torch.einsum("bchw,chw->b", maps, w) / math.sqrt(SHAPE.size)
-        else:
-            m = p["mask"][k].abs() / p["mask"][k].norm()
-            pooled = torch.einsum("bchw,hw->bc", maps, m.view(SHAPE.height, SHAPE.width))
-            y = pooled @ p["features"][k] / math.sqrt(SHAPE.channels)
-        rows.append(y + p["bias"][k, 0])
+    rows = [response(column(p, k), maps) + p["bias"][k, 0] for k in range(len(p["bias"]))]
     return torch.stack(rows)
 
 
@@ -53,21 +100,17 @@ def conv_laplacian(maps: Tensor) -> Tensor:
 def written_out_penalty(
     name: str, p: dict[str, Tensor], weights: dict[str, Tensor], *, l1: bool
 ) -> Tensor:
+    _, penalty = formulas(name)
     total = []
     for k in range(len(p["bias"])):
-        if name == "full":
-            w = p["weight"][k].view(SHAPE.channels, SHAPE.height, SHAPE.width)
-            sparse = w.abs().sum()
-            rest = weights["smoothness"][k] * conv_laplacian(w).square().sum()
-            groups = sum((channel.square().sum() + 1e-12).sqrt() for channel in w)
-            rest = rest + weights["group_sparsity"][k] * groups
-        else:
-            m = (p["mask"][k].abs() / p["mask"][k].norm()).view(1, SHAPE.height, SHAPE.width)
-            sparse = p["features"][k].abs().sum()
-            rest = weights["smoothness"][k] * conv_laplacian(m).square().sum()
-            rest = rest + weights["weight_decay"][k] * p["features"][k].square().sum()
+        sparse, rest = penalty(column(p, k), column(weights, k))
         total.append(rest + (weights["sparsity"][k] * sparse if l1 else 0))
     return torch.stack(total)
+
+
+def test_a_readout_without_formulas_is_told_what_to_add() -> None:
+    with pytest.raises(pytest.fail.Exception, match="'new'.*WRITTEN_OUT"):
+        written_out("new", {}, torch.zeros(1, SHAPE.size))
 
 
 def relative(a: Tensor, b: Tensor) -> float:

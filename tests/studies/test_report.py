@@ -47,7 +47,10 @@ def details(name: str, units: int = 3, side: int = 16) -> StudyDetails:
     return StudyDetails(
         curves=curves,
         parameters={"sparsity": 1.5e-5, "drop": 120},
-        importance={"drop": 0.25, "sparsity": 0.75},
+        importance={"sparsity": 0.75, "drop": 0.25},
+        importance_note="PED-ANOVA",
+        settings={"sparsity": [1e-6, 1e-3, 1.5e-5, 1e-1], "drop": [20, 400, 120, 50]},
+        log=["sparsity"],
         seconds=4000.0,
         units=[
             {
@@ -146,6 +149,8 @@ def test_every_study_is_in_the_file_with_all_it_has(tmp_path: Path) -> None:
     assert study["curves"]["best"] == 2
     assert study["curves"]["trials"][3]["v"] == [2.0, None]
     assert study["parameters"] == {"sparsity": 1.5e-5, "drop": 120}
+    assert study["settings"]["drop"] == [20, 400, 120, 50]
+    assert study["importance"] == {"sparsity": 0.75, "drop": 0.25}
     assert study["units"]["columns"][:2] == ["unit", "name"]
     assert study["units"]["values"][1][0] == EVIL
     assert study["load"] == f'encoder = tuner.load_encoder("best/{asked[4]}")'
@@ -329,6 +334,13 @@ def test_a_click_on_a_cell_shows_its_study(tmp_path, visit, width, height, schem
     assert study.locator("svg.curve path[data-trial]").count() == 4
     assert study.locator("svg.curve path.chosen").get_attribute("data-trial") == "2"
     assert "1.50e-5" in study.inner_text()
+    # three of four trials are on the slices' axes: one diverged
+    assert study.locator(".slices svg").count() == 2
+    for slice_ in study.locator(".slices svg").all():
+        assert slice_.locator("circle.point").count() == 3
+        assert slice_.locator("circle.ring").count() == 1
+    assert "1 above the axis" in study.inner_text()
+    assert study.locator(".importance").inner_text().split() == ["sparsity", "0.75", "drop", "0.25"]
     page.wait_for_selector(".images[data-drawn]")
     page.wait_for_selector(".masks[data-drawn]")
     assert study.locator(".images canvas").count() == 3

@@ -246,6 +246,12 @@ class Backbone:
         if layer not in self._parts:
             close = get_close_matches(layer, self._parts, n=5)
             names = dict.fromkeys((*self.layers, *close))
+            if not self.layers:
+                raise InputError(
+                    f"backbone {self.name}: unknown layer {layer!r}; its stages return tokens, which "
+                    "are not supported; choose a convolutional network"
+                    + (f" (similar names: {', '.join(close)})" if close else "")
+                )
             raise unknown("layer", layer, names, f"backbone {self.name}")
         entry = traced.get(layer)
         if entry is None:

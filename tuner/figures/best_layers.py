@@ -50,10 +50,11 @@ def best_layers(
     title: str = "Best layer of each region",
     simulated: bool = False,
     theme: style.ThemeName = "light",
+    width: style.WidthName | None = None,
 ) -> Figure:
     """Draw the best layer against region: its score above, its place in depth below.
 
-    Dots grow with the share of bootstrap draws in which a layer is the best.
+    A ring marks the best layer; dots grow with the share of bootstrap draws in which a layer is it.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ def best_layers(
         Whether the recording is.
     theme
         ``"light"`` or ``"dark"``.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: as the number of regions asks for.
 
     Returns
     -------
@@ -92,21 +95,26 @@ def best_layers(
     readouts = list(dict.fromkeys(entry.readout for entry in entries))
     names = [clean(region, 20) for region in regions]
     left = 0.1 + max(style.widest([clean(layer) for layer in layers], style.SMALL), 0.35) + 0.1
-    width = min(max(style.COLUMN, left + 0.1 + 0.42 * len(regions)), style.PAGE)
-    step = (width - left - 0.1) / len(regions)
+    wanted = min(max(style.COLUMN, left + 0.1 + 0.42 * len(regions)), style.PAGE)
+    wide = style.width_named(width, wanted)
+    step = (wide - left - 0.1) / len(regions)
     turned = style.widest(names, style.SMALL) > step - 0.05
     below = (style.widest(names, style.SMALL) if turned else 0.14) + 0.16
     tall = max(0.16 * len(layers), 0.5)
-    parts = ["bars: 95 % interval over images", "dots: share of draws in which a layer is best"]
+    parts = ["best by validation loss (ring)"]
+    if any(math.isfinite(limit) for entry in entries for limit in (entry.low, entry.high)):
+        parts.append("bars: 95 % interval over images")
+    if any(entry.probabilities for entry in entries):
+        parts.append("dots: share of draws of the images in which a layer is best")
     sub = style.subtitle(*parts, OPTIMISTIC if chosen.selected_on else "", simulated=simulated)
     with style.styled(colours):
-        top = style.head_height(title, sub, width) + 0.1
-        figure = style.new_figure(width, top + 0.2 + 1.2 + 0.2 + tall + below, colours)
+        top = style.head_height(title, sub, wide) + 0.1
+        figure = style.new_figure(wide, top + 0.2 + 1.2 + 0.2 + tall + below, colours)
         style.head(figure, title, sub, colours)
         ceiling = chosen.comparable_ceiling and any(math.isfinite(e.ceiling) for e in entries)
         _keys(figure, readouts, top, left, ceiling, colours)
-        score = style.place(figure, left, top + 0.2, width - left - 0.1, 1.2)
-        depth = style.place(figure, left, top + 1.6, width - left - 0.1, tall)
+        score = style.place(figure, left, top + 0.2, wide - left - 0.1, 1.2)
+        depth = style.place(figure, left, top + 1.6, wide - left - 0.1, tall)
         for axes in (score, depth):
             axes.set_xlim(-0.5, len(regions) - 0.5)
             axes.set_xticks(range(len(regions)))
@@ -126,6 +134,8 @@ def best_layers(
         score.set_ylabel(label if style.text_width(label, style.NORMAL) < 1.3 else _two(label))
         if chosen.higher_is_better:
             score.set_ylim(bottom=min(0.0, score.get_ylim()[0]))
+        low, high = score.get_ylim()
+        score.set_ylim(top=high + 0.05 * (high - low))
         depth.set_ylim(len(layers) - 0.4, -0.6)
         depth.set_yticks(range(len(layers)))
         depth.set_yticklabels([clean(layer) for layer in layers], parse_math=False)

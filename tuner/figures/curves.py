@@ -18,6 +18,7 @@ def learning_curves(
     title: str = "Learning curves",
     simulated: bool = False,
     theme: style.ThemeName = "light",
+    width: style.WidthName | None = None,
 ) -> Figure:
     """Draw the validation loss of every trial of a study against training steps.
 
@@ -31,6 +32,8 @@ def learning_curves(
         Whether the recording is.
     theme
         ``"light"`` or ``"dark"``.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: single.
 
     Returns
     -------
@@ -41,15 +44,18 @@ def learning_curves(
     pruned = sum(curve.state == "pruned" for curve in curves)
     complete = sum(curve.state == "complete" for curve in curves)
     above = sum(_never_below(curve, high) for curve in curves)
-    parts = [f"{complete} complete, {pruned} pruned"]
+    parts = [f"{complete} complete, {pruned} pruned (grey, a dot where each was stopped)"]
+    if not pruned:
+        parts = [f"{complete} complete, none pruned"]
     if above:
         parts.append(f"{above} above the axis")
     sub = style.subtitle(*parts, simulated=simulated)
     with style.styled(colours):
-        top = style.head_height(title, sub, style.COLUMN) + 0.12
-        figure = style.new_figure(style.COLUMN, top + 1.75 + 0.42, colours)
+        wide = style.width_named(width, style.COLUMN)
+        top = style.head_height(title, sub, wide) + 0.12
+        figure = style.new_figure(wide, top + 1.75 + 0.42, colours)
         style.head(figure, title, sub, colours)
-        axes = style.place(figure, 0.5, top, style.COLUMN - 0.62, 1.75)
+        axes = style.place(figure, 0.5, top, wide - 0.62, 1.75)
         _draw(axes, curves, colours)
         axes.set(ylim=(low, high), xlabel="training step", ylabel="validation loss")
         _end_axis(axes, curves)

@@ -18,10 +18,12 @@ def masks(
     maps: ArrayLike,
     labels: Sequence[str],
     *,
+    ellipses: ArrayLike | None = None,
     title: str = "Spatial masks",
     simulated: bool = False,
     columns: int | None = None,
     theme: style.ThemeName = "light",
+    width: style.WidthName | None = None,
 ) -> Figure:
     """Draw where each unit's readout takes its features from.
 
@@ -32,6 +34,9 @@ def masks(
         full readout's weights at each position. Each is scaled to its own maximum.
     labels
         One per unit.
+    ellipses
+        ``(n_units, 5)``: the Gaussians fitted to the maps, as for :func:`receptive_fields` but in
+        cells, cell i having its centre at i.
     title
         Of the page.
     simulated
@@ -40,6 +45,8 @@ def masks(
         Maps side by side.
     theme
         ``"light"`` or ``"dark"``.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: as the number of units asks for.
 
     Returns
     -------
@@ -47,24 +54,28 @@ def masks(
     """
     array = _stack(maps, labels)
     colours = style.theme_named(theme)
-    height, width = array.shape[1:]
-    sub = style.subtitle(
-        f"{height} \N{MULTIPLICATION SIGN} {width} cells, each map from 0 to its own maximum",
-        simulated=simulated,
-    )
+    height, across = array.shape[1:]
+    fitted = _five(ellipses, len(labels))
+    parts = [f"{height} \N{MULTIPLICATION SIGN} {across} cells, each map from 0 to its own maximum"]
+    if np.isfinite(fitted).all(axis=1).any():
+        parts.append("line: receptive field, one sd of the Gaussian fitted to the map")
+    sub = style.subtitle(*parts, simulated=simulated)
 
     def draw(axes: Axes, index: int) -> None:
         top = float(np.nanmax(array[index], initial=0.0)) or 1.0
         axes.imshow(array[index], cmap=style.SEQUENTIAL, vmin=0, vmax=top, interpolation="nearest")
+        axes.set(xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
+        _ellipse(axes, fitted[index], "#ffffff", "-")
 
     return tiles(
         [(label,) for label in labels],
         draw,
-        shape=(height, width),
+        shape=(height, across),
         title=title,
         sub=sub,
         theme=colours,
         columns=columns,
+        width=width,
     )[0]
 
 

@@ -70,16 +70,18 @@ def unit_scatter(
         parts.append(OPTIMISTIC)
     sub = style.subtitle(*parts, simulated=simulated)
     heading = title or f"{clean(names[1])} against {clean(names[0])}"
-    width, side = style.COLUMN, 2.55
+    width, side = style.COLUMN, 2.5
     with style.styled(colours):
         top = style.head_height(heading, sub, width) + 0.12
         kinds = list(dict.fromkeys(regions)) if regions is not None else []
         keys = 0.16 * ((len(kinds) + 3) // 4) + 0.1 if kinds else 0.0
-        figure = style.new_figure(width, top + side + 0.45 + keys, colours)
+        figure = style.new_figure(width, top + side + 0.55 + keys, colours)
         style.head(figure, heading, sub, colours)
-        axes = style.place(figure, 0.6, top, side, side)
+        axes = style.place(figure, 0.7, top, side, side)
         both = np.concatenate([x[there], y[there]]) if there.any() else np.array([0.0, 1.0])
-        low, high = float(min(both.min(), 0.0)), float(both.max())
+        low, high = float(both.min()), float(both.max())
+        if 0 < low < 0.5 * high:
+            low = 0.0
         margin = 0.04 * max(high - low, 1e-3)
         low, high = low - margin, high + margin
         axes.plot([low, high], [low, high], color=colours.muted, lw=0.6, ls=(0, (4, 3)))
@@ -98,9 +100,9 @@ def unit_scatter(
             )
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.locator_params(nbins=5)
-        axes.set_xlabel(f"{clean(names[0])}: {chosen.label}", parse_math=False)
-        axes.set_ylabel(f"{clean(names[1])}: {chosen.label}", parse_math=False)
-        _keys(figure, kinds, top + side + 0.42, marks, colours)
+        axes.set_xlabel(f"{clean(names[0])}\n{chosen.label}", parse_math=False)
+        axes.set_ylabel(f"{clean(names[1])}\n{chosen.label}", parse_math=False)
+        _keys(figure, kinds, top + side + 0.52, marks, colours)
     return figure
 
 

@@ -29,6 +29,7 @@ def slices(
     title: str = "Search",
     simulated: bool = False,
     theme: style.ThemeName = "light",
+    width: style.WidthName | None = None,
 ) -> Figure:
     """Draw the value of every trial against each hyperparameter, later trials darker.
 
@@ -48,6 +49,8 @@ def slices(
         Whether the recording is.
     theme
         ``"light"`` or ``"dark"``.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: as the number of hyperparameters asks for.
 
     Returns
     -------
@@ -72,21 +75,21 @@ def slices(
     if not shown.all():
         parts.append(f"{int((~shown).sum())} above the axis")
     sub = style.subtitle(*parts, simulated=simulated)
-    lines = math.ceil(len(parameters) / PER_LINE)
-    width = style.PAGE if len(parameters) > 1 else style.COLUMN
-    across = min(len(parameters), PER_LINE)
-    side = (width - 0.65 - 0.2 * (across - 1)) / across
+    wide = style.width_named(width, style.PAGE if len(parameters) > 1 else style.COLUMN)
+    across = min(len(parameters), PER_LINE if wide > 2 * style.COLUMN else PER_LINE - 1)
+    lines = math.ceil(len(parameters) / across)
+    side = (wide - 0.65 - 0.2 * (across - 1)) / across
     tall = 1.45
     with style.styled(colours):
-        top = style.head_height(title, sub, width) + 0.12
-        figure = style.new_figure(width, top + lines * (tall + 0.45) + 0.42, colours)
+        top = style.head_height(title, sub, wide) + 0.12
+        figure = style.new_figure(wide, top + lines * (tall + 0.45) + 0.42, colours)
         style.head(figure, title, sub, colours)
         order = np.arange(len(losses), dtype=float)
         palette = mpl.colormaps["Blues" if theme == "light" else "Blues_r"]
         norm = Normalize(-0.35 * max(len(losses), 2), max(len(losses) - 1, 1))
         best = int(np.nanargmin(np.where(shown & done, losses, np.inf))) if shown.any() else None
         for index, (name, column) in enumerate(parameters.items()):
-            line, place = divmod(index, PER_LINE)
+            line, place = divmod(index, across)
             axes = style.place(
                 figure, 0.5 + place * (side + 0.2), top + line * (tall + 0.45), side, tall
             )
@@ -168,9 +171,11 @@ def importance(
     *,
     title: str = "Hyperparameter importance",
     simulated: bool = False,
+    note: str = "",
     theme: style.ThemeName = "light",
+    width: style.WidthName | None = None,
 ) -> Figure:
-    """Draw how much of a study's variation each hyperparameter accounts for.
+    """Draw how much each hyperparameter of a study matters.
 
     Parameters
     ----------
@@ -180,8 +185,12 @@ def importance(
         Of the figure.
     simulated
         Whether the recording is.
+    note
+        Said under the title: how the shares were computed.
     theme
         ``"light"`` or ``"dark"``.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: single.
 
     Returns
     -------
@@ -196,15 +205,16 @@ def importance(
         raise ValueError("no importances to draw")
     colours = style.theme_named(theme)
     order = sorted(shares, key=lambda name: -shares[name])
-    sub = style.subtitle("share of the variation of the validation loss", simulated=simulated)
+    sub = style.subtitle(note, simulated=simulated)
+    wide = style.width_named(width, style.COLUMN)
     with style.styled(colours):
-        top = style.head_height(title, sub, style.COLUMN) + 0.1
+        top = style.head_height(title, sub, wide) + 0.1
         tall = 0.2 * len(order)
         names = [clean(name) for name in order]
         left = 0.1 + style.widest(names, style.SMALL) + 0.08
-        figure = style.new_figure(style.COLUMN, top + tall + 0.15, colours)
+        figure = style.new_figure(wide, top + tall + 0.15, colours)
         style.head(figure, title, sub, colours)
-        axes = style.place(figure, left, top, style.COLUMN - left - 0.45, tall)
+        axes = style.place(figure, left, top, wide - left - 0.45, tall)
         axes.set(xlim=(0, max([*shares.values(), 1e-9])), ylim=(len(order) - 0.4, -0.6))
         axes.axis("off")
         for row, name in enumerate(order):

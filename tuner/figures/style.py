@@ -21,11 +21,13 @@ from tuner.figures.metrics import SIMULATED
 from tuner.figures.tables import write_bytes
 
 ThemeName = Literal["light", "dark"]
+WidthName = Literal["single", "double"]
 
-COLUMN = 3.5
-"""Width of a journal's column, inches (89 mm)."""
-PAGE = 7.2
-"""Width of two columns, inches (183 mm)."""
+COLUMN = 85 / 25.4
+"""Width of a journal's column, inches."""
+PAGE = 180 / 25.4
+"""Width of two columns, inches."""
+WIDTHS: dict[str, float] = {"single": COLUMN, "double": PAGE}
 
 TINY, SMALL, NORMAL, LARGE = 5.5, 6.5, 7.0, 8.5  # points
 SEQUENTIAL = "viridis"  # even in lightness, so it survives colour blindness and grey print
@@ -71,6 +73,11 @@ THEMES: dict[str, Theme] = {
 def theme_named(name: ThemeName) -> Theme:
     """Return a theme by name."""
     return THEMES[name]
+
+
+def width_named(name: WidthName | None, default: float) -> float:
+    """Return a width in inches by name, or the one that a figure's content asks for."""
+    return default if name is None else WIDTHS[name]
 
 
 @contextmanager

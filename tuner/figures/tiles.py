@@ -36,6 +36,7 @@ def tiles(
     theme: style.Theme,
     columns: int | None = None,
     foot: float = 0.0,
+    width: style.WidthName | None = None,
 ) -> tuple[Figure, float]:
     """Lay out one tile per label and draw each.
 
@@ -55,6 +56,8 @@ def tiles(
         Tiles side by side; None: as many as make a page that is not too tall.
     foot
         Inches left free below.
+    width
+        ``"single"`` or ``"double"`` column of a journal; None: as the number of tiles asks for.
 
     Returns
     -------
@@ -69,16 +72,17 @@ def tiles(
     if not labels:
         raise ValueError("no pictures to draw")
     count = len(labels)
-    across = columns or min(count, max(4, math.ceil(math.sqrt(count * 1.3))), 12)
-    width = style.COLUMN if across <= 4 else style.PAGE
-    side = min((width - 2 * MARGIN - GAP * (across - 1)) / across, 1.2)
+    least, most = {None: (4, 12), "single": (4, 5), "double": (6, 12)}[width]
+    across = columns or min(count, max(least, math.ceil(math.sqrt(count * 1.3))), most)
+    wide = style.width_named(width, style.COLUMN if across <= 4 else style.PAGE)
+    side = min((wide - 2 * MARGIN - GAP * (across - 1)) / across, 1.2)
     tall = side * shape[0] / shape[1]
     captions = max(len(lines) for lines in labels) * CAPTION
     rows = math.ceil(count / across)
     with style.styled(theme):
-        top = style.head_height(title, sub, width, MARGIN) + 0.1
+        top = style.head_height(title, sub, wide, MARGIN) + 0.1
         used = rows * (tall + captions + GAP)
-        figure = style.new_figure(width, top + used + foot + 0.05, theme)
+        figure = style.new_figure(wide, top + used + foot + 0.05, theme)
         style.head(figure, title, sub, theme, MARGIN)
         for index, lines in enumerate(labels):
             row, column = divmod(index, across)

@@ -35,6 +35,9 @@ _FLAGS = (
 )
 
 
+_REMEDY = "mend this compiler, or name another: CC=clang tuner ..."
+
+
 def compiler() -> str | None:
     """The C compiler that would be used: ``$CC``, or cc, gcc or clang."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
@@ -120,12 +123,12 @@ def _compile(cc: str, sources: list[Path], target: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise EnvironmentFailure(f"{cc}: cannot be run: {error}") from error
+            raise EnvironmentFailure(f"{cc}: cannot be run: {error}; {_REMEDY}") from error
         if done.returncode == 0:
             temporary.replace(target)
             return
     last = " ".join(done.stderr.split())[-300:]
-    raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {last}")
+    raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {last}; {_REMEDY}")
 
 
 class _Packing:

@@ -1,0 +1,70 @@
+"""``tuner export``, one command more: ``figures``, what was searched and how models compare, for print."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from cli.export import OutOption, app, opened, written
+from cli.options import example
+from cli.progress import Progress
+from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.show import note
+
+
+@app.command("figures")
+@example(
+    "tuner export figures -o results --region V4",
+    "tuner export figures -o results --only best_layer_by_region --metric feve",
+    "tuner export figures -o results --theme dark --width double",
+)
+def figures(
+    out: OutOption,
+    backbone: BackboneOption = None,
+    layer: LayerOption = None,
+    region: RegionOption = None,
+    readout: ReadoutOption = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this figure; repeatable: curves, importance, slices, weights, "
+            "units_by_readout, units_by_layer, best_layer_by_region.",
+            metavar="FIGURE",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Score that is compared; test correlation where not given."),
+    ] = None,
+    theme: Annotated[Literal["light", "dark"], typer.Option(help="Colours.")] = "light",
+    width: Annotated[
+        Literal["single", "double"] | None,
+        typer.Option(
+            help="Of a journal's columns, 85 or 180 mm; as the content asks if not given."
+        ),
+    ] = None,
+) -> None:
+    """Draw each study's search and weights, and compare readouts and layers unit by unit.
+
+    Per study: curves, importance, slices, weights. Per region: units by readout and by layer. Best layer against region.
+    """
+    from studies.drawing import export_figures
+
+    with Progress() as progress:
+        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+        drawn = export_figures(
+            workspace,
+            stores,
+            specs,
+            out,
+            only=only or (),
+            metric=metric,
+            theme=theme,
+            width=width,
+            progress=progress.update,
+        )
+    stores.storage.close()
+    written(drawn.paths)
+    for line in drawn.notes():
+        note(line)
