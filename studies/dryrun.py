@@ -16,7 +16,7 @@ import numpy as np
 from studies.creation import plans
 from studies.grid import Spec, cohorts
 from studies.ranges import FloatRange, IntRange, varies
-from studies.workspace import Workspace, feature_tier
+from studies.workspace import Workspace
 
 STEPS = 4
 """Timed steps per cohort, after one that is not."""
@@ -76,41 +76,59 @@ def plan(
 
 
 def extraction_seconds(workspace: Workspace, specs: Sequence[Spec]) -> float:
-    """Time to extract what is not yet in the cache, from a few images through the backbone, both sweeps."""
-    import torch
+    """Time to extract what is not yet in the cache, from a few images through the backbone, both sweeps.
 
-    from tuner.features.layout import chunk_images, feature_key
-    from tuner.features.sweeps import as_images
+    Of a layer that the cache cannot hold, only the statistics are taken.
+    """
+    from tuner.features.extract import statistics_key
+    from tuner.features.layout import feature_key
 
     total = 0.0
     recording = workspace.recording
     for alias in dict.fromkeys(spec.key.backbone for spec in specs):
         backbone = workspace.backbone(alias)
         grid = workspace.settings(alias).max_grid
-        layers = [
-            layer
-            for layer in dict.fromkeys(s.key.layer for s in specs if s.key.backbone == alias)
-            if workspace.cache.open(
-                feature_key(backbone, layer, workspace.images, grid, workspace.test_images)
-            )
-            is None
-        ]
-        if not layers:
-            continue
-        chunk = min(chunk_images(workspace.images.size), recording.n_train)
-        seconds = []
-        for attempt in range(3):
-            begin = time.perf_counter()
-            rows = np.arange(attempt, attempt + chunk) % recording.n_train
-            pixels = as_images(workspace.images.read(rows), workspace.device)
-            with torch.no_grad():
-                found = backbone.features(pixels, layers)
-            # Moments and maps of what was returned cost about one more pass over it.
-            for raw in found.values():
-                float(torch.var_mean(raw.double(), dim=(0, 2, 3))[0].sum())
-            seconds.append(time.perf_counter() - begin)
-        total += min(seconds) / chunk * (2 * recording.n_train + recording.n_test)
+        layers = {s.key.layer: s.shape.size for s in specs if s.key.backbone == alias}
+        huge, fitting = [], []
+        for layer, size in layers.items():
+            key = feature_key(backbone, layer, workspace.images, grid, workspace.test_images)
+            if (
+                2 * (recording.n_train + recording.n_test) * size
+                > workspace.experiment.storage.cache_limit
+            ):
+                if workspace.cache.open(statistics_key(key)) is None:
+                    huge.append(layer)
+            elif workspace.cache.open(key) is None:
+                fitting.append(layer)
+        if fitting:
+            images = 2 * recording.n_train + recording.n_test
+            total += images * image_seconds(workspace, alias, fitting)
+        for layer in huge:
+            total += recording.n_train * image_seconds(workspace, alias, [layer])
     return total
+
+
+def image_seconds(workspace: Workspace, alias: str, layers: Sequence[str]) -> float:
+    """Seconds of one image through a backbone up to some layers, read and looked at."""
+    import torch
+
+    from tuner.features.layout import chunk_images
+    from tuner.features.sweeps import as_images
+
+    images = workspace.images
+    chunk = min(chunk_images(images.size), len(images))
+    seconds = []
+    for attempt in range(3):
+        begin = time.perf_counter()
+        rows = np.arange(attempt, attempt + chunk) % len(images)
+        pixels = as_images(images.read(rows), workspace.device)
+        with torch.no_grad():
+            found = workspace.backbone(alias).features(pixels, list(layers))
+        # Moments and maps of what was returned cost about one more pass over it.
+        for raw in found.values():
+            float(torch.var_mean(raw.double(), dim=(0, 2, 3))[0].sum())
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds) / chunk
 
 
 def _cohort(
@@ -143,14 +161,16 @@ def _cohort(
     target = n_trials if any(varies(s.space) for s in members) else 1
     rounds = -(-target // size)
     recording = workspace.recording
-    train = 2 * recording.n_train * spec.shape.size
     step, check = _time(workspace, members, how["compiled"], min(largest, 4096), size)
     share = SURVIVING if experiment.search.pruner == "median" else 1.0
     reports = -(-training.steps // training.report_every)
     columns = sum(len(s.units) for s in members) * size
     whole = (step * training.steps + check * reports) * columns * share
+    tier = workspace.tier(spec.shape, how["memory"])
+    if tier == "recompute":
+        seen = training.batch_size * training.steps + len(workspace.split.validation) * reports
+        whole += len(groups) * seen * image_seconds(workspace, spec.key.backbone, [spec.key.layer])
     trial_share = target / (rounds * size)
-    tier = feature_tier(train, how["memory"], workspace.device)
     return CohortPlan(
         backbone=spec.key.backbone,
         layer=spec.key.layer,
@@ -164,7 +184,9 @@ def _cohort(
         memory=largest * per_column
         + fixed_bytes(spec.shape, training.batch_size, workspace.device)
         + held,
-        cache=2 * (recording.n_train + recording.n_test) * spec.shape.size,
+        cache=0
+        if tier == "recompute"
+        else 2 * (recording.n_train + recording.n_test) * spec.shape.size,
         kept=(experiment.search.keep + 1)
         * 4
         * sum(

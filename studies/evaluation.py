@@ -23,6 +23,7 @@ from studies.workspace import Workspace
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
+    from tuner.features.computed import ComputedFeatures
     from tuner.encoder import Encoder
 
 _CHUNK = 512
@@ -94,7 +95,10 @@ def best_parameters(
 
 
 def predictions(
-    readout: str, parameters: Tensors, features: NDArray[np.float16], rows: NDArray[np.int64]
+    readout: str,
+    parameters: Tensors,
+    features: NDArray[np.float16] | ComputedFeatures,
+    rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Scaled predictions ``(len(rows), n_units)`` from features ``(n, C, h, w)``, chunk by chunk."""
     import torch
@@ -159,15 +163,16 @@ def _evaluate_one(
     ]
     if item.best is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
+    from tuner.scores import METRICS, mean_correlation, summarise
+
     value = float(item.best.value or 0.0)
     row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
     validation, image_losses = _validation(workspace, spec, parameters)
-    row["validation_correlation"] = float(np.nanmean(validation["validation_correlation"]))
+    measured = workspace.targets.validation[None, :, spec.units]
+    row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
     scores: dict[str, NDArray[Any]] = dict(validation)
     intervals: dict[str, tuple[float, float]] = {}
     if workspace.recording.test_responses is not None:
-        from tuner.scores import METRICS, summarise
-
         tested, intervals = _test(workspace, spec, parameters, draws)
         scores |= tested
         means = summarise(tested)
@@ -221,7 +226,7 @@ def _test(
     workspace: Workspace, spec: Spec, parameters: Tensors, draws: int
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[float, float]]]:
     """Scores per unit, and the limits of the region's means."""
-    from tuner.scores import bootstrap_scores, region_intervals, score_units
+    from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
 
     features = workspace.features(spec.key.backbone, spec.key.layer)
     assert features.test is not None
@@ -232,10 +237,11 @@ def _test(
     predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
     measured = workspace.recording.test_responses[:, :, spec.units]
     scores = score_units(predicted, measured, draws=draws, seed=_SEED)
-    if not draws or not scores["has_ceiling"].any():
+    counted = counted_units(scores)
+    if not draws or not counted.any():
         return scores, {}
     samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED)
-    return scores, region_intervals(samples, scores["has_ceiling"])
+    return scores, region_intervals(samples, counted)
 
 
 def _receptive_fields(

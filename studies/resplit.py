@@ -20,15 +20,19 @@ from studies.cohort import Member, Round
 from studies.evaluation import predictions
 from studies.exports import with_best
 from studies.grid import Spec, cohorts
+from studies.keeping import Fitted
 from studies.names import StudyKey
 from studies.opening import Stores
 from studies.results import Summary
 from studies.space import hyperparameters
 from studies.trials import Trial
-from studies.workspace import Workspace, feature_tier
+from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.scores.moments import nan_mean
 
 Progress = Callable[[str, int, int], None]
+Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Training images that a fit was not fitted to, and its losses on them ``(images, units)``, NaN = not judged."""
 
 COLUMNS = (
     "backbone",
@@ -50,10 +54,10 @@ COLUMNS = (
 
 @dataclass
 class _Contest:
-    """Layers that compete for one region: losses ``(images of all cuts, units)`` per layer."""
+    """Layers that compete for one region: per layer and cut, validation images and their losses ``(images, units)``."""
 
     specs: list[Spec] = field(default_factory=list)
-    losses: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+    losses: dict[str, list[Judged]] = field(default_factory=dict)
     value: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,7 +83,7 @@ def resplit(
     Raises
     ------
     InputError
-        If no study has a complete trial, or ``cuts`` is not positive.
+        If no study has a complete trial, ``cuts`` is not positive, or no unit of a region can be judged on other cuts.
     """
     if cuts < 1:
         raise InputError(f"--resplit {cuts}: must be at least 1")
@@ -105,31 +109,31 @@ def resplit(
     return [row for contest in contests.values() for row in _rows(contest)]
 
 
-def _fit(
-    workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int
-) -> list[NDArray[np.float64]]:
-    """Losses ``(n_validation, n_units)`` per study on cut ``k``, with the weights of its best report."""
-    import torch
+def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) -> list[Judged]:
+    """Losses per study on cut ``k``, with the weights of its best report.
 
+    A unit that has too few responses on one side of the cut takes no part in it.
+    """
     from tuner import readouts
-    from tuner.features.tiers import open_store
     from tuner.fitting import losses
     from tuner.fitting.plan import resolve_memory
     from tuner.fitting.schedule import report_steps
     from tuner.fitting.trainer import Targets, Trainer
-    from tuner.recordings import cut
+    from tuner.recordings import cut, fittable
 
     experiment, device, recording = workspace.experiment, workspace.device, workspace.recording
     data, training = experiment.data, experiment.training
     split = cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed + k)
-    scaling = losses.response_scaling(training.loss, recording.train_responses[split.fit])
-    scaled = scaling.apply(recording.train_responses)
+    judged = fittable(recording.train_responses, split)
+    responses = recording.train_responses
+    if not judged.all():
+        responses = np.where(judged, responses, np.float32(0))  # never trained on
+    scaled = losses.response_scaling(training.loss, responses[split.fit]).apply(responses)
     spec = members[0][0]
-    features = workspace.features(spec.key.backbone, spec.key.layer)
     memory = resolve_memory(training.memory, device)
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
-        open_store(features.train, feature_tier(features.train.nbytes, memory, device), device),
+        workspace.store(spec.key.backbone, spec.key.layer, memory),
         Targets(
             scaled[split.fit],
             scaled[split.validation],
@@ -142,10 +146,12 @@ def _fit(
         seed=experiment.search.seed,
         device=device,
     )
+    units = [one.units[judged[one.units]] for one, _ in members]
+    taking = [i for i, mine in enumerate(units) if len(mine)]
     parts = [
-        Member(one.units, [hyperparameters(one.space, item.best.params)], [_trial(i)], [])
+        Member(units[i], [hyperparameters(one.space, item.best.params)], [_trial(i)], [])
         for i, (one, item) in enumerate(members)
-        if item.best is not None
+        if item.best is not None and i in taking
     ]
     running = Round(
         parts,
@@ -154,32 +160,81 @@ def _fit(
         reports=report_steps(training.steps, training.report_every),
         prune=False,
     )
+    fits = dict(zip(taking, running.run().fitted if parts else [], strict=True))
     out = []
-    for (one, _), fitted in zip(members, running.run().fitted, strict=True):
-        target = scaled[split.validation][:, one.units]
-        if not fitted:  # diverged on this cut: no better than the mean, and said by its loss
-            out.append(np.where(np.isnan(target), np.nan, np.inf))
-            continue
-        y = predictions(one.key.readout, fitted[0].parameters, features.train, split.validation)
-        each = losses.value(training.loss, torch.from_numpy(y), torch.from_numpy(target))
-        out.append(each.double().numpy())
+    for i, (one, _) in enumerate(members):
+        there = judged[one.units]
+        mine = np.full((len(split.validation), len(one.units)), np.nan)
+        if there.any():
+            target = scaled[split.validation][:, units[i]]
+            mine[:, there] = _losses(workspace, one, fits[i], target, split.validation)
+        out.append((split.validation, mine))
     return out
+
+
+def _losses(
+    workspace: Workspace,
+    spec: Spec,
+    fitted: Sequence[Fitted],
+    target: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Losses of a fit, element by element; infinite where it diverged."""
+    import torch
+
+    from tuner.fitting import losses
+
+    if not fitted:  # no better than the mean, and said by its loss
+        return np.where(np.isnan(target), np.nan, np.inf)
+    features = workspace.features(spec.key.backbone, spec.key.layer)
+    y = predictions(spec.key.readout, fitted[0].parameters, features.train, rows)
+    each = losses.value(
+        workspace.experiment.training.loss, torch.from_numpy(y), torch.from_numpy(target)
+    )
+    return each.double().numpy()
 
 
 def _trial(number: int) -> Trial:
     return Trial(number, number, number, TrialState.RUNNING, {})
 
 
+def by_image(parts: Sequence[Judged]) -> NDArray[np.float64]:
+    """Losses ``(images, units)`` of all images that a cut held out, each once.
+
+    An image that several cuts hold out is one image, not several: the bootstrap would otherwise take the data for more
+    than they are.
+    """
+    images = np.unique(np.concatenate([rows for rows, _ in parts]))
+    shape = (len(images), parts[0][1].shape[1])
+    total, count = np.zeros(shape), np.zeros(shape)
+    for rows, losses in parts:
+        place, there = np.searchsorted(images, rows), ~np.isnan(losses)
+        total[place] += np.where(there, losses, 0.0)
+        count[place] += there
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / count, np.nan)
+
+
+def _region_loss(losses: NDArray[np.float64]) -> float:
+    """Mean over units of their mean over images, as ``validation_loss`` is."""
+    return float(nan_mean(nan_mean(losses)))
+
+
 def _rows(contest: _Contest) -> list[dict[str, Any]]:
     from tuner.scores import best_choice_probability, paired_bootstrap
 
     chosen = min(contest.value, key=lambda layer: contest.value[layer])
-    together = {layer: np.concatenate(parts) for layer, parts in contest.losses.items()}
+    together = {layer: by_image(parts) for layer, parts in contest.losses.items()}
     means = {
-        layer: [float(np.nanmean(part)) for part in parts]
+        layer: [_region_loss(losses) for _, losses in parts if not np.isnan(losses).all()]
         for layer, parts in contest.losses.items()
     }
     cuts = len(means[chosen])
+    if not cuts:
+        raise InputError(
+            f"--resplit: no unit of {contest.specs[0].key.region} has enough responses on any other "
+            "cut; raise data.validation_fraction, or leave the region out"
+        )
     winners = [min(means, key=lambda layer: means[layer][k]) for k in range(cuts)]
     share = best_choice_probability(together)
     rows = []

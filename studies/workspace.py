@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.backbones import Backbone, LayerInfo
     from tuner.features.cache import FeatureCache
     from tuner.features.extract import LayerFeatures
-    from tuner.features.tiers import FeatureStore
+    from tuner.features.tiers import FeatureStore, Tier
     from tuner.fitting.losses import ResponseScaling
     from tuner.fitting.trainer import Targets
     from tuner.readouts.readout import FeatureShape
@@ -170,6 +170,25 @@ class Workspace:
             self._backbones[alias] = loaded.to(self.device)
         return self._backbones[alias]
 
+    def untrained(self, layers: Mapping[str, Sequence[str]]) -> Workspace:
+        """The same recording, cut and images under the same networks with random weights, seeded by ``search.seed``.
+
+        Parameters
+        ----------
+        layers
+            Alias to the layers that are wanted of it.
+        """
+        tables = tuple(
+            table.model_copy(update={"weights": "random", "layers": tuple(layers[table.alias])})
+            for table in self.experiment.backbone
+            if table.alias in layers
+        )
+        twin = Workspace(self.experiment.model_copy(update={"backbone": tables}), self.progress)
+        shared = ("device", "recording", "regions", "split", "images", "test_images", "cache")
+        for name in shared:  # what was read and decoded once
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     def layers(self, alias: str) -> list[LayerInfo]:
         """The wanted layers of a backbone in depth order."""
         size = self.experiment.data.image_size
@@ -246,19 +265,26 @@ class Workspace:
 
     def store(self, alias: str, layer: str, memory: int) -> FeatureStore:
         """Training features of a layer in the fastest tier that ``memory`` bytes for training leave room for."""
+        from tuner.features.computed import ComputedFeatures
         from tuner.features.tiers import open_store
 
-        features = self.features(alias, layer)
-        return open_store(
-            features.train, feature_tier(features.train.nbytes, memory, self.device), self.device
-        )
+        train = self.features(alias, layer).train
+        if isinstance(train, ComputedFeatures):
+            return train.store
+        return open_store(train, feature_tier(train.nbytes, memory, self.device), self.device)
+
+    def tier(self, shape: FeatureShape, memory: int) -> Tier:
+        """Where features of a shape are kept while they are trained on; a layer bigger than the cache may be: nowhere."""
+        images = self.recording.n_train + self.recording.n_test
+        if 2 * images * shape.size > self.experiment.storage.cache_limit:
+            return "recompute"
+        return feature_tier(2 * self.recording.n_train * shape.size, memory, self.device)
 
     def held_features(self, shape: FeatureShape, memory: int) -> int:
         """Bytes of a layer's training features that lie in the memory that training may take."""
-        train = 2 * self.recording.n_train * shape.size
-        tier = feature_tier(train, memory, self.device)
+        tier = self.tier(shape, memory)
         there = tier == "device" or (tier == "host" and self.device.type == "cpu")
-        return train if there else 0
+        return 2 * self.recording.n_train * shape.size if there else 0
 
     def _together(self, alias: str, layer: str) -> list[str]:
         wanted = [spec for spec in self.grid if spec.key.backbone == alias]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,13 +51,24 @@ class RidgeReference:
     test_predictions: NDArray[np.float32] | None
 
 
+class Rows(Protocol):
+    """What is read by rows, once made two-dimensional: an array, a memory map, features computed when asked for."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def reshape(self) -> Any:
+        """Called with the number of rows and -1: rows as vectors."""
+        ...
+
+
 def ridge(
-    features: NDArray[Any],
+    features: Rows,
     responses: ArrayLike,
     fit: NDArray[np.int64],
     validation: NDArray[np.int64],
     *,
-    test_features: NDArray[Any] | None = None,
+    test_features: Rows | None = None,
     regions: Mapping[str, NDArray[np.int64]] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     device: str = "cpu",
@@ -116,7 +127,7 @@ def ridge(
     """
     import torch
 
-    x = features.reshape(len(features), -1)
+    x: NDArray[Any] = features.reshape(len(features), -1)
     y = np.asarray(responses, dtype=np.float64)
     groups = _groups(regions, y.shape[1])
     _check(x, y, fit, validation, strengths)

@@ -19,6 +19,7 @@ from studies.storage import pictures_table
 from tests.conftest import Run
 from tests.soak.outcome import differences, look
 from tests.studies.conftest import MakeExperiment
+from tuner.features.cache import FeatureCache
 
 ONE_LAYER = {
     "backbone": [{"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2"]}],
@@ -324,3 +325,21 @@ def test_without_known_tables_the_public_interface_writes_the_same(
         assert seen.problems == []
         outcomes.append(seen.outcome)
     assert differences(*outcomes) == []
+
+
+def test_a_layer_too_big_for_the_cache_is_searched_all_the_same(
+    make_experiment: MakeExperiment, run: Run
+) -> None:
+    """It is computed anew at every step, and comes to the same."""
+    outcomes = []
+    for name, storage in (("kept", {}), ("computed", {"cache_limit": "100kB", "cache": "none/"})):
+        config = make_experiment(ONE_LAYER | {"storage": storage}, name)
+        run("study", "create", "-c", config)
+        run("optimize", "--n-trials", "4", "-c", config)
+        outcomes.append(look(config, 4).outcome)
+        run("export", "heatmap", "--ridge", "-o", config.parent / "out", "-c", config)
+        outcomes.append((config.parent / "out" / "heatmap.csv").read_text())
+    assert outcomes[:2] == outcomes[2:]
+    run("study", "create", "--dry-run", "-c", config)
+    entries = FeatureCache(config.parent / "none").entries()
+    assert [entry.key.endswith("-statistics") for entry in entries] == [True]

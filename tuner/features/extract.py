@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from tuner.backbones.backbone import Backbone
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.cache import FeatureCache
+from tuner.features.computed import ComputedFeatures
 from tuner.features.entry import Entry
 from tuner.features.layout import Images, chunk_images, feature_key, layouts
 from tuner.features.normalize import Normalization
 from tuner.features.partial import MemoryEntry, PartialEntry
 from tuner.features.sweeps import Job, Progress, Sweeps
+from tuner.features.tiers import RecomputeStore
 
 Half = NDArray[np.float16]
 
@@ -39,16 +41,17 @@ class LayerFeatures:
     key
         Their name in the cache.
     train, test
-        (n, C, h, w) half precision, mapped from disk where there is a cache; `test` is None where
-        there are no test images.
+        (n, C, h, w) half precision, mapped from disk where there is a cache, computed anew at every
+        reading where a layer is bigger than the cache may be; `test` is None where there are no test
+        images.
     """
 
     layer: str
     normalization: Normalization
     shape: tuple[int, int, int]
     key: str
-    train: Half
-    test: Half | None
+    train: Half | ComputedFeatures
+    test: Half | ComputedFeatures | None
 
 
 def extract(
@@ -107,7 +110,21 @@ def extract(
         sources["test"] = test_images
     chunk = batch_size or chunk_images(images.size)
     job = Job(backbone, found, sources, chunk, torch.device(device), progress)
-    return _in_memory(job, keys) if cache is None else _cached(job, keys, cache)
+    if cache is None:
+        return _in_memory(job, keys)
+    limit = cache.limit_bytes
+    huge = [
+        n
+        for n, made in found.items()
+        if limit is not None and made.cached_bytes(job.n_images) > limit
+    ]
+    kept = {name: made for name, made in found.items() if name not in huge}
+    out = _cached(dataclasses.replace(job, layouts=kept), keys, cache) if kept else {}
+    for layer in huge:
+        out[layer] = _computed(
+            dataclasses.replace(job, layouts={layer: found[layer]}), layer, keys[layer], cache
+        )
+    return {layer: out[layer] for layer in found}
 
 
 def _in_memory(job: Job, keys: Mapping[str, str]) -> dict[str, LayerFeatures]:
@@ -145,6 +162,42 @@ def _cached(job: Job, keys: Mapping[str, str], cache: FeatureCache) -> dict[str,
         )
         for layer in job.layouts
     }
+
+
+def statistics_key(key: str) -> str:
+    """Name of the entry with the statistics of a layer whose features are not kept."""
+    return f"{key}-statistics"
+
+
+def _computed(job: Job, layer: str, key: str, cache: FeatureCache) -> LayerFeatures:
+    """A layer that the cache cannot hold: only its statistics are kept."""
+    name = statistics_key(key)
+    with cache.extracting([name]):
+        entry = cache.open(name)
+        if entry is None:
+            empty = {"train": (0, *job.layouts[layer].shape)}
+            with ExitStack() as stack:
+                sink = cache.begin(name, _meta(job, layer), empty, job.chunk)
+                stack.callback(sink.abandon)
+                found = Sweeps(job, {layer: sink}, cache.writing).run(maps=False)[layer]
+                state = {"mean": found.mean.tolist(), "sd": found.sd.tolist()}
+                cache.finish(name, sink, {"normalization": state})
+            entry = cache.open(name)
+    if entry is None:
+        raise EnvironmentFailure(
+            f"the feature cache {cache.folder} lost the statistics of layer {layer!r} as soon as "
+            "they were written; check the disk"
+        )
+    normalization = _normalization(entry)
+    made = {
+        which: ComputedFeatures(
+            RecomputeStore(job.backbone, layer, normalization, images, job.device)
+        )
+        for which, images in job.sources.items()
+    }
+    return LayerFeatures(
+        layer, normalization, job.layouts[layer].shape, key, made["train"], made.get("test")
+    )
 
 
 def _fill(job: Job, keys: Mapping[str, str], cache: FeatureCache, layers: Sequence[str]) -> None:

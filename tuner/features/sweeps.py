@@ -75,8 +75,8 @@ class Sweeps:
         self.kept: dict[tuple[str, int], Tensor] = {}
         self.keeping = job.device.type == "cpu" and raw <= _KEEP_BYTES
 
-    def run(self) -> dict[str, Normalization]:
-        """Go on from where the sinks are; return each layer's normalisation."""
+    def run(self, *, maps: bool = True) -> dict[str, Normalization]:
+        """Go on from where the sinks are; return each layer's normalisation. Without maps, only the first sweep."""
         try:
             self._statistics()
             normalizations = {
@@ -87,7 +87,7 @@ class Sweeps:
                 ).to(self.job.device)
                 for layer, sink in self.sinks.items()
             }
-            for name in self.job.sources:
+            for name in self.job.sources if maps else ():
                 self._maps(name, normalizations)
         finally:
             with self.guard():
