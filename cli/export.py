@@ -53,7 +53,10 @@ def written(paths: list[Path]) -> None:
 
 
 @app.command("heatmap")
-@example("tuner export heatmap -o results", "tuner export heatmap -o results --metric feve")
+@example(
+    "tuner export heatmap -o results",
+    "tuner export heatmap -o results --metric feve --ridge --random",
+)
 def heatmap(
     out: OutOption,
     backbone: BackboneOption = None,
@@ -68,6 +71,12 @@ def heatmap(
         bool,
         typer.Option("--ridge", help="Draw closed-form ridge readouts of the same layers beside."),
     ] = False,
+    random: Annotated[
+        bool,
+        typer.Option(
+            "--random", help="Draw ridge readouts of the same layers with random weights beside."
+        ),
+    ] = False,
     resplit: Annotated[
         int,
         typer.Option(
@@ -79,17 +88,20 @@ def heatmap(
 ) -> None:
     """Show which layer explains which region: heatmap.png, .svg, .csv and units.csv."""
     from studies.exports import export_heatmap
-    from studies.reference import ridge_rows
+    from studies.reference import random_rows, ridge_rows
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+        references = ridge_rows(workspace, specs, progress.update) if ridge else []
+        if random:
+            references += random_rows(workspace, specs, progress.update)
         paths = export_heatmap(
             workspace,
             stores,
             specs,
             out,
             metric=metric,
-            references=ridge_rows(workspace, specs, progress.update) if ridge else (),
+            references=references,
             cuts=resplit,
             progress=progress.update,
         )
@@ -150,8 +162,35 @@ def unit_list(text: str | None) -> list[int] | None:
     return list(dict.fromkeys(units))
 
 
+def prior_options(given: list[str]) -> dict[str, object]:
+    """Options of a prior from ``KEY=VALUE``: numbers, shapes such as ``256,6,6``, else text."""
+    from tuner.errors import InputError
+
+    out: dict[str, object] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"--prior-option {item}: write KEY=VALUE, such as colour=0")
+        if key in out:
+            raise InputError(f"--prior-option {key}: is given twice")
+        out[key] = _value(value)
+    return out
+
+
+def _value(text: str) -> object:
+    for kind in (int, lambda t: [int(part) for part in t.split(",")], float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 @app.command("mei")
-@example("tuner export mei -o images --layer features.19 --region V4 --readout factorized")
+@example(
+    "tuner export mei -o images --layer features.19 --region V4 --readout factorized",
+    "tuner export mei -o images --prior generator --prior-option path=deepsim.pt --prior-option code=4096",
+)
 def mei(
     out: OutOption,
     backbone: BackboneOption = None,
@@ -162,14 +201,35 @@ def mei(
         str | None,
         typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
     ] = None,
-    prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
+    prior: Annotated[
+        str, typer.Option(help="How images are written: fft, pixel, cppn, generator.")
+    ] = "fft",
+    prior_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prior-option",
+            help="An option of the prior; repeatable. fft, pixel: colour, ascent. generator: path of "
+            "your network (TorchScript, or a state dict and its architecture), code, output, bounds.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     transforms: Annotated[
         str, typer.Option(help="What shakes them: jitter, lucent, predecessor, none.")
     ] = "jitter",
     steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
     contrast: Annotated[
-        float, typer.Option(help="Root-mean-square contrast that every image is held at.")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            help="Root-mean-square contrast that every image is held at; 0.1 unless --norm is given."
+        ),
+    ] = None,
+    norm: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of a contrast: the largest Euclidean norm of an image's deviation from its "
+            "mean, intensities being 0 to 1."
+        ),
+    ] = None,
     mean: Annotated[float, typer.Option(help="Mean that every image is held at, 0 to 1.")] = 0.5,
     ensemble: Annotated[
         int, typer.Option(min=1, help="Make them for the mean of so many best trials.")
@@ -190,18 +250,20 @@ def mei(
     ] = None,
 ) -> None:
     """Make most exciting images of every unit of the selected studies."""
-    from studies.exports import export_images
+    from studies.exports import Again, export_images
     from tuner.synthesis.mei import MeiSettings
 
     chosen = unit_list(units)
     selection = Selection.of(backbone, layer, region, readout)
+    again = None
     with Progress() as progress:
         if manifest is not None:
             from studies.names import StudyKey
             from tuner.errors import InputError
             from tuner.synthesis.export import read_manifest
 
-            settings, chosen, checksums, content = read_manifest(manifest)
+            moved = prior_options(prior_option or [])
+            settings, chosen, checksums, content = read_manifest(manifest, moved)
             name = content["encoders"][0]["meta"].get("study")
             try:
                 key = StudyKey.parse(str(name))
@@ -210,13 +272,17 @@ def mei(
                     f"{manifest}: names no study; it was not written by this command"
                 ) from None
             selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
-            ensemble = len(checksums)
+            again = Again(
+                manifest, [e["meta"].get("trial") for e in content["encoders"]], checksums
+            )
         else:
             settings = MeiSettings(
                 prior=prior,
+                prior_options=prior_options(prior_option or []),
                 transforms=transforms,
                 steps=steps,
-                contrast=contrast,
+                contrast=0.1 if contrast is None and norm is None else contrast,
+                norm=norm,
                 mean=mean,
                 variants=variants,
                 seed=seed,
@@ -230,6 +296,7 @@ def mei(
             settings,
             units=chosen,
             ensemble_size=ensemble,
+            again=again,
             evaluate=evaluate,
             progress=progress.update,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,17 +41,24 @@ def export_heatmap(
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``.
 
-    With ``cuts``, how sure the choice of layers is besides: ``resplit.csv`` and ``best_layers``.
+    With references (rows of `studies.reference`), ``references.csv`` too, and they are drawn beside the studies. With
+    ``cuts``, how sure the choice of layers is besides: ``resplit.csv`` and ``best_layers``.
 
     Raises
     ------
     InputError
-        If no selected study has a complete trial, or the metric does not exist.
+        If no selected study has a complete trial, the metric does not exist, or it is a loss that references do not have.
     """
     from tuner.figures.heatmap import heatmap
     from tuner.figures.style import save
     from tuner.figures.tables import write_heatmap, write_units
 
+    loss = workspace.experiment.training.loss
+    if references and metric == "validation_loss" and loss != "mse":
+        raise InputError(
+            f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
+            "validation_correlation, or leave the references out"
+        )
     rows: list[dict[str, Any]] = []
     units: list[dict[str, Any]] = []
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
@@ -70,6 +78,8 @@ def export_heatmap(
         groups=areas(workspace),
     )
     paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
+    if references:
+        paths.append(write_heatmap(references, out / "references.csv"))
     paths += save(figure, out / "heatmap")
     if cuts:
         from studies.resplit import resplit, write_resplit
@@ -186,6 +196,50 @@ def ensemble(
     ]
 
 
+@dataclass(frozen=True)
+class Again:
+    """Images that are to be made again: by the trials that made them, whatever the search has found since.
+
+    Attributes
+    ----------
+    manifest
+        The images' own record.
+    trials
+        Number of each trial.
+    checksums
+        Of each encoder.
+    """
+
+    manifest: Path
+    trials: Sequence[int | str | None]
+    checksums: Sequence[str]
+
+    def encoders(
+        self, workspace: Workspace, stores: Stores, spec: Spec, study: Stored, item: Summary
+    ) -> list[Encoder]:
+        """The encoders of those trials.
+
+        Raises
+        ------
+        InputError
+            If the weights of one are no longer kept.
+        """
+        from studies.keeping import kept_files
+
+        with stores.storage.read() as connection:
+            kept = kept_files(connection, study.study_id)
+        numbers = [trial for trial in self.trials if isinstance(trial, int) and trial in kept]
+        if len(numbers) < len(self.trials):
+            lost = next(trial for trial in self.trials if trial not in kept)
+            raise InputError(
+                f"{self.manifest}: made with trial {lost} of {study.name}, whose weights are no longer "
+                "kept: better trials took its place; make new images without --from"
+            )
+        return [
+            study_encoder(workspace, stores, spec, study, item, trial=number) for number in numbers
+        ]
+
+
 def export_images(
     workspace: Workspace,
     stores: Stores,
@@ -195,6 +249,7 @@ def export_images(
     *,
     units: Sequence[int] | None = None,
     ensemble_size: int = 1,
+    again: Again | None = None,
     evaluate: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -206,7 +261,7 @@ def export_images(
     """
     from tuner.figures.tables import write_csv
     from tuner.synthesis.evaluate import COLUMNS, compare
-    from tuner.synthesis.export import export_meis
+    from tuner.synthesis.export import check_same, export_meis
 
     ready = with_best(workspace, stores, specs)
     if units is not None:
@@ -222,7 +277,12 @@ def export_images(
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         if mine is not None and not mine:
             continue
-        encoders = ensemble(workspace, stores, spec, study, item, ensemble_size)
+        if again is None:
+            encoders = ensemble(workspace, stores, spec, study, item, ensemble_size)
+        else:
+            encoders = again.encoders(workspace, stores, spec, study, item)
+            check_same(encoders, again.checksums, again.manifest)
+            ensemble_size = len(encoders)
 
         def tell(done: int, total: int, name: str = spec.name) -> None:
             if progress is not None:

@@ -13,7 +13,9 @@ from PIL import Image
 
 import tuner
 from cli.main import main
+from tests import generators
 from tuner.figures.tables import HEATMAP_COLUMNS
+from tuner.synthesis import priors
 
 CONFIG = """
 [data]
@@ -58,7 +60,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def exported(searched: Path) -> Path:
     out = searched.parent / "out"
     command = ["-q", "-c", str(searched), "export"]
-    assert main([*command, "heatmap", "-o", str(out), "--ridge", "--resplit", "2"]) == 0
+    assert main([*command, "heatmap", "-o", str(out), "--ridge", "--random", "--resplit", "2"]) == 0
     assert main([*command, "best", "-o", str(out)]) == 0
     return out
 
@@ -139,6 +141,22 @@ def test_encoder_answers_in_recorded_units_as_the_search_did(
         assert r == pytest.approx(float(unit["test_correlation"]), abs=2e-3)
 
 
+def test_references_stand_beside_every_layer_and_region(exported: Path) -> None:
+    found = rows(exported / "references.csv")
+    assert tuple(found[0]) == HEATMAP_COLUMNS
+    studied = {(r["layer"], r["region"]) for r in rows(exported / "heatmap.csv")}
+    for readout in ("ridge", "ridge, random weights"):
+        mine = [r for r in found if r["readout"] == readout]
+        assert len(mine) == len(studied)
+        assert {(r["layer"], r["region"]) for r in mine} == studied
+        assert readout in (exported / "heatmap.svg").read_text(encoding="utf-8")
+    loss = {(r["layer"], r["region"], r["readout"]): float(r["validation_loss"]) for r in found}
+    # V4 and IT of the simulated recording are made of what the network has learned.
+    for layer in ("_blocks.2", "_blocks.4"):
+        learned, random = (loss[layer, "V4", r] for r in ("ridge", "ridge, random weights"))
+        assert learned < random - 0.02
+
+
 def test_resplit_compares_every_layer_with_the_chosen_one(exported: Path) -> None:
     found = rows(exported / "resplit.csv")
     assert len(found) == STUDIES
@@ -191,8 +209,64 @@ def test_images_for_chosen_units(searched: Path, capsys: pytest.CaptureFixture[s
     same = again / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "meis.npz"
     assert same.read_bytes() == before
     capsys.readouterr()
+    for key, value, message in (
+        ("checksum", "0" * 40, "made with the encoders 000000000000"),
+        ("trial", 999, "made with trial 999 of lite%2F0/_blocks.2/V1/factorized, whose weights"),
+    ):
+        other = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        (other["encoders"][0]["meta"] if key == "trial" else other["encoders"][0])[key] = value
+        changed = out / f"{key}.json"
+        changed.write_text(json.dumps(other))
+        words = ["-q", "-c", str(searched), "export", "mei", "-o", str(out / "no")]
+        assert main([*words, "--from", str(changed)]) == 2
+        assert message in capsys.readouterr().err
     assert main([*command, "--units", "99"]) == 2
     assert "--units 99" in capsys.readouterr().err
+
+
+def test_images_out_of_a_generator_of_ones_own(
+    searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = generators.script(generators.Small(), searched.parent / "generator.pt")
+    out = searched.parent / "generated"
+    command = ["-q", "-c", str(searched), "export", "mei", "-o", str(out), "--layer", "_blocks.2"]
+    only = ["--region", "V1", "--readout", "factorized", "--units", "1", "--steps", "3"]
+    own = ["--prior", "generator", "--prior-option", f"path={network}", "--norm", "2.5"]
+    assert main([*command, *only, *own, "--prior-option", f"code={generators.CODE}"]) == 0
+    folder = out / "lite%2F0" / "_blocks.2" / "V1" / "factorized"
+    settings = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["prior"] == "generator"
+    assert (settings["norm"], settings["contrast"]) == (2.5, None)
+    moved = Path(network).rename(searched.parent / "elsewhere.pt")
+    priors._made.cache_clear()  # as in another process
+    again = ["-q", "-c", str(searched), "export", "mei", "-o", str(out / "again")]
+    again += ["--from", str(folder / "manifest.json")]
+    capsys.readouterr()
+    assert main(again) == 2
+    assert "generator.pt" in capsys.readouterr().err
+    assert main([*again, "--prior-option", f"path={moved}"]) == 0
+    same = out / "again" / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "meis.npz"
+    assert same.read_bytes() == (folder / "meis.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--prior-option", "colour"], "KEY=VALUE"),
+        (["--prior-option", "colour=-1"], "colour"),
+        (["--prior-option", "hue=1"], "unknown option 'hue'"),
+        (["--prior-option", "colour=1", "--prior-option", "colour=0"], "twice"),
+        (["--prior", "generator"], "path"),
+        (["--norm", "1", "--contrast", "0.1"], "norm"),
+        (["--norm", "-1"], "norm"),
+    ],
+)
+def test_impossible_ways_of_making_images(
+    searched: Path, given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(searched.parent / "never")
+    assert main(["-q", "-c", str(searched), "export", "mei", "-o", out, *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_figures_of_studies_and_of_what_compares_them(

@@ -292,13 +292,18 @@ def describe(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def read_manifest(path: str | Path) -> tuple[MeiSettings, list[int], list[str], dict[str, Any]]:
+def read_manifest(
+    path: str | Path, prior_options: Mapping[str, Any] | None = None
+) -> tuple[MeiSettings, list[int], list[str], dict[str, Any]]:
     """Read what is needed to make the images of a manifest again.
 
     Parameters
     ----------
     path
         ``manifest.json`` or its folder.
+    prior_options
+        In place of those of the manifest: a generator that lies elsewhere now. What it hashes to must
+        be the same.
 
     Returns
     -------
@@ -319,7 +324,9 @@ def read_manifest(path: str | Path) -> tuple[MeiSettings, list[int], list[str], 
                 f"{path}: not a manifest of images, or of another version "
                 f"(format {manifest['format']})"
             )
-        settings = MeiSettings(**manifest["settings"])
+        given = dict(manifest["settings"])
+        given["prior_options"] = {**given.get("prior_options", {}), **(prior_options or {})}
+        settings = MeiSettings(**given)
         units = [int(entry["unit"]) for entry in manifest["units"]]
         checksums = [str(encoder["checksum"]) for encoder in manifest["encoders"]]
     except OSError as error:
