@@ -6,14 +6,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Passed on to pytest: make test ARGS="tests/cli -k config"
 ARGS ?=
+# How much `make soak` does: damaged files of each format, searches that are killed, and of what seed.
+DAMAGED ?= 2000
+SEARCHES ?= 100
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format docs
+.PHONY: help install demo test soak lint format docs
 
 help:
 	@echo "make install   .venv with the tuner command in .venv/bin"
 	@echo "make demo      install, then the whole job on embedded data, into demo/"
 	@echo "make test      install with the development extras, then all tests"
+	@echo "make soak      damaged recordings and killed searches by the thousand, an hour or two"
 	@echo "make lint      style, types, direction of imports"
 	@echo "make format    put the code in its style"
 	@echo "make docs      the documentation, into site/"
@@ -40,6 +45,13 @@ demo: install
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+# The second runs also where the first found something.
+soak: $(VENV)/dev.stamp
+	@status=0; \
+	$(BIN)/python -m tests.recordings.soak_mutations --count $(DAMAGED) --seed $(SEED) || status=1; \
+	$(BIN)/python -m tests.soak.kill --runs $(SEARCHES) --seed $(SEED) || status=1; \
+	exit $$status
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -52,15 +53,21 @@ class Report:
         return f"{self.case:15s} {sum(self.outcomes.values()):5d} damaged: {counts}"
 
 
-def soak(name: str, count: int, seed: int, folder: Path, limit_s: float = TIME_LIMIT_S) -> Report:
-    """Damage a recording `count` times and read it each time.
+def soak(
+    name: str,
+    numbers: Iterable[int],
+    seed: int,
+    folder: Path,
+    limit_s: float = TIME_LIMIT_S,
+) -> Report:
+    """Damage a recording again and again and read it each time.
 
     Parameters
     ----------
     name
         A name in `SOAKED`.
-    count, seed
-        How often, and the seed of the damage.
+    numbers, seed
+        Of the damage: each pair of them is one and the same damage.
     folder
         An empty folder to work in.
     limit_s
@@ -76,7 +83,7 @@ def soak(name: str, count: int, seed: int, folder: Path, limit_s: float = TIME_L
     report = Report(name)
     reader = _Reader(case, limit_s)
     try:
-        for number in range(count):
+        for number in numbers:
             rng = np.random.default_rng([seed, number])
             scratch = folder / "scratch"
             target = targets[int(rng.integers(len(targets)))]
@@ -320,12 +327,16 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", choices=[*SOAKED, []], default=[])
     parser.add_argument("--count", type=int, default=2000, help="damaged files per format")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--number", type=int, action="append", help="only this one; repeatable, to see it again"
+    )
     chosen = parser.parse_args()
     failed = 0
     for name in chosen.cases or SOAKED:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            report = soak(name, chosen.count, chosen.seed, Path(folder))
+            numbers = chosen.number or range(chosen.count)
+            report = soak(name, numbers, chosen.seed, Path(folder))
         print(f"{report.line()} ({time.monotonic() - begun:.0f} s)", flush=True)
         for line in report.wrong:
             print(f"  {line}", flush=True)

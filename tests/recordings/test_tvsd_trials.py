@@ -202,6 +202,18 @@ def test_damaged_trials(name: str, change: Any, message: str, tmp_path: Path) ->
         read_trials(raw.path, monkey="F")
 
 
+def test_trials_that_were_never_written_are_noticed(tmp_path: Path) -> None:
+    """HDF5 itself reads zeros there."""
+    raw = write_trials(tmp_path, n_train=5, n_test=2, repeats=2)
+    with h5py.File(raw.path, "a") as file:
+        values = file["ALLMUA"][()]
+        del file["ALLMUA"]
+        data = file.create_dataset("ALLMUA", values.shape, "f8", chunks=(*values.shape[:2], 128))
+        data[:, :, :896] = values[:, :, :896]
+    with pytest.raises(InputError, match="ALLMUA is not stored whole"):
+        read_trials(raw.path, monkey="F")
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"not matlab", {"mapping": np.arange(1024)}, {"mapping": np.arange(1, 1025) // 2},

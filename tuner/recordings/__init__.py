@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import InputError, unknown
-from tuner.recordings.checks import check_responses
+from tuner.recordings.checks import check_responses, fittable
 from tuner.recordings.images import PreparedImages
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.split import Split, cut
@@ -29,6 +29,7 @@ __all__ = [
     "Split",
     "check_responses",
     "cut",
+    "fittable",
     "load_recording",
     "write_recording",
 ]

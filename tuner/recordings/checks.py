@@ -88,6 +88,31 @@ def check_responses(
         )
 
 
+def fittable(responses: NDArray[np.float32], split: Split) -> NDArray[np.bool_]:
+    """Which units a cut leaves enough responses on both sides, and some that differ to fit.
+
+    Parameters
+    ----------
+    responses
+        ``(n_train, n_units)``; NaN = missing.
+    split
+        The cut.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(n_units,)`` bool.
+    """
+    fit = responses[split.fit].astype(np.float64)
+    there = ~np.isnan(fit)
+    lowest = np.where(there, fit, np.inf).min(axis=0)
+    highest = np.where(there, fit, -np.inf).max(axis=0)
+    n_validation = (~np.isnan(responses[split.validation])).sum(axis=0)
+    enough = (there.sum(axis=0) >= MIN_FIT) & (n_validation >= MIN_VALIDATION)
+    size = np.maximum(np.abs(lowest), np.abs(highest))
+    return np.asarray(enough & (highest - lowest > 1e-6 * size))
+
+
 def _without_empty(recording: Recording) -> NDArray[np.float32]:
     """Test responses with units that have none set to 0, which no check minds."""
     assert recording.test_responses is not None

@@ -1,14 +1,8 @@
-"""Reading HDF5 files that may be damaged, foreign or not what they claim to be.
-
-Every call into h5py that a damaged file can break happens under `guarded`, which turns whatever
-h5py raises into one line that names the file.
-"""
+"""Reading HDF5 files that may be damaged, foreign or not what they claim to be."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,23 +15,9 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError
 from tuner.recordings import probe
-
-
-@contextmanager
-def guarded(path: Path, what: str) -> Iterator[None]:
-    """Turn the errors of h5py inside the block into an `InputError` that names `what`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except MemoryError as error:
-        raise InputError(f"{path}: {what} needs more memory than there is (damaged?)") from error
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-        text = str(error).strip("'\" ")
-        reason = text.splitlines()[0] if text else type(error).__name__
-        raise InputError(
-            f"{path}: {what} cannot be read ({reason}); the file is damaged, get it again"
-        ) from error
+from tuner.recordings.h5guard import guarded as guarded
+from tuner.recordings.h5stored import check_apart, check_reached
+from tuner.recordings.h5stored import check_stored as check_stored
 
 
 @contextmanager
@@ -79,6 +59,7 @@ def open_handle(path: Path) -> h5py.File:
         # Without locking: readers write nothing, and some network file systems have no locks.
         file = h5py.File(path, "r", locking=False)
         _check_end(path, file)
+        check_apart(path, file)
         return file
 
 
@@ -130,7 +111,33 @@ def dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
                 f"{path}: {name} is kept in another file; copy it into this one (h5repack)"
             )
         _ = found.shape, found.dtype
+        _check_type(path, found, name)
         return found
+
+
+_NUMBERS = tuple(
+    getattr(h5py.h5t, f"{name}{order}")
+    for name in (
+        *(f"IEEE_F{bits}" for bits in (16, 32, 64)),
+        *(f"STD_{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)),
+    )
+    for order in ("LE", "BE")
+)
+
+
+def _check_type(path: Path, data: h5py.Dataset, name: str) -> None:
+    """Refuse numbers of a type that no program writes; to be called under `guarded`.
+
+    A single flipped bit in the description of a type, its exponent's bias say, makes another
+    valid type of it, and other numbers of the same bytes.
+    """
+    stored = data.id.get_type()
+    number = isinstance(stored, (h5py.h5t.TypeFloatID, h5py.h5t.TypeIntegerID))
+    if number and not any(stored.equal(known) for known in _NUMBERS):
+        raise InputError(
+            f"{path}: {name} is of no number type that programs write (8 to 64 bits, IEEE); the "
+            "file is damaged, or store it as float64"
+        )
 
 
 def read(path: Path, data: h5py.Dataset, name: str) -> NDArray[Any]:
@@ -143,96 +150,11 @@ def read(path: Path, data: h5py.Dataset, name: str) -> NDArray[Any]:
     """
     with guarded(path, name):
         check_memory(path, name, data.size or 0, data.dtype.itemsize)
+        _check_type(path, data, name)
         check_stored(path, data, name)
         values = np.asarray(data[()])
         check_reached(data, values)
         return values
-
-
-def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
-    """Refuse a dataset whose stored parts are not where and what they should be.
-
-    HDF5 itself reads zeros where a chunk is missing, and whatever lies at a wrong address: such
-    numbers look like responses. A dataset that was never written in parts passes if what it is
-    filled with says so, that is, if it is NaN.
-
-    Raises
-    ------
-    InputError
-        If a part is missing, twice there, out of the file, or of a wrong size.
-    """
-    with guarded(path, name):
-        if not data.size or data.shape == ():
-            return
-        length = path.stat().st_size
-        layout = data.id.get_create_plist().get_layout()
-        if layout == h5py.h5d.CONTIGUOUS:
-            start, stored = data.id.get_offset(), data.id.get_storage_size()
-            if start is None and _fill_is_missing(data):
-                return
-            # Texts and references have another size in the file than in memory.
-            expected = stored if data.dtype.kind == "O" else data.size * data.dtype.itemsize
-            sound = start is not None and stored == expected and start + stored <= length
-        elif layout == h5py.h5d.CHUNKED:
-            sound = _chunks_are_sound(data, length)
-        else:
-            sound = True
-        if not sound:
-            raise InputError(
-                f"{path}: {name} is not stored whole; the file is damaged or was never finished"
-            )
-
-
-def check_reached(data: h5py.Dataset, values: NDArray[Any], first: int = 0) -> None:
-    """Look again where a whole chunk reads as zeros; to be called under `guarded`.
-
-    HDF5 reads zeros also where the index to a chunk is damaged, though the chunk is listed. Read
-    by itself it is then not found, which raises.
-
-    Parameters
-    ----------
-    data
-        The dataset.
-    values
-        Its rows from `first` on, as read.
-    first
-        The first row that was read.
-    """
-    if not data.chunks or not values.size or values.dtype.kind not in "fiu":
-        return
-    for row in range(first // data.chunks[0] * data.chunks[0], first + len(values), data.chunks[0]):
-        rows = slice(max(row - first, 0), row - first + data.chunks[0])
-        if values[rows].all():
-            continue  # No zero in all of these chunks: the usual case, and quick.
-        others = [range(0, n, c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True)]
-        for place in itertools.product(*others):
-            block = tuple(slice(at, at + c) for at, c in zip(place, data.chunks[1:], strict=True))
-            if not values[(rows, *block)].any():
-                data.id.read_direct_chunk((row, *place))
-
-
-def _fill_is_missing(data: h5py.Dataset) -> bool:
-    return data.dtype.kind == "f" and bool(np.isnan(data.fillvalue))
-
-
-def _chunks_are_sound(data: h5py.Dataset, length: int) -> bool:
-    found: set[tuple[int, ...]] = set()
-    spans: list[tuple[int, int]] = []
-
-    def note(chunk: Any) -> None:
-        found.add(tuple(chunk.chunk_offset))
-        spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
-
-    data.id.chunk_iter(note)
-    if len(spans) != len(found):
-        return False
-    steps = [range(0, n, c) for n, c in zip(data.shape, data.chunks, strict=True)]
-    if not all(all(at in step for at, step in zip(offset, steps, strict=True)) for offset in found):
-        return False
-    spans.sort()
-    apart = all(mine[1] <= next_[0] for mine, next_ in itertools.pairwise(spans))
-    whole = len(found) == math.prod(len(step) for step in steps) or _fill_is_missing(data)
-    return whole and apart and all(end <= length for _, end in spans)
 
 
 def check_memory(path: Path, name: str, items: int, itemsize: int) -> None:

@@ -12,13 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings.h5access import (
-    check_reached,
-    check_stored,
-    dataset,
-    guarded,
-    open_handle,
-)
+from tuner.recordings.h5access import dataset, open_handle
+from tuner.recordings.h5guard import guarded
+from tuner.recordings.h5stored import check_reached, check_stored
 from tuner.recordings.sources import array_digest, combined_digest
 
 

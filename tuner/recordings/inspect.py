@@ -14,7 +14,7 @@ from tuner.recordings.paths import shortened
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import array_digest, in_threads
 from tuner.recordings.suspicions import LookedAt, suspicious_images, suspicious_responses
-from tuner.scores import cc_max, pairwise_reliability, split_half_reliability
+from tuner.scores import cc_max, has_ceiling, pairwise_reliability, split_half_reliability
 
 FEW_UNITS = 5
 """Regions with fewer units than this are pointed out."""
@@ -173,8 +173,7 @@ def _units(recording: Recording, regions: dict[str, NDArray[np.int64]]) -> UnitS
     test = recording.test_responses
     if test is not None and recording.n_repeats > 1:
         reliability = pairwise_reliability(test)
-        ceiling = cc_max(test)
-        ceiling = np.where(ceiling > 0, ceiling, np.nan)
+        ceiling = np.where(has_ceiling(test), cc_max(test), np.nan)
     missing = np.isnan(recording.train_responses).mean(axis=0)
     return UnitSummary(names.astype(np.str_), reliability, ceiling, missing)
 

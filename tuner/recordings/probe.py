@@ -40,7 +40,7 @@ def check(*paths: Path) -> None:
     """
     if not ENABLED:
         return
-    todo = {path: state for path in paths if (state := _state(path)) not in _checked}
+    todo = {path: state for path in paths if (state := file_state(path)) not in _checked}
     todo = {path: state for path, state in todo.items() if not _has_checksums(path)}
     if len(todo) > 1 and _ended(list(todo)) == 0:
         _checked.update(todo.values())  # One child did for all.
@@ -54,7 +54,8 @@ def check(*paths: Path) -> None:
         _checked.add(state)
 
 
-def _state(path: Path) -> tuple[str, int, int, int]:
+def file_state(path: Path) -> tuple[str, int, int, int]:
+    """What tells a file from itself before it was changed."""
     status = path.stat()
     return os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -157,6 +157,7 @@ def _open(
             f"{path}: ALLMUA has shape {shape}, which fits {times.size} samples x presentations x "
             f"{N_CHANNELS} channels neither as it is nor transposed"
         )
+    h5.check_stored(path, data, "ALLMUA")
     rows = h5.numbers(path, file, "ALLMAT", 2)
     rows = oriented(path, "ALLMAT", rows, (-1, shape[1]), "columns x presentations")
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
