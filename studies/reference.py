@@ -1,4 +1,7 @@
-"""Ridge readouts beside the studies: what no search at all would reach on the same layer, region and cut."""
+"""Ridge readouts beside the studies: what no search at all would reach on the same layer, region and cut.
+
+And what it would reach if the network had learned nothing: the same layer with random weights.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,39 @@ import numpy as np
 from studies.grid import Spec
 from studies.workspace import Workspace
 
-READOUT = "ridge"
+RIDGE = "ridge"
+RANDOM = "ridge, random weights"
+
+Progress = Callable[[str, int, int], None]
 
 
 def ridge_rows(
-    workspace: Workspace,
-    specs: Sequence[Spec],
-    progress: Callable[[str, int, int], None] | None = None,
+    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Rows like those of ``heatmap.csv``, one per backbone, layer and region of the studies.
 
     The strength is chosen per region on the validation images, as the studies' settings are; the fit is closed-form.
+    ``validation_loss`` is squared error over variance whatever the studies' loss is.
     """
+    return _rows(workspace, specs, RIDGE, progress)
+
+
+def random_rows(
+    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """As `ridge_rows`, on the same layers of the same networks with random weights, seeded by ``search.seed``."""
+    layers: dict[str, dict[str, None]] = {}
+    for spec in specs:
+        layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
+    untrained = workspace.untrained({alias: list(names) for alias, names in layers.items()})
+    return _rows(untrained, specs, RANDOM, progress)
+
+
+def _rows(
+    workspace: Workspace, specs: Sequence[Spec], readout: str, progress: Progress | None
+) -> list[dict[str, Any]]:
     from tuner.references import ridge
-    from tuner.scores import score_units, summarise
+    from tuner.scores import mean_correlation, score_units, summarise
 
     layers = dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs)
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
@@ -50,15 +72,18 @@ def ridge_rows(
             regions=local,
         )
         for region, mine in local.items():
+            held_out = recording.train_responses[split.validation][None, :, every[mine]]
             row: dict[str, Any] = {
                 "backbone": backbone,
                 "layer": layer,
                 "layer_index": index,
                 "region": region,
-                "readout": READOUT,
+                "readout": readout,
                 "n_units": len(mine),
                 "validation_loss": float(np.mean(found.validation_loss[mine])),
-                "validation_correlation": float(np.nanmean(found.validation_correlation[mine])),
+                "validation_correlation": mean_correlation(
+                    found.validation_correlation[mine], held_out
+                ),
             }
             row["fit_failed"] = not row["validation_loss"] < 1
             if recording.test_responses is not None and found.test_predictions is not None:
@@ -81,5 +106,5 @@ def ridge_rows(
                 }
             rows.append(row)
         if progress is not None:
-            progress("ridge references", done, len(layers))
+            progress(f"references: {readout}", done, len(layers))
     return rows

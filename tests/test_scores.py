@@ -199,6 +199,48 @@ def test_one_repeat_has_a_correlation_and_no_ceiling() -> None:
     assert np.isnan(total["noise_ceiling"])
 
 
+def test_a_constant_prediction_counts_as_nothing_explained_without_repeats_too() -> None:
+    signal, responses = simulate(1, 60, 4)
+    responses[:, :, 2] = 0.1  # nothing to explain: left out
+    model = signal.copy()
+    model[:, 1] = 0.1
+    total = scores.summarise(scores.score_units(model, responses, draws=0))
+    right = scores.pearson(signal[:, [0, 3]], responses[:, :, [0, 3]])
+    assert total["test_correlation"] == pytest.approx(right.sum() / 3)
+    assert total["n_units_constant"] == 1
+
+
+def test_mean_correlation_counts_constant_predictions_and_not_constant_responses() -> None:
+    signal, responses = simulate(1, 60, 4)
+    responses[:, :, 2] = 0.1
+    responses[:, 5:9, 0] = np.nan
+    model = signal.copy()
+    model[:, 1] = 0.1
+    each = scores.pearson(model, responses)
+    assert scores.mean_correlation(each, responses) == pytest.approx((each[0] + each[3]) / 3)
+    assert np.isnan(scores.mean_correlation(each[2:3], responses[:, :, 2:3]))
+
+
+def test_all_four_means_are_over_the_same_units_where_repeats_are_unequal() -> None:
+    _, responses = simulate(3, 12, 3000, noise=12.0)
+    responses = punch(responses, 0.4)
+    model = np.random.default_rng(2).normal(size=responses.shape[1:])
+    table = scores.score_units(model, responses, draws=0)
+    power = scores.signal_power(responses)
+    ceiling = table["has_ceiling"]
+    assert (ceiling < (power > 0)).any()  # signal power, and yet no explainable variance
+    for name in ("test_correlation_normalized", "feve", "noise_ceiling"):
+        assert np.isfinite(table[name][ceiling]).all(), name
+    assert np.isnan(table["noise_ceiling"][~ceiling]).all()
+    total = scores.summarise(table)
+    assert total["n_units_with_ceiling"] == ceiling.sum()
+    assert total["feve_median"] == pytest.approx(np.median(table["feve"][ceiling]))
+    regions = scores.region_intervals(
+        scores.bootstrap_scores(model, responses, draws=50), scores.counted_units(table)
+    )
+    assert regions["test_correlation"][0] < total["test_correlation"]
+
+
 def test_a_prediction_that_is_no_number_is_not_skipped() -> None:
     signal, responses = simulate(4, 60, 2)
     signal[7, 0] = np.nan

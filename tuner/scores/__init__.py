@@ -27,10 +27,17 @@ from tuner.scores.signal import (
     cc_norm,
     explainable_variance,
     feve,
+    has_ceiling,
     noise_variance,
     signal_power,
 )
-from tuner.scores.units import METRICS, score_units, summarise
+from tuner.scores.units import (
+    METRICS,
+    counted_units,
+    mean_correlation,
+    score_units,
+    summarise,
+)
 
 __all__ = [
     "METRICS",
@@ -40,8 +47,11 @@ __all__ = [
     "cc_abs",
     "cc_max",
     "cc_norm",
+    "counted_units",
     "explainable_variance",
     "feve",
+    "has_ceiling",
+    "mean_correlation",
     "noise_variance",
     "paired_bootstrap",
     "pairwise_reliability",

@@ -61,3 +61,10 @@ def nan_variance(values: Floats, axis: int = 0) -> Floats:
     squares = np.where(squares > rounding_floor(values, axis), squares, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(count > 1, squares / (count - 1), np.nan))
+
+
+def varies(responses: Floats) -> NDArray[np.bool_]:
+    """Whether the mean over repeats of ``(repeats, images, ...)`` varies over three images or more."""
+    mean = nan_mean(responses)
+    enough = (~np.isnan(mean)).sum(axis=0) >= MIN_IMAGES
+    return np.asarray(enough & (nan_variance(mean) > 0))

@@ -7,7 +7,7 @@ variance V over repeats. ``n_t`` is the number of responses to image t, ``v_t`` 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tuner.scores.correlation import pearson
 from tuner.scores.moments import (
@@ -162,6 +162,26 @@ def cc_norm(predictions: ArrayLike, responses: ArrayLike) -> Floats:
 def _total_variance(responses: Floats) -> Floats:
     trials = responses.reshape(-1, *responses.shape[2:])
     return nan_variance(trials)
+
+
+def has_ceiling(responses: ArrayLike) -> NDArray[np.bool_]:
+    """Whether what a model can reach is defined: signal power and explainable variance are positive.
+
+    With equal repeats the two always have the same sign; where responses are missing a weak unit
+    may have one without the other, and its FEVe or its CCnorm would be undefined.
+
+    Parameters
+    ----------
+    responses
+        ``(repeats, images, ...)``; NaN = missing.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(...)`` bool.
+    """
+    y = as_responses(responses)
+    return np.asarray((_power(y)[0] > 0) & (_total_variance(y) > noise_variance(y)))
 
 
 def explainable_variance(responses: ArrayLike) -> Floats:

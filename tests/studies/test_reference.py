@@ -1,0 +1,88 @@
+"""Ridge readouts beside the studies, on trained and on random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from studies.experiment import load_experiment
+from studies.exports import export_heatmap
+from studies.reference import RANDOM, RIDGE, random_rows, ridge_rows
+from studies.workspace import Workspace
+from tests.studies.conftest import MakeExperiment
+from tests.studies.small import DOCUMENT, write_recording
+from tuner.errors import InputError
+
+NETWORK = DOCUMENT["backbone"][0]
+
+
+def opened(config: Path) -> Workspace:
+    return Workspace(load_experiment(config))
+
+
+def test_random_weights_are_those_of_a_backbone_of_random_weights(
+    make_experiment: MakeExperiment,
+) -> None:
+    trained = opened(make_experiment(name="trained"))
+    random = opened(make_experiment({"backbone": [NETWORK | {"weights": "random"}]}, name="random"))
+    found = random_rows(trained, trained.grid)
+    expected = ridge_rows(random, random.grid)
+    assert {row["readout"] for row in found} == {RANDOM}
+    assert [row | {"readout": RIDGE} for row in found] == expected
+    learned = ridge_rows(trained, trained.grid)
+    keys = [(row["layer"], row["region"]) for row in found]
+    assert keys == [(row["layer"], row["region"]) for row in learned]
+    assert all(
+        a["validation_loss"] != b["validation_loss"] for a, b in zip(found, learned, strict=True)
+    )
+
+
+def test_only_what_is_selected_is_fitted(make_experiment: MakeExperiment) -> None:
+    workspace = opened(make_experiment())
+    chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.4", "IT")]
+    for rows in (ridge_rows(workspace, chosen), random_rows(workspace, chosen)):
+        assert [(row["layer"], row["layer_index"], row["region"]) for row in rows] == [
+            ("_blocks.4", chosen[0].layer_index, "IT")
+        ]
+
+
+def test_another_seed_is_another_network(make_experiment: MakeExperiment) -> None:
+    first, second = (
+        opened(make_experiment({"search": {"seed": seed}}, name=f"seed{seed}")) for seed in (0, 1)
+    )
+    assert ridge_rows(first, first.grid) == ridge_rows(second, second.grid)
+    assert random_rows(first, first.grid) != random_rows(second, second.grid)
+
+
+def test_a_unit_predicted_by_a_constant_is_not_left_out(make_experiment: MakeExperiment) -> None:
+    """Of a network whose features are all alike nothing can be read: 0, and not undefined."""
+    workspace = opened(make_experiment())
+    features = workspace.features("net", "_blocks.2")
+    assert features.test is not None
+    flat = replace(features, train=np.ones_like(features.train), test=np.ones_like(features.test))
+    workspace._features["net", "_blocks.2"] = flat
+    chosen = [s for s in workspace.grid if s.key.layer == "_blocks.2"]
+    for row in ridge_rows(workspace, chosen):
+        assert row["validation_correlation"] == 0
+
+
+def test_losses_of_two_kinds_are_not_drawn_on_one_scale(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    recording = write_recording(tmp_path / "counts.h5")
+    with h5py.File(recording, "a") as file:
+        for part in ("train", "test"):
+            file[f"{part}/responses"][...] = np.abs(file[f"{part}/responses"][()])
+    config = make_experiment({"data": {"path": str(recording)}, "training": {"loss": "poisson"}})
+    workspace = opened(config)
+    stores: Any = None  # refused before anything is looked up
+    references = ridge_rows(workspace, workspace.grid)
+    with pytest.raises(InputError, match="squared error, the studies' poisson"):
+        export_heatmap(
+            workspace, stores, [], tmp_path, metric="validation_loss", references=references
+        )

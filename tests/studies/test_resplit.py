@@ -1,0 +1,67 @@
+"""How sure the choice of a layer is: what other cuts are compared on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cli.main import main
+from studies.experiment import load_experiment
+from studies.opening import open_stores
+from studies.resplit import _Contest, _rows, by_image, resplit
+from studies.workspace import Workspace
+from tests.studies.conftest import MakeExperiment
+from tests.studies.small import IMAGES, write_recording
+from tuner.recordings import cut, fittable
+
+
+def test_an_image_that_several_cuts_hold_out_is_one_image() -> None:
+    first = np.array([2, 5, 9]), np.array([[1.0, np.nan], [2.0, 2.0], [3.0, 3.0]])
+    second = np.array([5, 7]), np.array([[4.0, np.nan], [5.0, np.inf]])
+    found = by_image([first, second])
+    np.testing.assert_array_equal(found, [[1, np.nan], [3, 2], [5, np.inf], [3, 3]])
+
+
+def test_an_interval_is_no_narrower_for_the_same_images_again(
+    make_experiment: MakeExperiment,
+) -> None:
+    specs = Workspace(load_experiment(make_experiment())).grid
+    two = [s for s in specs if s.key.region == "V1" and s.key.readout == "full"]
+    rng = np.random.default_rng(0)
+    images = np.arange(40)
+    losses = {s.key.layer: rng.gamma(2.0, 1.0, (40, 3)) for s in two}
+
+    def rows(cuts: int) -> list[dict[str, object]]:
+        contest = _Contest(two, {k: [(images, v)] * cuts for k, v in losses.items()})
+        contest.value = {s.key.layer: float(i) for i, s in enumerate(two)}
+        return _rows(contest)
+
+    once, again = rows(1), rows(6)
+    for name in ("difference", "difference_low", "difference_high", "best_in_draws"):
+        assert [r[name] for r in once] == [pytest.approx(r[name]) for r in again]
+
+
+def test_a_unit_that_another_cut_leaves_too_few_responses_takes_no_part_in_it(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    """And does not make the fit of its whole region one that diverged."""
+    recording = write_recording(tmp_path / "sparse.h5")
+    other = cut(IMAGES, None, 0.25, seed=1)
+    with h5py.File(recording, "a") as file:
+        file["train/responses"][other.validation, 0] = np.nan
+        responses = file["train/responses"][()]
+    assert fittable(responses, other).tolist() == [False, True, True, True, True]
+    assert fittable(responses, cut(IMAGES, None, 0.25, seed=0)).all()
+    config = make_experiment({"data": {"path": str(recording)}})
+    for words in (["study", "create"], ["optimize", "--n-trials", "2"]):
+        assert main(["-q", "-c", str(config), *words, "--region", "V1", "--readout", "full"]) == 0
+    workspace = Workspace(load_experiment(config))
+    stores = open_stores(workspace.experiment)
+    specs = [s for s in workspace.grid if s.key.region == "V1" and s.key.readout == "full"]
+    found = resplit(workspace, stores, specs, 1)
+    stores.storage.close()
+    assert [row["cuts"] for row in found] == [1, 1]
+    assert all(0 < row["validation_loss"] < 10 for row in found)
