@@ -68,15 +68,17 @@ def lines(
             found = simulate(noise, n_images, n_repeats, units, seed)
             counted = found["has_ceiling"].astype(bool)
             cells = [f"{n_images}", f"{n_repeats}", f"{1 - counted.mean():.1%}"]
-            for name, true in zip(NAMES, truth(noise, n_repeats), strict=True):
+            true = truth(noise, n_repeats)
+            cells.append(f"{true[0]:.2f}")
+            for name, expected in zip(NAMES, true, strict=True):
                 values = found[name][counted]
                 cells += [
-                    f"{true:.2f}",
-                    f"{values.mean() - true:+.3f}",
+                    f"{values.mean() - expected:+.2f}",
                     f"{values.std(ddof=1):.2f}",
-                    f"{np.median(values) - true:+.3f}",
+                    f"{np.median(values) - expected:+.2f}",
                 ]
-            yield f"| {' | '.join(cells)} |"
+            plain = [cell.replace("+0.00", "0.00").replace("-0.00", "0.00") for cell in cells]
+            yield f"| {' | '.join(plain)} |"
 
 
 def page(
@@ -87,14 +89,16 @@ def page(
     seed: int = 0,
 ) -> str:
     """The page: a table per level of noise."""
-    columns = [f"{t}{what}" for t in TITLES for what in (" true", ": mean", ": sd", ": median")]
-    head = ["images", "repeats", "no ceiling", *columns]
+    columns = [f"{title} {what}" for title in TITLES for what in ("mean", "sd", "median")]
+    head = ["images", "repeats", "no ceiling", "true CCmax", *columns]
+    _, cc_norm, feve = truth(noises[0], repeats[0])
     text = (
         "# Ceilings with few repeats\n\n"
-        f"`python -m benchmarks.ceilings`: {units:,} simulated units each, signal variance "
-        f"{SIGNAL:g}, a model whose error has variance {ERROR:g}. *no ceiling*: share of units whose "
-        "signal power is not positive; all else is over the other units, as in `heatmap.csv`. *mean* "
-        "and *median*: how far they lie from the truth; *sd*: how far single units scatter.\n"
+        f"`python -m benchmarks.ceilings`: {units:,} simulated units each, of signal variance "
+        f"{SIGNAL:g}, and a model whose error has variance {ERROR:g}: its true CCnorm is {cc_norm:.2f}, "
+        f"its true FEVe {feve:.2f}. *no ceiling*: share of units whose signal power is not positive. All "
+        "else is over the other units, as in `heatmap.csv`: *mean* and *median*, how far they lie from "
+        "the truth; *sd*, how far single units scatter.\n"
     )
     for noise in noises:
         text += (

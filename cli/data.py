@@ -104,6 +104,7 @@ def _draw(summary: Summary, out: Path) -> None:
         summary.units.reliability,
         summary.units.ceiling,
         title=summary.label,
+        areas=None if summary.units.area is None else summary.units.area.tolist(),
         simulated=summary.simulated,
     )
     stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out

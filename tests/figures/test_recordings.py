@@ -42,6 +42,26 @@ def test_the_bars_are_medians():
     np.testing.assert_allclose(bars, [np.median(reliability), np.median(ceiling)])
 
 
+def test_arrays_are_named_with_their_areas():
+    regions, reliability, ceiling = example(2)
+    areas = ["V1"] * 40 + ["V4"] * 20 + ["IT"] * 20  # the second array lies in two
+    figure = reliability_strips(regions, reliability, ceiling, areas=areas, title="mine")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["V0 \N{MIDDLE DOT} V1", "V1"]
+    own = reliability_strips(regions, reliability, ceiling, areas=regions, title="mine")
+    assert [label.get_text() for label in own.axes[0].get_yticklabels()] == ["V0", "V1"]
+
+
+def test_points_stay_in_their_row_and_spread_where_they_crowd():
+    values = np.r_[np.full(400, 0.5), 0.9]
+    figure = reliability_strips(["V1"] * 401, values, np.full(401, np.nan), title="mine")
+    (points,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    place = np.asarray(points.get_ydata()) + 0.2  # of the upper row
+    assert np.abs(place).max() <= 0.17
+    assert np.ptp(place[:400]) > 0.3
+    assert place[400] == pytest.approx(0)
+
+
 def test_simulated_is_said():
     assert any(
         "simulated" in t.lower()

@@ -57,12 +57,16 @@ class RegionSummary:
 
 @dataclass(frozen=True)
 class UnitSummary:
-    """Per-unit values behind the summary of regions, each (n_units,), NaN where undefined."""
+    """Per-unit values behind the summary of regions, each (n_units,), NaN where undefined.
+
+    `area` is None where the recording has no such column.
+    """
 
     region: NDArray[np.str_]
     reliability: NDArray[np.float64]
     ceiling: NDArray[np.float64]
     missing: NDArray[np.float64]
+    area: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,14 @@ def _units(recording: Recording, regions: dict[str, NDArray[np.int64]]) -> UnitS
         reliability = pairwise_reliability(test)
         ceiling = np.where(has_ceiling(test), cc_max(test), np.nan)
     missing = np.isnan(recording.train_responses).mean(axis=0)
-    return UnitSummary(names.astype(np.str_), reliability, ceiling, missing)
+    area = recording.units.get("area")
+    return UnitSummary(
+        names.astype(np.str_),
+        reliability,
+        ceiling,
+        missing,
+        None if area is None else area.astype(np.str_),
+    )
 
 
 def _region(

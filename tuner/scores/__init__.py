@@ -5,10 +5,11 @@ what follows (usually the units) is carried through. A missing response is NaN. 
 and covariance has ``ddof = 1``: mixing denominators is what lifts ceilings above one.
 
 Every signal-and-noise formula here meets its truth in simulations with many images. With few
-repeats they are unbiased but wide: at a noise variance ten times the signal's, 2 repeats and
-100 images, the mean FEVe over units is 1.1 with a standard deviation of 27 and a median of 0.4,
-and a fifth of the units have no positive signal power. Hence medians are given beside means,
-units without a ceiling are counted, and nothing is clipped.
+repeats signal power and noise variance stay unbiased, but their ratios are wide: at a noise
+variance ten times the signal's, 2 repeats and 100 images, FEVe of single units has a standard
+deviation of 7 and more about a median of 0.5 (truth 0.6), and a sixth of the units have no positive
+signal power (``python -m benchmarks.ceilings``). Hence medians are given beside means, units
+without a ceiling are counted, and nothing is clipped.
 """
 
 from __future__ import annotations
