@@ -13,6 +13,7 @@ import collections
 import contextlib
 import multiprocessing
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -331,6 +332,8 @@ def main() -> int:
         "--number", type=int, action="append", help="only this one; repeatable, to see it again"
     )
     chosen = parser.parse_args()
+    # So that a child that hangs does not outlive its parent.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
     for name in chosen.cases or SOAKED:
         begun = time.monotonic()

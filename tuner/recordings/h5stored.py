@@ -6,6 +6,7 @@ wrong address. Such numbers look like responses.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from bisect import bisect_left
@@ -160,7 +161,9 @@ def _overlapping(file: h5py.File) -> str | None:
         elif (start := member.id.get_offset()) is not None:
             spans.append((start, start + member.id.get_storage_size(), name))
 
-    file.visititems(visit)
+    # What cannot be reached may be nothing that a reader wants; it says so itself where it is.
+    with contextlib.suppress(OSError, RuntimeError, LookupError, ValueError, TypeError):
+        file.visititems(visit)
     spans.sort()
     headers.sort()
     for mine, next_ in itertools.pairwise(spans):
