@@ -201,7 +201,8 @@ class Round:
             trial.curve[step] = value
             if value < trial.best:
                 trial.best = value
-                trial.unit_loss = sums / np.maximum(counts, 1)
+                with np.errstate(invalid="ignore"):
+                    trial.unit_loss = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
                 improved.add(i)
         return improved
 

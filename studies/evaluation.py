@@ -23,8 +23,8 @@ from studies.workspace import Workspace
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
-    from tuner.features.computed import ComputedFeatures
     from tuner.encoder import Encoder
+    from tuner.features.computed import ComputedFeatures
 
 _CHUNK = 512
 _SEED = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,14 +158,29 @@ def study_encoder(
     per_unit: bool = False,
     trial: int | None = None,
 ) -> Encoder:
-    """The encoder of a study's best trial, of another kept trial, or of the best of every unit."""
+    """The encoder of a study's best trial, of another kept trial, or of the best of every unit.
+
+    Its validation loss is then that of the images which the units' trials were not chosen on.
+    """
     assert item.best is not None
     number = item.best.number if trial is None else trial
     parameters = best_parameters(stores, study, per_unit=per_unit, trial=number)
-    value = item.best.value if number == item.best.number and not per_unit else None
+    if per_unit:
+        value = reported_loss(parameters)
+    else:
+        value = item.best.value if number == item.best.number else None
     return evaluation.encoder(
         workspace, spec, parameters, trial=None if per_unit else number, value=value
     )
+
+
+def reported_loss(parameters: Mapping[str, Any]) -> float | None:
+    """Mean over units of the loss on the half of the validation images that did not choose."""
+    from studies.keeping import REPORT
+
+    loss = parameters["unit_loss"][:, REPORT]
+    there = loss[~loss.isnan()]
+    return float(there.mean()) if len(there) else None
 
 
 def ensemble(

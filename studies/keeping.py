@@ -35,7 +35,7 @@ class Fitted:
     parameters
         The readout's exported parameters, one row a unit.
     unit_loss
-        ``(n_units, 2)`` validation loss of each unit on each half at that report.
+        ``(n_units, 2)`` validation loss of each unit on each half at that report; NaN where the half has no response of it.
     """
 
     trial: Trial
@@ -159,7 +159,9 @@ def _keep_units(
     best: Tensors | None = None if before is None else artifacts.read_tensors(before)
     changed = False
     for one in sorted(fitted, key=lambda f: f.trial.number):
-        loss = torch.from_numpy(one.unit_loss)
+        loss = torch.from_numpy(one.unit_loss).clone()
+        # A unit that this half says nothing about goes with the best trial of its study.
+        loss[:, CHOICE] = loss[:, CHOICE].nan_to_num(one.value)
         number = torch.full((len(loss),), one.trial.number, dtype=torch.int64)
         mine = one.parameters | {"unit_loss": loss, "trial": number}
         if best is None:

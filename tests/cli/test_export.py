@@ -177,6 +177,7 @@ def test_per_unit_encoder_is_chosen_on_one_half_of_validation(searched: Path) ->
     assert main([*command, "--region", "V1", "--layer", "_blocks.2", "--with-backbone"]) == 0
     encoder = tuner.load_encoder(out / "lite%2F0" / "_blocks.2" / "V1" / "full")
     assert encoder.meta["trial"] == "best of every unit"
+    assert 0 < encoder.meta["validation_loss"] < 2  # on the half that did not choose
     with torch.no_grad():
         assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, 4)
 

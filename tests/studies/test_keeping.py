@@ -51,7 +51,11 @@ class Keeper:
         fitted, outcomes = [], []
         for trial, loss in zip(trials, losses, strict=True):
             trial.state = TrialState.PRUNED if loss is None else TrialState.COMPLETE
-            trial.value = 9.0 if loss is None else float(np.mean(loss))
+            trial.value = (
+                9.0
+                if loss is None
+                else float(np.mean(loss[1:] if np.isnan(loss[0]).any() else loss))
+            )
             outcomes.append(Outcome(trial.trial_id, trial.state, trial.value, {}))
             if loss is not None:
                 weights = {"weight": torch.full((UNITS, 2), float(trial.number))}
@@ -85,6 +89,19 @@ LOSSES = st.lists(
     min_size=1,
     max_size=3,
 )
+
+
+def test_a_unit_that_the_choosing_half_does_not_judge_goes_with_the_best_trial(
+    storage: Storage, tmp_path: Path
+) -> None:
+    keeper = Keeper(storage, Artifacts(tmp_path / "artifacts"), "V1", keep=1)
+    nan = float("nan")
+    # Trials 0 to 2 with values 0.5, 0.2 and 0.3; unit 0 has no response in the half that chooses.
+    for values in (0.5, 0.2), (0.3,):
+        keeper.round([[[nan, 0.9], *[[value, value]] * (UNITS - 1)] for value in values])
+    units = keeper.artifacts.read_tensors(keeper.files()[None])
+    assert units["trial"].tolist() == [1] * UNITS
+    assert units["unit_loss"][0].tolist() == [pytest.approx(0.2), 0.9]
 
 
 def test_best_first_breaks_ties_by_the_lower_number() -> None:
