@@ -14,7 +14,7 @@ from studies.grid import Spec
 from studies.workspace import Workspace
 
 RIDGE = "ridge"
-RANDOM = "ridge, random weights"
+RANDOM = "ridge (random weights)"
 
 Progress = Callable[[str, int, int], None]
 

@@ -145,7 +145,7 @@ def test_references_stand_beside_every_layer_and_region(exported: Path) -> None:
     found = rows(exported / "references.csv")
     assert tuple(found[0]) == HEATMAP_COLUMNS
     studied = {(r["layer"], r["region"]) for r in rows(exported / "heatmap.csv")}
-    for readout in ("ridge", "ridge, random weights"):
+    for readout in ("ridge", "ridge (random weights)"):
         mine = [r for r in found if r["readout"] == readout]
         assert len(mine) == len(studied)
         assert {(r["layer"], r["region"]) for r in mine} == studied
@@ -153,7 +153,7 @@ def test_references_stand_beside_every_layer_and_region(exported: Path) -> None:
     loss = {(r["layer"], r["region"], r["readout"]): float(r["validation_loss"]) for r in found}
     # V4 and IT of the simulated recording are made of what the network has learned.
     for layer in ("_blocks.2", "_blocks.4"):
-        learned, random = (loss[layer, "V4", r] for r in ("ridge", "ridge, random weights"))
+        learned, random = (loss[layer, "V4", r] for r in ("ridge", "ridge (random weights)"))
         assert learned < random - 0.02
 
 
