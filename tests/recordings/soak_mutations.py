@@ -156,8 +156,9 @@ def _changed(responses: Any, before: Any, rows: Any, unit: Any) -> int:
         return 0
     now, then = responses[:, known], before[:, rows[known]][:, :, unit]
     changed = (now != then) & ~(np.isnan(now) & np.isnan(then))
-    # A row of another image, or a unit with other values, is one thing that changed.
-    return int(min(changed.any(axis=2).sum(), changed.any(axis=(0, 1)).sum()))
+    # An image under another's name, however often it was shown, or a unit with other values, is one
+    # thing that changed.
+    return int(min(changed.any(axis=(0, 2)).sum(), changed.any(axis=(0, 1)).sum()))
 
 
 def _misplaced(responses: Any, before: Any, rows: Any, unit: Any) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.recordings.cases import generic
 from tests.recordings.soak_mutations import SOAKED, judge, soak
+from tuner.recordings.sources import ArrayImages
 
 
 @pytest.mark.parametrize("case", SOAKED)
@@ -38,5 +39,7 @@ def test_the_judge_notices(tmp_path: Path) -> None:
     assert "test responses of other" in str(judge(test, case, 0))
     areas = replace(found, units=found.units | {"area": found.units["area"][::-1]})
     assert "another area" in str(judge(areas, case, 0))
+    renamed = replace(found, test_images=ArrayImages(case.test_pixels[[0, 1, 2, 4, 4, 5]]))
+    assert judge(renamed, case, 1) is None  # the damage is in the name of one image
     scaled = replace(found, train_responses=found.train_responses * 2)
     assert "are not what they were" in str(judge(scaled, case, 0))
