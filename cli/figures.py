@@ -49,7 +49,7 @@ def figures(
 
     Per study: curves, importance, slices, weights. Per region: units by readout and by layer. Best layer against region.
     """
-    from studies.drawing import export_figures
+    from studies.figures import export_figures
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))

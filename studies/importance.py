@@ -69,11 +69,12 @@ def importance(loaded: Sequence[Trial], space: Mapping[str, Setting]) -> Importa
 
 
 def _ped_anova(finished: Sequence[Trial], space: Mapping[str, Setting]) -> dict[str, float]:
-    from optuna import create_study
+    from optuna import create_study, logging
     from optuna.importance import PedAnovaImportanceEvaluator
     from optuna.storages import InMemoryStorage
     from optuna.trial import create_trial
 
+    logging.set_verbosity(logging.ERROR)  # it would tell of every study that it makes in memory
     spread = distributions(space)
     values = [math.inf if trial.value is None else trial.value for trial in finished]
     last = max(filter(math.isfinite, values), default=1.0) + 1.0

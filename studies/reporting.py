@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from studies import trials
 from studies.details import warnings
@@ -49,8 +51,10 @@ def export_report(
         If no selected study has a complete trial.
     """
     found: dict[str, Evaluated] = {}
+    masks: dict[str, NDArray[np.float16] | None] = {}
     for done, one in enumerate(evaluate(workspace, stores, specs, draws=200), start=1):
-        found[one.spec.name] = one
+        masks[one.spec.name] = where_units_read(one)
+        found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
         if progress is not None:
             progress("scoring studies", done, len(specs))
     rows = [one.row for one in found.values()]
@@ -67,7 +71,13 @@ def export_report(
             return None
         study = stored[name]
         return study_details(
-            workspace, found[name], study, loaded[study.study_id], seconds[study.study_id], out
+            workspace,
+            found[name],
+            study,
+            loaded[study.study_id],
+            seconds[study.study_id],
+            masks[name],
+            out,
         )
 
     return write_report(
@@ -81,21 +91,27 @@ def export_report(
     )
 
 
+def where_units_read(one: Evaluated) -> NDArray[np.float16] | None:
+    """Maps of the best trial's units, each from 0 to its own maximum, as exactly as they are shown."""
+    from tuner import readouts
+
+    if one.parameters is None:
+        return None
+    profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
+    top = profile.max(axis=(1, 2), keepdims=True)
+    return (profile / np.where(top > 0, top, 1.0)).astype(np.float16)
+
+
 def study_details(
     workspace: Workspace,
     one: Evaluated,
     study: Stored,
     loaded: Sequence[Trial],
     seconds: float,
+    masks: NDArray[np.float16] | None,
     out: Path,
 ) -> StudyDetails:
     """Everything that is shown when a study is chosen."""
-    from tuner import readouts
-
-    masks = None
-    if one.parameters is not None:
-        profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters)
-        masks = profile.numpy()
     space = workspace.experiment.search.space[one.spec.key.readout]
     images, notes, how = _images(out / one.spec.name, one)
     matters = importance(loaded, space)

@@ -17,6 +17,7 @@ from tuner.figures.style import SEQUENTIAL
 
 SIDES = (224, 160, 128, 96, 72, 56, 44, 32, 24)
 QUALITIES = (88, 75, 60)
+PROBE = 44  # px; a side at which a file's size is found out fast
 LEVELS = 32  # of a mask's scale: more cannot be told apart
 
 
@@ -105,18 +106,16 @@ def photo_sheet(pictures: NDArray[np.uint8], limit: int) -> Sheet | None:
         sides = [side for side in SIDES if side < widest] or [widest]
         if widest <= SIDES[0]:
             sides = [widest, *sides]
-        reach = math.inf  # the largest side that can fit, as far as is known
+        reach = _guess(kept, limit)  # the largest side that can fit, as far as is known
         for side in dict.fromkeys(sides):
             if side > reach:
                 continue
             small = _shrink(kept, side)
             sheet, across = _arrange(small)
             for quality in QUALITIES:
-                buffer = io.BytesIO()
-                Image.fromarray(sheet).save(buffer, "WEBP", quality=quality, method=2)
-                size = buffer.tell() * 4 / 3 + 30
+                content, size = _webp(sheet, quality)
                 if size <= limit:
-                    uri = _uri(buffer.getvalue(), "webp")
+                    uri = _uri(content, "webp")
                     return Sheet(uri, small.shape[2], small.shape[1], across, len(kept))
                 if size > 2 * limit:  # the lowest quality would halve it at best
                     break
@@ -124,6 +123,22 @@ def photo_sheet(pictures: NDArray[np.uint8], limit: int) -> Sheet | None:
             reach = side * math.sqrt(max(limit, 1) / size) * 1.35
         kept = kept[: len(kept) // 2]
     return None
+
+
+def _webp(sheet: NDArray[np.uint8], quality: int) -> tuple[bytes, float]:
+    """The file, and the length of its URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "WEBP", quality=quality, method=2)
+    return buffer.getvalue(), buffer.tell() * 4 / 3 + 30
+
+
+def _guess(pictures: NDArray[np.uint8], limit: int) -> float:
+    """A side that is too large to fit: large sheets, which take long to write, need not be tried."""
+    if max(pictures.shape[1:3]) <= 2 * PROBE:
+        return math.inf
+    _, size = _webp(_arrange(_shrink(pictures, PROBE))[0], QUALITIES[-1])
+    # a smooth picture's file grows with little more than its side
+    return float(PROBE * (max(limit, 1) / size) ** (1 / 1.2))
 
 
 def map_sheet(maps: NDArray[np.float64], limit: int) -> Sheet | None:

@@ -14,7 +14,7 @@ function search(row, details) {
 }
 
 function curve(curves) {
-  const width = 520, height = 250, left = 46, right = 12, top = 12, bottom = 36;
+  const width = 520, height = 250, left = 46, right = 18, top = 12, bottom = 36;
   const [low, high] = curves.range;
   const every = curves.trials.flatMap((trial) => trial.x || []);
   const last = Math.max(curves.grid.at(-1) || 1, ...every);
@@ -76,6 +76,7 @@ function slices(details) {
   if (!names.length || !details.curves.trials.length) return [];
   const trials = details.curves.trials.map((trial, i) => ({ ...trial, i, y: least(trial.v) }));
   const seen = trials.filter((trial) => known(trial.y) && trial.y <= details.curves.range[1]);
+  if (!seen.length) return [];
   const low = Math.min(...seen.map((trial) => trial.y)), high = Math.max(...seen.map((trial) => trial.y), low + 1e-6);
   const node = make("div", { class: "slices" });
   for (const name of names) node.append(slice(name, details.settings[name], details.log.includes(name), seen, low, high, details.curves.best));
@@ -100,11 +101,11 @@ function slice(name, settings, log, trials, low, high, best) {
   const y = (value) => top + (height - top - bottom) * (high + margin - value) / (high - low + 2 * margin);
   const svg = make("svg", { svg: true, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `least validation loss of every trial against ${name}` });
   const put = (tag, options, text) => svg.append(make(tag, { svg: true, ...options, ...(text === undefined ? {} : { text }) }));
-  for (const value of ticks(low, high).filter((_, i) => i % 2 === 0)) {
+  for (const value of few(ticks(low, high))) {
     put("path", { class: "axis", d: `M${left - 4},${y(value)}H${left}` });
     put("text", { x: left - 7, y: y(value) + 4, "text-anchor": "end" }, shown(value));
   }
-  for (const value of log ? decades(first, last) : ticks(first, last).filter((_, i) => i % 2 === 0)) {
+  for (const value of log ? decades(first, last) : few(ticks(first, last))) {
     put("path", { class: "axis", d: `M${x(value)},${height - bottom}v4` });
     put("text", { x: x(value), y: height - bottom + 16, "text-anchor": "middle" }, log && (value < 0.01 || value > 1000) ? value.toExponential(0).replace("e+", "e") : shown(value));
   }
@@ -118,6 +119,9 @@ function slice(name, settings, log, trials, low, high, best) {
   }
   return svg;
 }
+
+// Every other one where there are more than a small axis has room for.
+const few = (values) => (values.length > 4 ? values.filter((_, i) => i % 2 === 0) : values);
 
 // Powers of ten for an axis whose ends are given as logarithms; 1, 2, 5 times them where it spans less than two.
 function decades(first, last) {

@@ -61,6 +61,25 @@ def test_a_flat_map_has_no_field():
     assert np.isnan(fields.columns()["rf_sigma"][0])
 
 
+def test_a_fit_is_the_same_in_any_company_and_no_step_away_is_better():
+    rng = np.random.default_rng(0)
+    rows, columns = np.arange(1.5, 64, 4.0), np.arange(3.5, 64, 5.0)
+    maps = np.stack(
+        [_gaussian(x, y, 9, 5, 30 * k, rows, columns) for k, (x, y) in enumerate([(20, 30)] * 6)]
+    )
+    maps += 0.2 * rng.random(maps.shape)
+    together = fit_gaussians(maps, rows, columns, 64)
+    for k in range(len(maps)):
+        alone = fit_gaussians(maps[k : k + 1], rows, columns, 64)
+        assert alone.ellipses()[0].tolist() == together.ellipses()[k].tolist()
+        best = together.fit[k]
+        for delta in np.eye(5) * [0.3, 0.3, 0.3, 0.3, 3.0]:
+            near = _gaussian(*(together.ellipses()[k] + delta), rows, columns)
+            design = np.stack([near.ravel(), np.ones(near.size)], axis=1)
+            error = np.linalg.lstsq(design, maps[k].ravel(), rcond=None)[1][0]
+            assert 1 - error / ((maps[k] - maps[k].mean()) ** 2).sum() < best + 1e-9
+
+
 def test_a_coarse_grid_is_described_by_its_moments():
     maps = np.array([[[0.0, 0.0], [0.0, 1.0]]])
     fields = fit_gaussians(maps, np.array([15.0, 47.0]), np.array([15.0, 47.0]), 64)

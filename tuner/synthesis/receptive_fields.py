@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tuner.backbones import LayerInfo
 from tuner.encoder import Encoder
+from tuner.synthesis import gaussians
 
 Floats = NDArray[np.float64]
 
@@ -228,80 +229,49 @@ def fit_gaussians(maps: Floats, rows: Floats, columns: Floats, image_size: int) 
     Fields
         NaN for a map without any variation.
     """
-    fits = [_fit(each, rows, columns, image_size) for each in maps]
-    table = np.array(fits, dtype=np.float64).reshape(len(maps), 6)
+    maps = np.asarray(maps, dtype=np.float64)
+    table = np.full((len(maps), 6), np.nan)
+    low, high = maps.min(axis=(1, 2)), maps.max(axis=(1, 2))
+    size = np.maximum(np.abs(maps).max(axis=(1, 2)), 1e-30)
+    with np.errstate(invalid="ignore"):
+        varied = np.flatnonzero(high - low > 1e-9 * size)  # false where a map is not finite
+    if len(varied):
+        table[varied] = _fitted(maps[varied], rows, columns, image_size)
     x, y, major, minor, angle, fit = table.T
     return Fields(x, y, major, minor, angle, fit, image_size)
 
 
-def _fit(each: Floats, rows: Floats, columns: Floats, image_size: int) -> tuple[float, ...]:
-    spread = float(each.max() - each.min()) if np.isfinite(each).all() else 0.0
-    if spread <= 1e-9 * max(1e-30, float(np.abs(each).max())):
-        return (np.nan,) * 6
-    y, x = np.meshgrid(rows, columns, indexing="ij")
-    scaled = (each - each.min()) / spread
-    start = _moments(scaled, x, y)
-    if each.size < _FEWEST_CELLS:
-        return _described(start[0], start[1], start[2], float("nan"))
-    return _least_squares(scaled, x, y, start, image_size)
-
-
-def _moments(scaled: Floats, x: Floats, y: Floats) -> tuple[float, float, Floats]:
-    """Centre and covariance of what stands out above half of the highest value."""
-    weight = np.where(scaled > 0.5, scaled - 0.5, 0.0)
-    weight /= weight.sum()
-    cx, cy = float((weight * x).sum()), float((weight * y).sum())
-    step = max(_step(x[0]), _step(y[:, 0]))
-    covariance = np.array(
+def _fitted(maps: Floats, rows: Floats, columns: Floats, image_size: int) -> Floats:
+    """One row per map: x, y, major, minor, angle, fit."""
+    low, high = (end(axis=(1, 2), keepdims=True) for end in (maps.min, maps.max))
+    scaled = (maps - low) / (high - low)
+    centre, covariance = _moments(scaled, rows, columns)
+    explained = np.full(len(maps), np.nan)
+    if maps[0].size >= _FEWEST_CELLS:
+        found = gaussians.fit(scaled, rows, columns, centre, covariance, image_size)
+        centre, covariance, explained = found.centre, found.covariance, found.explained
+    return np.array(
         [
-            [(weight * (x - cx) ** 2).sum(), (weight * (x - cx) * (y - cy)).sum()],
-            [(weight * (x - cx) * (y - cy)).sum(), (weight * (y - cy) ** 2).sum()],
+            _described(float(here[0]), float(here[1]), spread, float(share))
+            for here, spread, share in zip(centre, covariance, explained, strict=True)
         ]
     )
-    return cx, cy, covariance + np.eye(2) * step**2 / 12
 
 
-def _step(places: Floats) -> float:
-    return float(places[1] - places[0]) if len(places) > 1 else 1.0
-
-
-def _least_squares(
-    scaled: Floats,
-    x: Floats,
-    y: Floats,
-    start: tuple[float, float, Floats],
-    image_size: int,
-) -> tuple[float, ...]:
-    from scipy.optimize import least_squares
-
-    step = max(_step(x[0]), _step(y[:, 0]))
-    smallest, largest = np.log(0.2 * step), np.log(4.0 * image_size)
-    cx, cy, covariance = start
-    root = np.linalg.cholesky(covariance)
-
-    # The covariance is root @ root.T; its diagonal in logarithms keeps it positive.
-    def shape(p: Floats) -> Floats:
-        a, b = np.exp(p[2]), np.exp(p[4])
-        dx = (x - p[0]) / a
-        dy = (y - p[1] - p[3] * dx) / b
-        return np.asarray(np.exp(-0.5 * (dx**2 + dy**2)))
-
-    def residual(p: Floats) -> Floats:
-        return np.asarray((p[5] * shape(p) + p[6] - scaled).ravel())
-
-    reach = 0.5 * image_size
-    low = [x.min() - reach, y.min() - reach, smallest, -4.0 * image_size, smallest, 0.0, -2.0]
-    high = [x.max() + reach, y.max() + reach, largest, 4.0 * image_size, largest, 10.0, 2.0]
-    first = np.array(
-        [cx, cy, np.log(root[0, 0]), root[1, 0], np.log(root[1, 1]), 1.0, float(np.median(scaled))]
-    )
-    margin = 1e-6
-    first = np.clip(first, np.array(low) + margin, np.array(high) - margin)
-    found = least_squares(residual, first, bounds=(low, high), x_scale="jac", max_nfev=200)
-    p = found.x
-    matrix = np.array([[np.exp(p[2]), 0.0], [p[3], np.exp(p[4])]])
-    explained = 1 - float((found.fun**2).sum()) / float(((scaled - scaled.mean()) ** 2).sum())
-    return _described(float(p[0]), float(p[1]), matrix @ matrix.T, explained)
+def _moments(scaled: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
+    """Centres and covariances of what stands out above half of the highest value."""
+    weight = np.where(scaled > 0.5, scaled - 0.5, 0.0)
+    weight /= weight.sum(axis=(1, 2), keepdims=True)
+    across, down = weight.sum(axis=1), weight.sum(axis=2)
+    x, y = (across * columns).sum(axis=1), (down * rows).sum(axis=1)
+    dx, dy = columns - x[:, None], rows - y[:, None]
+    covariance = np.zeros((len(scaled), 2, 2))
+    covariance[:, 0, 0] = (across * dx**2).sum(axis=1)
+    covariance[:, 1, 1] = (down * dy**2).sum(axis=1)
+    mixed = (weight * dy[:, :, None] * dx[:, None, :]).sum(axis=(1, 2))
+    covariance[:, 0, 1] = covariance[:, 1, 0] = mixed
+    covariance += np.eye(2) * gaussians.spacing(rows, columns) ** 2 / 12
+    return np.stack([x, y], axis=1), covariance
 
 
 def _described(x: float, y: float, covariance: Floats, fit: float) -> tuple[float, ...]:
