@@ -197,6 +197,11 @@ def test_one_repeat_has_a_correlation_and_no_ceiling() -> None:
     assert total["test_correlation"] == pytest.approx(table["test_correlation"].mean())
     assert np.isfinite(table["test_correlation_low"]).all()
     assert np.isnan(total["noise_ceiling"])
+    draws = scores.bootstrap_scores(signal, responses, draws=100)
+    regions = scores.region_intervals(draws, scores.counted_units(table))
+    low, high = regions.pop("test_correlation")
+    assert low < total["test_correlation"] < high
+    assert np.isnan(list(regions.values())).all()
 
 
 def test_a_constant_prediction_counts_as_nothing_explained_without_repeats_too() -> None:

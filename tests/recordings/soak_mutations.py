@@ -51,7 +51,7 @@ class Report:
     def line(self) -> str:
         """Say it in one line."""
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
-        return f"{self.case:15s} {sum(self.outcomes.values()):5d} damaged: {counts}"
+        return f"{self.case:20s} {sum(self.outcomes.values()):5d} damaged: {counts}"
 
 
 def soak(

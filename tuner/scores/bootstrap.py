@@ -119,13 +119,14 @@ def weighted_scores(p: Floats, y: Floats, weights: Floats) -> dict[str, Floats]:
         squared_error = total((error**2).sum(0)) / trials
         varies = _varies(variance_m, m, mean) & _varies(variance_x, x, p)
         correlation = np.where(varies, covariance / np.sqrt(variance_m * variance_x), np.nan)
-        normalized = covariance / np.sqrt(np.where(power > 0, power, 0.0) * variance_x)
+        positive = np.where(power <= 0, 0.0, power)  # stays NaN where nothing was repeated
+        normalized = covariance / np.sqrt(positive * variance_x)
         explainable = np.where(variance_y > noise, variance_y - noise, 0.0)
         return {
             "test_correlation": correlation,
             "test_correlation_normalized": np.where(varies, normalized, np.nan),
             "feve": 1.0 - (squared_error - noise) / explainable,
-            "noise_ceiling": np.sqrt(np.where(power > 0, power, 0.0) / variance_m),
+            "noise_ceiling": np.sqrt(positive / variance_m),
             "explainable_variance": (variance_y - noise) / variance_y,
         }
 
@@ -179,13 +180,14 @@ def region_intervals(
     Returns
     -------
     dict
-        ``(low, high)`` per score; NaN for a limit that the draws leave open.
+        ``(low, high)`` per score; NaN for a limit that the draws leave open, and for both where the
+        score is undefined for all.
     """
     chosen = np.asarray(units)
     result = {}
     for name, values in draws.items():
         picked = values[:, chosen]
-        if picked.shape[1] == 0:
+        if np.isnan(picked).all():  # no unit at all, or nothing that could be normalised
             result[name] = (float("nan"), float("nan"))
             continue
         if name.startswith("test_correlation"):  # a constant prediction explains nothing: 0
