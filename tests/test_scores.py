@@ -352,6 +352,19 @@ def test_paired_bootstrap_sees_a_small_but_consistent_difference() -> None:
         scores.paired_bootstrap(better, worse[:5])
 
 
+def test_a_fit_that_diverged_is_never_the_best() -> None:
+    """On the images of one cut, say, and though one of its units was not judged there."""
+    sound = np.random.default_rng(0).gamma(2.0, 1.0, (60, 3))
+    broken = sound / 2
+    broken[:30, :2] = np.inf
+    broken[:30, 2] = np.nan
+    assert scores.best_choice_probability({"broken": broken, "sound": sound})["sound"] == 1
+    gap = scores.paired_bootstrap(broken, sound)
+    assert gap.difference == np.inf
+    assert np.isnan([gap.low, gap.high]).all()
+    assert gap.probability == 0
+
+
 def test_choice_between_equals_is_uncertain_and_a_clear_one_is_not() -> None:
     rng = np.random.default_rng(1)
     base = rng.gamma(2.0, 1.0, 300)

@@ -219,11 +219,14 @@ class BootstrapDifference:
 
 
 def _draw_losses(losses: Floats, counts: Floats) -> Floats:
-    """Mean over units of the mean over a draw's images; NaN entries are left out."""
+    """Mean over units of the mean over a draw's images; NaN entries are left out, infinite ones count."""
     there = (~np.isnan(losses)).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        per_unit = (counts @ np.where(there > 0, losses, 0.0)) / (counts @ there)
-    return nan_mean(per_unit, axis=1)
+        per_unit = (counts @ np.where(np.isfinite(losses), losses, 0.0)) / (counts @ there)
+        for limit in (np.inf, -np.inf):  # not by the product: 0 times infinity is no number
+            drawn = counts @ (losses == limit).astype(np.float64) > 0
+            per_unit = np.where(drawn, per_unit + limit, per_unit)
+        return nan_mean(per_unit, axis=1)
 
 
 def _per_image(losses: ArrayLike) -> Floats:
