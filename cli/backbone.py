@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.options import example, experiment, settings
-from cli.show import Column, Format, FormatOption, show
+from cli.show import Column, Format, FormatOption, note, show
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,13 +28,20 @@ def list_(
     """List the backbones, and whether their ImageNet weights are on this machine."""
     from tuner.backbones import list_backbones
 
+    rows: list[dict[str, Any]] = [dict(row) for row in list_backbones()]
     columns = [
         Column("name", "backbone"),
-        Column("family"),
         Column("imagenet", "weights here"),
-        Column("where", "looked for at", fold=True),
+        Column("file", fold=True),
     ]
-    show(list_backbones(), format, columns)
+    if format is Format.table:
+        for row in rows:
+            row["file"] = Path(row["where"]).name
+    show(rows, format, columns)
+    if format is Format.table:
+        # one folder holds all that are downloaded; what comes with a package lies elsewhere
+        folder, _ = Counter(str(Path(row["where"]).parent) for row in rows).most_common(1)[0]
+        note(f"downloaded weights lie in {folder}; TORCH_HOME names another place")
 
 
 @app.command()

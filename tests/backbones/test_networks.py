@@ -159,6 +159,8 @@ def test_transformers_are_refused_with_the_reason(name: str) -> None:
     inner = "encoder.layers.encoder_layer_3" if name == "vit_b_32" else "features.3"
     with pytest.raises(InputError, match=r"tokens or a vector, not a map"):
         backbone.resolve([inner], 224)
+    with pytest.raises(InputError, match=r"unknown layer 'conv9'; .* tokens, which are not supp"):
+        backbone.resolve(["conv9"], 224)
 
 
 @pytest.mark.parametrize(
