@@ -187,6 +187,8 @@ def test_a_damaged_table(columns: dict[str, Any], message: str) -> None:
         ("ALLMUA", lambda v: v[:, :, :1000], "neither as it is nor transposed"),
         ("ALLMUA", lambda v: v.astype(int), "must hold floats on 3 axes"),
         ("ALLMUA", lambda v: v[0], "must hold floats on 3 axes"),
+        ("ALLMUA", lambda v: np.where(v == v[30, 2, 700], -np.inf, v), "holds infinite numbers"),
+        ("ALLMUA", lambda v: v * 1e200, "beyond 3.4e38"),
         ("ALLMAT", lambda v: v[:, :-1], "ALLMAT has shape"),
         ("tb", lambda v: v[::-1], "increasing times"),
         ("tb", lambda v: v / 1000, "no sample from 25 to 125 ms"),

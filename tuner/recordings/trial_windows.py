@@ -158,6 +158,7 @@ def windowed(
     for done, (rows, raw) in enumerate(blocks):
         with h5.guarded(path, "ALLMUA"):
             block = trials.read(slice(first, last), rows, raw)
+        _check_size(path, block)
         for area, window in windows.items():
             in_block = (area_of == area) & (raw_of >= raw.start) & (raw_of < raw.stop)
             physical = np.flatnonzero(in_block)
@@ -170,6 +171,17 @@ def windowed(
         if progress is not None:
             progress("reading trials", done + 1, len(blocks))
     return out
+
+
+def _check_size(path: Path, block: NDArray[Any]) -> None:
+    """Refuse samples that are infinite, or too large to be squared: one spoils its channel's day."""
+    highest, lowest = np.fmax.reduce(block, axis=None), np.fmin.reduce(block, axis=None)
+    limit = np.finfo(np.float32).max
+    if highest > limit or lowest < -limit:
+        raise InputError(
+            f"{path}: ALLMUA holds infinite numbers, or some beyond 3.4e38; the file is damaged, get "
+            "it again"
+        )
 
 
 def _pool(
