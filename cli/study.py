@@ -112,7 +112,15 @@ def list_command(
     chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
     rows = listing(summaries(stores.storage, chosen), stores.claims)
     stores.storage.close()
-    show(rows, format, LIST_COLUMNS, empty="no studies; make them with 'tuner study create'")
+    # most of the time nothing runs, waits or has failed: names then stand on one line
+    always = ("study", "trials.complete", "trials.pruned", "best.value")
+    columns = [
+        column
+        for column in LIST_COLUMNS
+        if column.key in always
+        or any(row["trials"][column.key.removeprefix("trials.")] for row in rows)
+    ]
+    show(rows, format, columns, empty="no studies; make them with 'tuner study create'")
 
 
 @app.command("show")

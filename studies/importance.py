@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from studies.ranges import Setting
-from studies.space import distributions, varying
+from studies.space import distributions, memory_study, varying
 from studies.trials import FINISHED, Trial
 
 ENOUGH = 10
@@ -69,16 +69,13 @@ def importance(loaded: Sequence[Trial], space: Mapping[str, Setting]) -> Importa
 
 
 def _ped_anova(finished: Sequence[Trial], space: Mapping[str, Setting]) -> dict[str, float]:
-    from optuna import create_study, logging
     from optuna.importance import PedAnovaImportanceEvaluator
-    from optuna.storages import InMemoryStorage
     from optuna.trial import create_trial
 
-    logging.set_verbosity(logging.ERROR)  # it would tell of every study that it makes in memory
     spread = distributions(space)
     values = [math.inf if trial.value is None else trial.value for trial in finished]
     last = max(filter(math.isfinite, values), default=1.0) + 1.0
-    study = create_study(storage=InMemoryStorage())
+    study = memory_study()
     study.add_trials(
         create_trial(
             state=TrialState.COMPLETE,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.ranges import FloatRange, IntRange, Setting
 from studies.trials import Proposal, Trial, frozen
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
@@ -49,6 +50,14 @@ def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -
     """All hyperparameters of a trial: what it varies, and what is fixed."""
     fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}
     return {name: params[name] if name in params else fixed[name] for name in space}
+
+
+def memory_study(**options: Any) -> optuna.Study:
+    """A study in memory alone, of which optuna does not tell on standard error."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=optuna.storages.InMemoryStorage(), **options)
 
 
 def round_seed(seed: int, study: str, first_number: int) -> int:
@@ -99,15 +108,10 @@ def propose(
     warm_start
         Parameters that the first trial takes over, and where they come from.
     """
-    import optuna
-
     searched = distributions(space)
     if not searched:
         return [Proposal({}) for _ in range(count)]
-    copy = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(),
-        sampler=_sampler(kind, round_seed(seed, study, len(trials))),
-    )
+    copy = memory_study(sampler=_sampler(kind, round_seed(seed, study, len(trials))))
     copy.add_trials([frozen(trial, searched) for trial in trials])
     if warm_start is not None:
         params, origin = warm_start
