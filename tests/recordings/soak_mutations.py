@@ -30,12 +30,14 @@ import numpy as np
 from tests.recordings import cases
 from tests.recordings.cases import CASES, Case
 from tests.recordings.mutations import damage_bytes, damage_structure, structure
+from tests.recordings.trials_file import trials_case
 
 TIME_LIMIT_S = 10.0
 SOAKED = {
     **CASES,
     "hdf5-rewritten-files": lambda folder: cases.rewritten(folder, files=True),
     "tvsd-arrays": lambda folder: cases.arrays(folder, square=5),
+    "tvsd-trials": trials_case,
 }
 IDENTITY = (("channel",), ("array", "good_channel"), ("name",), ("neuroid_id",), ("depth",))
 

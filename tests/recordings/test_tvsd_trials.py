@@ -204,6 +204,21 @@ def test_damaged_trials(name: str, change: Any, message: str, tmp_path: Path) ->
         read_trials(raw.path, monkey="F")
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_trials_that_are_listed_and_not_found_are_noticed(transposed: bool, tmp_path: Path) -> None:
+    """A damaged index reads as zeros."""
+    raw = write_trials(tmp_path, n_train=8, n_test=3, repeats=2, transposed=transposed)
+    read_trials(raw.path, monkey="F")
+    whole = raw.path.read_bytes()
+    # The offset of a chunk in the middle; the last, in units of elements, is always 0.
+    place = [294, 11, 0] if transposed else [21, 11, 300]
+    key = np.array([*place, 0], dtype="<u8").tobytes()
+    assert whole.count(key) >= 1
+    raw.path.write_bytes(whole.replace(key, np.array([*place, 8], dtype="<u8").tobytes()))
+    with pytest.raises(InputError, match="ALLMUA cannot be read"):
+        read_trials(raw.path, monkey="F")
+
+
 def test_trials_that_were_never_written_are_noticed(tmp_path: Path) -> None:
     """HDF5 itself reads zeros there."""
     raw = write_trials(tmp_path, n_train=5, n_test=2, repeats=2)

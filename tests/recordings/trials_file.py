@@ -12,7 +12,10 @@ import scipy.io
 from numpy.typing import NDArray
 
 from tests.recordings import matlab_files as matlab
-from tests.recordings.cases import AREAS, things_names
+from tests.recordings.cases import AREAS, Case, things_names
+from tests.recordings.pictures import write_pictures
+from tuner.recordings import Recording
+from tuner.recordings.tvsd_trials import read_trials
 
 WINDOWS = {"V1": (25, 125), "V4": (50, 150), "IT": (75, 175)}
 
@@ -81,6 +84,7 @@ def write_trials(
     repeats: int = 4,
     raw_dead: NDArray[np.int64] | None = None,
     transposed: bool = False,
+    spacing_ms: float = 5.0,
     seed: int = 0,
 ) -> RawTrials:
     """Write a small recording of raw trials over two days.
@@ -95,6 +99,8 @@ def write_trials(
         Raw channels that record nothing but zeros.
     transposed
         Store ``ALLMUA`` with its axes in reverse.
+    spacing_ms
+        Between samples.
     seed
         Of all that is random.
     """
@@ -114,7 +120,7 @@ def write_trials(
     table[3] = rng.integers(1, 31, n)
     table[4] = np.arange(n) % 4 + 1
     table[5] = np.where(np.arange(n) < n // 2, 20220105, 20220107)
-    times = np.arange(-100.0, 200.0, 5.0)
+    times = np.arange(-100.0, 200.0, spacing_ms)
     scale, level = rng.uniform(1, 9, 1024), rng.uniform(-50, 50, 1024)
     mua = level + scale * rng.standard_normal((times.size, n, 1024))
     mua += (table[5] == 20220107)[None, :, None] * 30 * rng.standard_normal(1024)
@@ -131,6 +137,35 @@ def write_trials(
         matlab.array(file, "ALLMAT", table.T if not transposed else table)
         matlab.array(file, "tb", times[None])
     return RawTrials(path, mua, table, times, n_train, n_test)
+
+
+class TrialsCase(Case):
+    """Raw trials as a case of the soak; what is right is how they are read undamaged."""
+
+    def load(self, **changes: Any) -> Recording:
+        """Read the trials."""
+        return read_trials(self.path, images=self.images, **self.options)
+
+
+def trials_case(folder: Path) -> TrialsCase:
+    """Raw trials of both kinds of images over two days, with the images."""
+    n_train, n_test = 12, 3
+    raw = write_trials(folder, n_train=n_train, n_test=n_test, repeats=2, spacing_ms=25)
+    train_names, test_names = things_names(n_train, n_test)
+    train_pixels = write_pictures(folder / "images", train_names)
+    test_pixels = write_pictures(folder / "images", test_names, first=500)
+    sound = read_trials(raw.path, monkey="F")
+    return TrialsCase(
+        "tvsd-trials",
+        raw.path,
+        folder / "images",
+        sound.units,
+        sound.train_responses,
+        sound.test_responses,
+        train_pixels,
+        test_pixels,
+        options={"monkey": "F"},
+    )
 
 
 def write_sparse(folder: Path, gigabytes: float) -> Path:

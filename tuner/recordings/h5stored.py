@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
             )
 
 
-def check_reached(data: h5py.Dataset, values: NDArray[Any], first: int = 0) -> None:
+def check_reached(data: h5py.Dataset, values: NDArray[Any], start: Sequence[int] = ()) -> None:
     """Look again where a whole chunk reads as zeros; to be called under `guarded`.
 
     HDF5 reads zeros also where the index to a chunk is damaged, though the chunk is listed. Read
@@ -69,20 +70,28 @@ def check_reached(data: h5py.Dataset, values: NDArray[Any], first: int = 0) -> N
     data
         The dataset.
     values
-        Its rows from `first` on, as read.
-    first
-        The first row that was read.
+        A block of it, as read.
+    start
+        Where the block starts along each axis; 0 along those not given.
     """
     if not data.chunks or not values.size or values.dtype.kind not in "fiu":
         return
-    for row in range(first // data.chunks[0] * data.chunks[0], first + len(values), data.chunks[0]):
-        rows = slice(max(row - first, 0), row - first + data.chunks[0])
-        if values[rows].all():
+    chunks, start = data.chunks, (*start, *[0] * (values.ndim - len(start)))
+    places = [
+        range(at // chunk * chunk, at + length, chunk)
+        for at, chunk, length in zip(start, chunks, values.shape, strict=True)
+    ]
+
+    def within(axis: int, place: int) -> slice:
+        return slice(max(place - start[axis], 0), place - start[axis] + chunks[axis])
+
+    for row in places[0]:
+        part = values[within(0, row)]
+        if part.all():
             continue  # No zero in all of these chunks: the usual case, and quick.
-        others = [range(0, n, c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True)]
-        for place in itertools.product(*others):
-            block = tuple(slice(at, at + c) for at, c in zip(place, data.chunks[1:], strict=True))
-            if not values[(rows, *block)].any():
+        for place in itertools.product(*places[1:]):
+            block = tuple(within(axis, at) for axis, at in enumerate(place, start=1))
+            if not part[(slice(None), *block)].any():
                 data.id.read_direct_chunk((row, *place))
 
 

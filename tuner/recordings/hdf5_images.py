@@ -62,7 +62,7 @@ class Hdf5Images:
             data, row = self._open(), int(self._rows[index])
             image = np.asarray(data[row])
             if not image.any():
-                check_reached(data, image[None], row)
+                check_reached(data, image[None], (row,))
         image = image.reshape(*self.shape, -1)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 

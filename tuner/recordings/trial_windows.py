@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError
 from tuner.recordings import h5access as h5
+from tuner.recordings.h5stored import check_reached
 from tuner.recordings.hdf5_writer import Progress
 from tuner.recordings.trial_table import TrialTable
 from tuner.recordings.tvsd_layout import N_CHANNELS, Monkey, columns
@@ -48,8 +49,10 @@ class Trials:
         """Read a block as (time, presentation, channel)."""
         where = (time, presentation, channel)
         if self.reversed:
-            return np.asarray(self.data[where[::-1]]).transpose()
-        return np.asarray(self.data[where])
+            where = where[::-1]
+        block = np.asarray(self.data[where])
+        check_reached(self.data, block, [axis.start for axis in where])
+        return block.transpose() if self.reversed else block
 
 
 @dataclass
