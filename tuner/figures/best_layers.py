@@ -118,16 +118,19 @@ def best_layers(
         for axes in (score, depth):
             axes.set_xlim(-0.5, len(regions) - 0.5)
             axes.set_xticks(range(len(regions)))
+        # rings of the readouts of a region stand side by side, however narrow its column
+        apart = 0.6 / len(readouts)
+        ring = min(7.0, max(3.0, 0.95 * apart * step * 72))
         for column, region in enumerate(regions):
             own = [entry for entry in entries if entry.region == region]
             if chosen.comparable_ceiling:
                 _ceiling(score, column, own, colours)
             for entry in own:
                 place = readouts.index(entry.readout)
-                x = column + 0.5 * (place - (len(readouts) - 1) / 2) / max(len(readouts), 1)
+                x = column + apart * (place - (len(readouts) - 1) / 2)
                 colour = colours.series[place % len(colours.series)]
                 _score(score, x, entry, colour)
-                _depth(depth, x, entry, layers, colour)
+                _depth(depth, x, entry, layers, colour, ring)
         score.tick_params(labelbottom=False)
         score.locator_params(axis="y", nbins=5)
         label = chosen.label
@@ -165,7 +168,9 @@ def _score(axes: Axes, x: float, entry: BestLayer, colour: str) -> None:
     axes.plot(x, entry.value, "o", ms=3.5, mew=0, color=colour)
 
 
-def _depth(axes: Axes, x: float, entry: BestLayer, layers: Sequence[str], colour: str) -> None:
+def _depth(
+    axes: Axes, x: float, entry: BestLayer, layers: Sequence[str], colour: str, ring: float
+) -> None:
     shares = entry.probabilities or {}
     for layer, share in shares.items():
         if layer in layers and share > 0.005:
@@ -173,12 +178,12 @@ def _depth(axes: Axes, x: float, entry: BestLayer, layers: Sequence[str], colour
                 x,
                 layers.index(layer),
                 "o",
-                ms=7 * math.sqrt(share),
+                ms=ring * math.sqrt(share),
                 mew=0,
                 color=colour,
                 alpha=0.55,
             )
-    axes.plot(x, layers.index(entry.layer), "o", ms=7, mfc="none", mec=colour, mew=0.9)
+    axes.plot(x, layers.index(entry.layer), "o", ms=ring, mfc="none", mec=colour, mew=0.9)
 
 
 def _keys(
