@@ -17,7 +17,7 @@ from tuner.recordings.sources import ArrayImages
 def test_damaged_files_end_in_an_error_or_in_what_is_right(
     probed: None, case: str, tmp_path: Path
 ) -> None:
-    report = soak(case, range(25), 12345, tmp_path, limit_s=5)
+    report = soak(case, range(25), 12345, tmp_path, limit_s=3)
     assert not report.wrong, "\n".join(report.wrong)
     assert sum(report.outcomes.values()) == 25
     assert report.outcomes["read"] > 0
