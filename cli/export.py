@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from studies.opening import Stores
     from studies.workspace import Workspace
 
-app = typer.Typer(help="Write heatmaps, encoders, images, the report.", no_args_is_help=True)
+app = typer.Typer(
+    help="Write heatmaps, figures, encoders, images, the report.", no_args_is_help=True
+)
 
 OutOption = Annotated[
     Path, typer.Option("-o", "--out", help="Folder to write to; made if need be.", metavar="OUT")
@@ -86,7 +88,10 @@ def heatmap(
         ),
     ] = 0,
 ) -> None:
-    """Show which layer explains which region: heatmap.png, .svg, .csv and units.csv."""
+    """Show which layer explains which region.
+
+    Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit).
+    """
     from studies.exports import export_heatmap
     from studies.reference import random_rows, ridge_rows
 
@@ -125,7 +130,10 @@ def best(
         typer.Option("--with-backbone", help="Embed the backbone, up to the layer, in the file."),
     ] = False,
 ) -> None:
-    """Write the best encoder of every study; load one with tuner.load_encoder."""
+    """Write the best encoder of every study.
+
+    Load one with tuner.load_encoder(FOLDER).
+    """
     from studies.exports import export_best
 
     with Progress() as progress:
@@ -314,7 +322,9 @@ def report(
     region: RegionOption = None,
     readout: ReadoutOption = None,
 ) -> None:
-    """Write report.html: all results on one page that needs nothing else.
+    """Write report.html: all results on one page.
+
+    The page needs nothing else, not even a network.
 
     Images that `tuner export mei` wrote to the same folder are shown in it.
     """

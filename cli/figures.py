@@ -45,9 +45,10 @@ def figures(
         ),
     ] = None,
 ) -> None:
-    """Draw each study's search and weights, and compare readouts and layers unit by unit.
+    """Draw figures for print, of each study and of regions.
 
-    Per study: curves, importance, slices, weights. Per region: units by readout and by layer. Best layer against region.
+    Per study: learning curves, hyperparameter importance, slices, weights. Per region: units by readout and by layer.
+    And the best layer against region.
     """
     from studies.figures import export_figures
 
