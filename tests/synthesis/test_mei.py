@@ -134,6 +134,33 @@ def test_images_are_finite_and_in_range_for_any_encoder(
     assert result.images.max() <= 1
 
 
+@pytest.mark.parametrize("prior", PRIORS)
+def test_images_for_a_thousand_random_encoders_are_finite_and_in_range(prior, prior_options):
+    """Each unit is an encoder of its own: random weights, of a size drawn from twelve decades."""
+    for seed, (readout, contrast) in enumerate([("full", 0.02), ("factorized", 0.4)]):
+        encoder = _encoder(readout, n_units=500, seed=seed, size=16)
+        sizes = 10 ** np.random.default_rng(seed).uniform(-6, 6, 500)
+        for value in encoder.readout_parameters.values():
+            value *= torch.from_numpy(sizes).float().view(-1, *[1] * (value.ndim - 1))
+        options = MeiSettings(
+            steps=1,
+            keep_every=1,
+            prior=prior,
+            prior_options=prior_options.get(prior, {}),
+            contrast=contrast,
+            chunk=125,
+        )
+        result = synthesize([encoder], None, options)
+        assert result.images.shape == (500, 16, 16, 3)
+        assert np.isfinite(result.activation).all()
+        assert np.isfinite(result.images).all()
+        assert result.images.min() >= 0
+        assert result.images.max() <= 1
+        means, contrasts = statistics(result.pixels[:, 0])
+        assert (np.abs(means - options.mean) < 0.05).all()
+        assert (contrasts < 1.1 * contrast).all()
+
+
 def test_an_ensemble_is_the_mean_of_its_members():
     one, two = _encoder(seed=1), _encoder("factorized", seed=2)
     result = synthesize([one, two], None, MeiSettings(**QUICK))

@@ -154,7 +154,12 @@ def test_without_colour_images_are_grey(name):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"colour": -1}, "colour = -1"), ({"colour": "x"}, "colour = x"), ({"ascent": "sgd"}, "sgd")],
+    [
+        ({"colour": -1}, "colour = -1"),
+        ({"colour": "x"}, "colour = x"),
+        ({"ascent": "sgd"}, "sgd"),
+        ({"decay": 5}, "decay = 5"),
+    ],
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):

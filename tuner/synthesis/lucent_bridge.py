@@ -61,15 +61,15 @@ def numpy_seeded(*key: int) -> Iterator[None]:
 
 
 def fourier_image(
-    shape: Sequence[int], device: torch.device
+    shape: Sequence[int], device: torch.device, decay: float = 1.0
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Build lucent's Fourier image: the spectrum to optimise, and the image it stands for.
 
-    The spectrum ``(B, 3, H, W // 2 + 1, 2)`` is scaled by one over frequency (``decay_power`` 1);
-    what it starts with is for the caller to set.
+    The spectrum ``(B, 3, H, W // 2 + 1, 2)`` is scaled by frequency to the power of minus ``decay``
+    (1 is lucent's own); what it starts with is for the caller to set.
     """
     with on_device(device) as modules, torch.random.fork_rng(devices=[]):
-        parameters, image = modules.spatial.fft_image(list(shape))
+        parameters, image = modules.spatial.fft_image(list(shape), decay_power=decay)
     return parameters[0], image
 
 

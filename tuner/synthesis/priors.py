@@ -23,6 +23,8 @@ from tuner.synthesis.canvas import Canvas, ImagePrior, Job, draw
 
 COLOUR = 0.15
 """What served best on simulated units that see no colour, at no loss on those that do."""
+DECAY = 1.5
+"""Of the spectrum with frequency, as a power; lucent's is 1. Fewer patterns that only the network likes."""
 ASCENTS = ("turning", "adam")
 
 
@@ -55,7 +57,6 @@ class _LucentImage:
 
     name: str
     learning_rate: float
-    _build: Callable[[Sequence[int], torch.device], tuple[Tensor, Callable[[], Tensor]]]
 
     def __init__(self, *, colour: float = COLOUR, ascent: str = "turning") -> None:
         if ascent not in ASCENTS:
@@ -70,6 +71,12 @@ class _LucentImage:
         """All that makes this prior again."""
         return {"colour": self.colour, "ascent": self.ascent}
 
+    def build(
+        self, shape: Sequence[int], device: torch.device
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """What is optimised, and the image that it stands for."""
+        raise NotImplementedError
+
     def start(
         self,
         jobs: Sequence[Job],
@@ -82,7 +89,7 @@ class _LucentImage:
         device: torch.device,
     ) -> Canvas:
         """Begin with small normal numbers, as lucent does."""
-        values, image = type(self)._build((len(jobs), 3, size, size), device)
+        values, image = self.build((len(jobs), 3, size, size), device)
         with torch.no_grad():
             for row, job in zip(values, jobs, strict=True):
                 row.copy_(torch.from_numpy(draw(seed, job, row.shape) * 0.01))
@@ -102,17 +109,48 @@ class _LucentImage:
 
 
 class FourierPrior(_LucentImage):
-    """lucent's Fourier image with decorrelated colours: low frequencies move first."""
+    """lucent's Fourier image with decorrelated colours: low frequencies move first.
+
+    Parameters
+    ----------
+    colour, ascent
+        As for pixels.
+    decay
+        The spectrum is scaled by frequency to the power of minus this; 1 is lucent's.
+    """
 
     name = "fft"
-    _build = staticmethod(lucent_bridge.fourier_image)
+
+    def __init__(
+        self, *, colour: float = COLOUR, ascent: str = "turning", decay: float = DECAY
+    ) -> None:
+        super().__init__(colour=colour, ascent=ascent)
+        if not (isinstance(decay, int | float) and 0 <= decay <= 4):
+            raise InputError(f"prior fft: decay = {decay}: must lie between 0 and 4")
+        self.decay = float(decay)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that makes this prior again."""
+        return {**super().options, "decay": self.decay}
+
+    def build(
+        self, shape: Sequence[int], device: torch.device
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """A spectrum and its image."""
+        return lucent_bridge.fourier_image(shape, device, self.decay)
 
 
 class PixelPrior(_LucentImage):
     """Plain pixels with decorrelated colours: no preference for any frequency."""
 
     name = "pixel"
-    _build = staticmethod(lucent_bridge.pixel_image)
+
+    def build(
+        self, shape: Sequence[int], device: torch.device
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Pixels."""
+        return lucent_bridge.pixel_image(shape, device)
 
 
 class CppnPrior:
@@ -186,7 +224,7 @@ def _from(kind: Callable[..., ImagePrior], *keys: str) -> Callable[[Mapping[str,
 
 
 PRIORS: dict[str, Callable[[Mapping[str, Any]], ImagePrior]] = {
-    "fft": _from(FourierPrior, "colour", "ascent"),
+    "fft": _from(FourierPrior, "colour", "ascent", "decay"),
     "pixel": _from(PixelPrior, "colour", "ascent"),
     "cppn": _from(CppnPrior),
     "generator": generator.from_options,
