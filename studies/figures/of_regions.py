@@ -96,7 +96,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: Path, look: Look, dr
         _scores(pair[1], metric),
         names=(f"{first.readout}, {first.layer}", f"{second.readout}, {second.layer}"),
         metric=metric.name,
-        title=f"{region} \N{MIDDLE DOT} {first.backbone}",
+        title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
         **look.options(width=False),
     )
     drawn.paths += save(figure, stem)

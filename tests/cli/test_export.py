@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,14 @@ def test_show_and_status(searched: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main([*command, "study", "show", name, "--format", "json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert len(shown["trials"]) == 8
+    assert shown["importance"] == {}  # of so few trials none is computed
+    assert main([*command, "study", "show", name]) == 0
+    assert re.search(r"training time +\d+:\d\d", capsys.readouterr().out)
+    assert main([*command, "study", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "pruned" in listed.splitlines()[0]
+    assert "waiting" not in listed  # a column of nothing but 0
+    assert name in listed  # on one line
     assert main([*command, "status", "--format", "json"]) == 0
     (seen,) = json.loads(capsys.readouterr().out)
     assert seen["finished"] == 8 * STUDIES
