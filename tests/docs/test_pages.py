@@ -24,6 +24,7 @@ IN_EXPERIMENT = (
     "docs/reference/python.md",
     "docs/howto/low-memory.md",
     "docs/howto/closed-loop.md",
+    "docs/howto/images.md",
 )
 LANGUAGES = {"python", "console", "sh", "toml", "text", "json"}
 

@@ -161,3 +161,17 @@ def test_a_folder_that_cannot_be_written_is_the_environments_fault(tmp_path, enc
 )
 def test_names_are_safe(name, expected):
     assert file_name(3, name) == expected
+
+
+def test_variants_stand_side_by_side_with_their_distances(tmp_path):
+    encoder = random_encoder(n_units=3)
+    settings = MeiSettings(steps=2, keep_every=1, chunk=4, variants=3)
+    result = export_meis(tmp_path, [encoder], None, settings)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    flat = result.pixels.reshape(3, 3, -1).astype(float)
+    for unit in range(3):
+        expected = 1 - np.corrcoef(flat[unit])
+        np.testing.assert_allclose(manifest["units"][unit]["distances"], expected, atol=1e-4)
+        assert expected[0, 1] > 0.01
+    with np.load(tmp_path / "meis.npz") as arrays:
+        assert arrays["variant_distances"].shape == (3, 3, 3)

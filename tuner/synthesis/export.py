@@ -25,6 +25,7 @@ from tuner.synthesis import priors
 from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.determinism import surroundings
+from tuner.synthesis.evaluate import variant_distances
 from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, Progress, synthesize
 from tuner.synthesis.receptive_fields import Fields, from_readout
 
@@ -182,6 +183,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     simulated = any(encoder.simulated for encoder in encoders)
     entries = []
+    apart = variant_distances(result)
     for k, (unit, name) in enumerate(zip(result.units, result.names, strict=True)):
         images = []
         for variant in range(settings.variants):
@@ -196,7 +198,10 @@ def _write(
                     "kept_after_step": int(result.steps[k, variant]),
                 }
             )
-        entries.append({"unit": int(unit), "name": name, "images": images})
+        entry = {"unit": int(unit), "name": name, "images": images}
+        if settings.variants > 1:  # 1 less the correlation of pixels, every pair of variants
+            entry["distances"] = np.round(apart[k], 4).tolist()
+        entries.append(entry)
     _replace(folder / ARRAYS, _npz(result, settings.variants))
     _replace(folder / SHEET, _sheet(result, settings, fields, title, simulated))
     manifest = {
@@ -221,16 +226,23 @@ def _sheet(
     from tuner.figures import style
     from tuner.figures.sheets import sheet
 
+    variants = result.pixels.shape[1]
+    labels = [
+        f"{unit} {name}" if variant == 0 else f"{unit}, variant {variant}"
+        for unit, name in zip(result.units, result.names, strict=True)
+        for variant in range(variants)
+    ]
     figure = sheet(
-        result.pixels[:, 0],
-        [f"{unit} {name}" for unit, name in zip(result.units, result.names, strict=True)],
-        notes=[f"predicted {value:.3g}" for value in result.activation[:, 0]],
+        result.pixels.reshape(-1, *result.pixels.shape[2:]),
+        labels,
+        notes=[f"predicted {value:.3g}" for value in result.activation.ravel()],
         title=f"Most exciting images{f': {title}' if title else ''}",
         sub=f"{settings.prior} prior, {settings.photometry}, seed {settings.seed}; "
         "ellipse: where the unit reads (2 sd)",
         simulated=simulated,
     )
-    for axes, ellipse in zip(figure.axes, fields.ellipses(), strict=True):
+    ellipses = fields.ellipses().repeat(variants, axis=0)
+    for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
     return style.render(figure, "png")
 
@@ -269,6 +281,7 @@ def _npz(result: MeiResult, variants: int) -> bytes:
     if variants > 1:
         arrays["variant_images"] = flat
         arrays["variant_activation"] = result.activation
+        arrays["variant_distances"] = variant_distances(result)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
