@@ -188,7 +188,9 @@ def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> Recor
         "loss": workspace.experiment.training.loss,
     }
     return RecordingSummary(
-        label=recording.label,
+        label=recording.label
+        if data.format != "simulated"
+        else f"simulated {', '.join(workspace.regions)}",
         source=Path(recording.source).name if data.format != "simulated" else recording.source,
         simulated=recording.simulated,
         regions=regions,

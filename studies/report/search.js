@@ -145,5 +145,5 @@ function importance(details) {
   return [make("h3", { text: "Which hyperparameters matter" }),
     ...(shares.length ? [make("div", { class: "importance" }, ...shares.flatMap(([name, share]) => [
       make("span", { text: name.replaceAll("_", " ") }), make("i", { style: `width:${(100 * share / largest).toFixed(1)}%` }), make("span", { text: share.toFixed(2) })]))] : []),
-    make("p", { class: "quiet", text: details.importance_note })];
+    make("p", { class: "quiet", text: details.importance_note.replace(/^./, (letter) => letter.toUpperCase()) })];
 }
