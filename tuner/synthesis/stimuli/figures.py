@@ -76,13 +76,13 @@ def predicted_against_measured(
     labels = [
         (
             clean(f"{row['unit']} {row['name']}"),
-            f"r {row['test_correlation']:.2f}, ceiling {row['noise_ceiling']:.2f}"
+            f"r {row['test_correlation']:.2f} ({row['noise_ceiling']:.2f})"
             if np.isfinite(row["noise_ceiling"])
-            else f"r {row['test_correlation']:.2f}, no ceiling",
+            else f"r {row['test_correlation']:.2f} (none)",
         )
         for row in rows
     ]
-    sub = "across: predicted, up: measured response"
+    sub = "across: predicted, up: measured response; correlation r and (its ceiling)"
     if left_out > 0:
         sub += f"; the {MOST} best predicted of {MOST + left_out} units"
     figure, top = tiles(
