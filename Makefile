@@ -51,6 +51,7 @@ soak: $(VENV)/dev.stamp
 	@status=0; \
 	$(BIN)/python -m tests.recordings.soak_mutations --count $(DAMAGED) --seed $(SEED) || status=1; \
 	$(BIN)/python -m tests.soak.kill --runs $(SEARCHES) --seed $(SEED) || status=1; \
+	TUNER_TEST_WORKERS=8 $(BIN)/python -m pytest -q tests/studies/test_postgres.py -k killed || status=1; \
 	exit $$status
 
 lint: $(VENV)/dev.stamp

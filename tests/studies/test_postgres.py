@@ -34,6 +34,9 @@ pytestmark = [
 
 TRIALS = 12
 
+WORKERS = int(os.environ.get("TUNER_TEST_WORKERS", "3"))
+"""Processes that are killed together; more of them in the soak."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -196,7 +199,9 @@ def test_workers_killed_again_and_again_and_the_server_restarted(
     kills = 0
     with Zygote() as zygote:
         for turn in range(4):
-            children = [zygote.start(words, config.parent / f"log-{turn}-{i}") for i in range(3)]
+            children = [
+                zygote.start(words, config.parent / f"log-{turn}-{i}") for i in range(WORKERS)
+            ]
             assert children[0].until("trials: "), children[0].text()
             time.sleep(draw.uniform(0.0, 1.0))
             if turn == 1:
@@ -209,8 +214,8 @@ def test_workers_killed_again_and_again_and_the_server_restarted(
             kills += codes.count(-9)
             # A worker whose database went away says so; none ends as a defect.
             assert set(codes) <= {-9, 0, 3}, [child.text() for child in children]
-        last = [zygote.start(words, config.parent / f"log-{i}") for i in range(3)]
-        assert [child.wait() for child in last] == [0, 0, 0], [child.text() for child in last]
+        last = [zygote.start(words, config.parent / f"log-{i}") for i in range(WORKERS)]
+        assert [child.wait() for child in last] == [0] * WORKERS, [child.text() for child in last]
     seen = look(config, TRIALS)
     assert seen.problems == []
     assert seen.trials == 8 * TRIALS
