@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.machine import publish
 from tuner import readouts
 from tuner.fitting.columns import Columns
 from tuner.fitting.plan import column_bytes, compiler_there, fixed_bytes, resolve_memory
@@ -294,9 +295,7 @@ def main() -> None:
             measured.append(measure(readout, shape, device, rate, given.quick))
             print(measured[-1], file=sys.stderr, flush=True)
     text = page(measured, name, rate, given.quick)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def processor() -> str:
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads to compute with: as many as cores, or ``OMP_NUM_THREADS``."""
+    return int(os.environ.get("OMP_NUM_THREADS", cores()))
+
+
+def publish(text: str, out: Path) -> None:
+    """Write a page, and show it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
 
 
 def describe(command: str) -> str:

@@ -12,7 +12,6 @@ patch. Neither knows anything of the unit.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 import tuner
-from benchmarks.machine import cores, describe
+from benchmarks.machine import describe, publish, threads
 from cli.main import main as command
 from studies.templates import read_template
 from tuner.backbones import Backbone, load_backbone
@@ -70,7 +69,7 @@ class Scene:
 
     recording: Recording
     backbone: Backbone
-    encoders: dict[tuple[str, str], list[Encoder]]
+    encoders: dict[tuple[str, str], Encoder]
     correlation: dict[tuple[str, str], Floats]
     natural: dict[str, Floats] = field(default_factory=dict)
 
@@ -112,7 +111,7 @@ def prepare(folder: Path, trials: int) -> Scene:
     for region, layer in LAYERS.items():
         for readout in READOUTS:
             where = folder / "best" / "efficientnet_lite0" / layer / region / readout
-            encoders[region, readout] = [tuner.load_encoder(where, backbone=backbone)]
+            encoders[region, readout] = tuner.load_encoder(where, backbone=backbone)
             mine = table[
                 (table.region == region) & (table.readout == readout) & (table.layer == layer)
             ]
@@ -186,7 +185,7 @@ def judge(
 ) -> Row:
     """Make images of all units of a region, and show them to the true units."""
     settings = MeiSettings(**options)
-    encoders = [encoder for kind in kinds for encoder in scene.encoders[region, kind]]
+    encoders = [scene.encoders[region, kind] for kind in kinds]
     begin = time.perf_counter()
     result = synthesize(encoders, None, settings)
     seconds = time.perf_counter() - begin
@@ -267,7 +266,7 @@ def batching(scene: Scene, steps: int = 20, singly: int = 4) -> list[Batching]:
     """What making images together saves, per layer; medians of three paired runs."""
     out = []
     for region, layer in LAYERS.items():
-        encoders = scene.encoders[region, "factorized"]
+        encoders = [scene.encoders[region, "factorized"]]
         settings = MeiSettings(steps=steps)
         units = encoders[0].unit_indices.tolist()
         synthesize(encoders, units[:1], settings)
@@ -332,7 +331,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--folder", type=Path, help="keep the experiment here, or go on with it")
     given = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
+    torch.set_num_threads(threads())
     folder = given.folder or Path(tempfile.mkdtemp(prefix="meis-"))
     folder.mkdir(parents=True, exist_ok=True)
     scene = prepare(folder, given.trials)
@@ -345,9 +344,7 @@ def main() -> None:
                 rows.append(judge(scene, region, kinds, way, options))
                 _say(f"{rows[-1]}")
     text = page(rows, batching(scene), given.trials)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import TrialState
 
-from benchmarks.machine import cores, describe, load
+from benchmarks.machine import cores, describe, load, publish
 from benchmarks.throughput.peak import high_water, resident
 
 BUDGETS = (1.0, 2.0, 4.0)
@@ -168,9 +168,7 @@ def main() -> None:
             rows.append(measure(budget, readout, compiled))
             print(rows[-1], file=sys.stderr, flush=True)
     text = page(rows, before)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

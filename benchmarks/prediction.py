@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import describe, load, publish
 
 CONFIG = """
 [data]
@@ -81,10 +80,9 @@ def measure(folder: Path, trials: int) -> str:
     lines = [f"| {what} | {a:.1f} | {b:.1f} | {b / a:.2f} |" for what, a, b in rows]
     return (
         "# What `--dry-run` predicts\n\n"
-        f"`python -m benchmarks.prediction`, {len(workspace.grid)} studies of {trials} trials, "
-        f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}.\n\n"
-        "| | predicted | measured | measured / predicted |\n|---|---|---|---|\n"
+        + describe(f"python -m benchmarks.prediction --trials {trials}")
+        + f" {len(workspace.grid)} studies, load before {load():.1f}.\n\n"
+        + "| | predicted | measured | measured / predicted |\n|---|---|---|---|\n"
         + "\n".join(lines)
         + "\n"
     )
@@ -98,9 +96,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         text = measure(Path(name), given.trials)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

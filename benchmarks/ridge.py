@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import cores, describe
+from benchmarks.machine import cores, describe, publish
 from benchmarks.throughput.problem import Problem, Scene
 from tuner.fitting.schedule import report_steps
 from tuner.readouts.native import compiler
@@ -150,9 +150,7 @@ def main() -> None:
         for r in measure()
     ]
     text = "\n".join(lines) + "\n"
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Five combinations of the demo's kind, each searched again and again with other s
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, threads
 from studies import trials
 from studies.creation import create
 from studies.experiment import load_experiment
@@ -141,7 +140,7 @@ def table(found: dict[str, list[list[Searched]]], seconds: dict[str, float], n: 
     lines = [
         "# Is the search right?",
         "",
-        describe("python -m benchmarks.search_quality"),
+        describe(f"python -m benchmarks.search_quality --searches {len(ratio)}"),
         "",
         f"{len(COMBINATIONS)} combinations of the demo, {len(ratio)} searches of {n} trials each with other seeds. Medians "
         "of the lowest\nvalidation loss of a search; how often the pruned search's is within 1 % of the unpruned one's; "
@@ -177,7 +176,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("-o", "--output", type=Path, help="where the table is written, too")
     options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    torch.set_num_threads(threads())
     folder = Path(tempfile.mkdtemp(prefix="quality-"))
     found: dict[str, list[list[Searched]]] = defaultdict(list)
     seconds: dict[str, float] = defaultdict(float)

@@ -88,14 +88,11 @@ def extraction_seconds(workspace: Workspace, specs: Sequence[Spec]) -> float:
     for alias in dict.fromkeys(spec.key.backbone for spec in specs):
         backbone = workspace.backbone(alias)
         grid = workspace.settings(alias).max_grid
-        layers = {s.key.layer: s.shape.size for s in specs if s.key.backbone == alias}
+        layers = {s.key.layer: s.shape for s in specs if s.key.backbone == alias}
         huge, fitting = [], []
-        for layer, size in layers.items():
+        for layer, shape in layers.items():
             key = feature_key(backbone, layer, workspace.images, grid, workspace.test_images)
-            if (
-                2 * (recording.n_train + recording.n_test) * size
-                > workspace.experiment.storage.cache_limit
-            ):
+            if not workspace.cache.holds(workspace.cached_bytes(shape)):
                 if workspace.cache.open(statistics_key(key)) is None:
                     huge.append(layer)
             elif workspace.cache.open(key) is None:
@@ -160,7 +157,6 @@ def _cohort(
     )
     target = n_trials if any(varies(s.space) for s in members) else 1
     rounds = -(-target // size)
-    recording = workspace.recording
     step, check = _time(workspace, members, how["compiled"], min(largest, 4096), size)
     share = SURVIVING if experiment.search.pruner == "median" else 1.0
     reports = -(-training.steps // training.report_every)
@@ -184,9 +180,7 @@ def _cohort(
         memory=largest * per_column
         + fixed_bytes(spec.shape, training.batch_size, workspace.device)
         + held,
-        cache=0
-        if tier == "recompute"
-        else 2 * (recording.n_train + recording.n_test) * spec.shape.size,
+        cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
         kept=(experiment.search.keep + 1)
         * 4
         * sum(

@@ -203,6 +203,7 @@ def _validation(
     """Scores per unit, and losses per image."""
     from tuner.fitting import losses
     from tuner.scores import pearson
+    from tuner.scores.moments import nan_mean
 
     features = workspace.features(spec.key.backbone, spec.key.layer)
     loss = workspace.experiment.training.loss
@@ -216,10 +217,7 @@ def _validation(
         "validation_loss": np.nanmean(each, axis=0),
         "validation_correlation": pearson(respond(loss, raw), target[None]),
     }
-    there = np.isfinite(each)
-    counts = there.sum(axis=1)
-    sums = np.where(there, each, 0.0).sum(axis=1)
-    return scores, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return scores, nan_mean(np.where(np.isfinite(each), each, np.nan), axis=1)
 
 
 def _test(

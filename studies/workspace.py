@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-def feature_tier(
-    feature_bytes: int, memory: int, device: torch.device
-) -> Literal["device", "host", "mmap"]:
-    """Where a layer's features are kept while it is trained: at most 0.4 of the memory for training.
-
-    A mapped file is read through the operating system's own cache, which gives way when memory is short.
-    """
-    import psutil
-
-    if device.type != "cpu" and feature_bytes <= 0.4 * memory:
-        return "device"
-    host = 0.4 * memory if device.type == "cpu" else 0.4 * psutil.virtual_memory().total
-    return "host" if feature_bytes <= host else "mmap"
-
-
 class Workspace:
     """What the commands share.
 
@@ -268,17 +253,41 @@ class Workspace:
         from tuner.features.computed import ComputedFeatures
         from tuner.features.tiers import open_store
 
-        train = self.features(alias, layer).train
-        if isinstance(train, ComputedFeatures):
-            return train.store
-        return open_store(train, feature_tier(train.nbytes, memory, self.device), self.device)
+        features = self.features(alias, layer)
+        if isinstance(features.train, ComputedFeatures):
+            return features.train.store
+        tier = self._tier(features.train.nbytes, memory)
+        assert tier != "recompute"
+        return open_store(features.train, tier, self.device)
+
+    def cached_bytes(self, shape: FeatureShape) -> int:
+        """What a layer's features of all images take on disk."""
+        return 2 * (self.recording.n_train + self.recording.n_test) * shape.size
 
     def tier(self, shape: FeatureShape, memory: int) -> Tier:
         """Where features of a shape are kept while they are trained on; a layer bigger than the cache may be: nowhere."""
-        images = self.recording.n_train + self.recording.n_test
-        if 2 * images * shape.size > self.experiment.storage.cache_limit:
+        if not self.cache.holds(self.cached_bytes(shape)):
             return "recompute"
-        return feature_tier(2 * self.recording.n_train * shape.size, memory, self.device)
+        return self._tier(2 * self.recording.n_train * shape.size, memory)
+
+    def _tier(self, size: int, memory: int) -> Tier:
+        """Where features that the cache holds are kept: in at most 0.4 of the memory for training, else on disk.
+
+        A mapped file is read through the operating system's own cache, which gives way when memory is short.
+        """
+        import psutil
+
+        from tuner.features.tiers import choose_tier
+
+        share = int(0.4 * memory)
+        accelerator = self.device.type != "cpu"
+        return choose_tier(
+            size,
+            device_bytes=share,
+            host_bytes=int(0.4 * psutil.virtual_memory().total) if accelerator else share,
+            disk_bytes=size,
+            accelerator=accelerator,
+        )
 
     def held_features(self, shape: FeatureShape, memory: int) -> int:
         """Bytes of a layer's training features that lie in the memory that training may take."""
@@ -288,10 +297,10 @@ class Workspace:
 
     def _together(self, alias: str, layer: str) -> list[str]:
         wanted = [spec for spec in self.grid if spec.key.backbone == alias]
-        sizes = {spec.key.layer: spec.shape.size for spec in wanted}
-        images = self.recording.n_train + self.recording.n_test
-        if 2 * images * sum(sizes.values()) <= 0.9 * self.experiment.storage.cache_limit:
-            return list(sizes)
+        shapes = {spec.key.layer: spec.shape for spec in wanted}
+        together = sum(self.cached_bytes(shape) for shape in shapes.values())
+        if together <= 0.9 * self.experiment.storage.cache_limit:
+            return list(shapes)
         return [layer]
 
     def extract(self, alias: str, layers: list[str]) -> None:

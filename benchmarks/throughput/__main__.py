@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import cores, describe, load
+from benchmarks.machine import cores, describe, load, publish
 from benchmarks.throughput.expert import Expert, Variant, variants
 from benchmarks.throughput.floor import Machine, Work
 from benchmarks.throughput.peak import peaks
@@ -329,9 +329,7 @@ def main() -> None:
         olds += old(scene, READOUTS, 3)
         olds += old(Scene.of(224, 160, VALIDATION), READOUTS, 2)
     text = page(rows, olds, growths, rounds, machine, (before, load()))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    publish(text, given.out)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,10 @@ class FeatureCache:
             found.append(Stored(key, size, used, partial, describe(record)))
         return sorted(found, key=lambda stored: (stored.used, stored.key))
 
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes of features are within the limit, were there nothing else."""
+        return self.limit_bytes is None or size <= self.limit_bytes
+
     def used_bytes(self) -> int:
         """Return the size of all entries, finished or not."""
         return sum(stored.bytes for stored in self.entries())

@@ -112,18 +112,12 @@ def extract(
     job = Job(backbone, found, sources, chunk, torch.device(device), progress)
     if cache is None:
         return _in_memory(job, keys)
-    limit = cache.limit_bytes
-    huge = [
-        n
-        for n, made in found.items()
-        if limit is not None and made.cached_bytes(job.n_images) > limit
-    ]
-    kept = {name: made for name, made in found.items() if name not in huge}
+    kept = {n: made for n, made in found.items() if cache.holds(made.cached_bytes(job.n_images))}
     out = _cached(dataclasses.replace(job, layouts=kept), keys, cache) if kept else {}
-    for layer in huge:
-        out[layer] = _computed(
-            dataclasses.replace(job, layouts={layer: found[layer]}), layer, keys[layer], cache
-        )
+    for layer, layout in found.items():
+        if layer not in kept:
+            alone = dataclasses.replace(job, layouts={layer: layout})
+            out[layer] = _computed(alone, layer, keys[layer], cache)
     return {layer: out[layer] for layer in found}
 
 
