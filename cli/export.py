@@ -216,7 +216,7 @@ def mei(
         list[str] | None,
         typer.Option(
             "--prior-option",
-            help="An option of the prior; repeatable. fft, pixel: colour, ascent. generator: path of "
+            help="An option of the prior; repeatable. fft, pixel: colour, ascent; fft: decay. generator: path of "
             "your network (TorchScript, or a state dict and its architecture), code, output, bounds.",
             metavar="KEY=VALUE",
         ),

@@ -108,7 +108,11 @@ def optimize(
             budget=budget,
             listener=Terminal(progress),
         )
-        report = search.run()
+        try:
+            report = search.run()
+        except KeyboardInterrupt:  # SIGTERM too
+            note("finished trials are kept; run the same command again to go on")
+            raise
     stores.storage.close()
     _conclude(report, n_trials, len(specs))
 

@@ -50,9 +50,12 @@ def export_heatmap(
         If no selected study has a complete trial, the metric does not exist, or it is a loss that references do not have.
     """
     from tuner.figures.heatmap import heatmap
+    from tuner.figures.metrics import metric_named
     from tuner.figures.style import save
     from tuner.figures.tables import write_heatmap, write_units
 
+    if metric is not None:
+        metric_named(metric)  # refused before anything is scored
     loss = workspace.experiment.training.loss
     if references and metric == "validation_loss" and loss != "mse":
         raise InputError(
@@ -297,7 +300,6 @@ def export_images(
         else:
             encoders = again.encoders(workspace, stores, spec, study, item)
             check_same(encoders, again.checksums, again.manifest)
-            ensemble_size = len(encoders)
 
         def tell(done: int, total: int, name: str = spec.name) -> None:
             if progress is not None:
@@ -308,7 +310,7 @@ def export_images(
         )
         written.append(out / spec.name)
         if evaluate:
-            made, judges = judges_of(workspace, stores, spec, study, item, ensemble_size)
+            made, judges = judges_of(workspace, stores, spec, study, item, encoders)
             table = compare(result, judges, made, settings.photometry, workspace.images)
             written.append(write_csv(table, COLUMNS, out / spec.name / "evaluation.csv"))
     return written
@@ -320,7 +322,7 @@ def judges_of(
     spec: Spec,
     study: Stored,
     item: Summary,
-    made_with: int,
+    makers: Sequence[Encoder],
 ) -> tuple[list[str], dict[str, Encoder]]:
     """Encoders by name that judge a study's images, and the names of those that made them.
 
@@ -333,7 +335,7 @@ def judges_of(
         kept = sum(n is not None for n in kept_files(connection, study.study_id))
     own = ensemble(workspace, stores, spec, study, item, kept)
     judges = {f"{spec.name} #{model.meta['trial']}": model for model in own}
-    made = list(judges)[:made_with]
+    made = [f"{spec.name} #{model.meta['trial']}" for model in makers]
     rivals: dict[tuple[str, str], tuple[Spec, Stored, Summary]] = {}
     created = stored_studies(stores.storage)
     region = [s for s in workspace.grid if s.key.region == spec.key.region and s.name in created]

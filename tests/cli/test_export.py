@@ -353,6 +353,25 @@ def test_images_are_judged_by_encoders_that_did_not_make_them(searched: Path) ->
     assert any("/full" in row["encoder"] and row["made_with"] == "false" for row in found)
     assert len(found) == 3  # two kept trials and the other readout
     assert all(row["natural_image"] for row in found)
+    other = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    makers = [row["encoder"] for row in found if row["made_with"] == "true"]
+    assert makers == [
+        f"{other['encoders'][0]['meta']['study']} #{other['encoders'][0]['meta']['trial']}"
+    ]
+    # By the second best trial, and so again from their manifest.
+    with_both = [*command, *only, "--ensemble", "2"]
+    assert main(with_both) == 0
+    both = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    other["encoders"] = both["encoders"][1:]
+    second = out / "second.json"
+    second.write_text(json.dumps(other))
+    again = ["-q", "-c", str(searched), "export", "mei", "-o", str(out / "again")]
+    assert main([*again, "--from", str(second), "--evaluate"]) == 0
+    found = rows(out / "again" / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "evaluation.csv")
+    trial = both["encoders"][1]["meta"]["trial"]
+    made = [row["encoder"] for row in found if row["made_with"] == "true"]
+    assert made == [f"{both['encoders'][1]['meta']['study']} #{trial}"]
+    assert made != makers
 
 
 def test_the_loop_closes(searched: Path) -> None:

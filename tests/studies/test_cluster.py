@@ -61,6 +61,7 @@ def test_the_script_answers_the_signal_before_the_limit(make_experiment: MakeExp
     process.stderr.close()
     assert time.monotonic() - begun < 60
     assert rest.splitlines()[-1] == "terminated"
+    assert "run the same command again to go on" in rest
     states = {
         state for study in look(config, 50).outcome.values() for _, state, *_ in study["trials"]
     }

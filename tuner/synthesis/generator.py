@@ -115,7 +115,7 @@ class GeneratorPrior:
     ) -> None:
         if path is None:
             raise InputError(
-                "the generator prior needs a network of your own: give its path "
+                "the generator prior needs a network of your own: give --prior-option path=FILE "
                 f"(TorchScript, or a state dict with one of: {', '.join(ARCHITECTURES)})"
             )
         if architecture is not None and architecture not in ARCHITECTURES:
