@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,16 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(folder: Path, trials: int) -> str:
+@dataclass(frozen=True)
+class Run:
+    """What was predicted and measured, in one go: seconds, and bytes of features and weights."""
+
+    studies: int
+    predicted: tuple[float, float, float]
+    measured: tuple[float, float, float]
+
+
+def measure(folder: Path, trials: int) -> Run:
     """Predict, run, and compare."""
     from studies.dryrun import extraction_seconds, plan
     from studies.experiment import load_experiment
@@ -72,20 +84,34 @@ def measure(folder: Path, trials: int) -> str:
     child("-c", str(config), "study", "create")
     before = folder_bytes(folder / "cache")
     ran = child("-c", str(config), "optimize", "--n-trials", str(trials))
-    rows = [
-        ("time, s", seconds, ran["seconds"]),
-        ("feature cache, MB", cache / 1e6, (folder_bytes(folder / "cache") - before) / 1e6),
-        ("kept weights, MB", kept / 1e6, folder_bytes(folder / "artifacts") / 1e6),
-    ]
-    lines = [f"| {what} | {a:.1f} | {b:.1f} | {b / a:.2f} |" for what, a, b in rows]
-    return (
-        "# What `--dry-run` predicts\n\n"
-        + describe(f"python -m benchmarks.prediction --trials {trials}")
-        + f" {len(workspace.grid)} studies, load before {load():.1f}.\n\n"
-        + "| | predicted | measured | measured / predicted |\n|---|---|---|---|\n"
-        + "\n".join(lines)
-        + "\n"
+    measured = (
+        float(ran["seconds"]),
+        float(folder_bytes(folder / "cache") - before),
+        float(folder_bytes(folder / "artifacts")),
     )
+    return Run(len(workspace.grid), (seconds, float(cache), float(kept)), measured)
+
+
+def page(runs: Sequence[Run], trials: int, before: float) -> str:
+    """All runs as Markdown."""
+    lines = [
+        "# What `--dry-run` predicts",
+        "",
+        describe(f"python -m benchmarks.prediction --trials {trials} --repeats {len(runs)}")
+        + f" {runs[0].studies} studies, load before {before:.1f}.",
+        "",
+        "| | predicted | measured | measured / predicted |",
+        "|---|---|---|---|",
+    ]
+    for number, run in enumerate(runs, start=1):
+        a, b = run.predicted[0], run.measured[0]
+        lines.append(f"| time of run {number}, s | {a:.1f} | {b:.1f} | {b / a:.2f} |")
+    ratio = statistics.median(run.measured[0] / run.predicted[0] for run in runs)
+    lines.append(f"| time, median | | | {ratio:.2f} |")
+    for place, what in ((1, "feature cache, MB"), (2, "kept weights, MB")):
+        a, b = runs[-1].predicted[place] / 1e6, runs[-1].measured[place] / 1e6
+        lines.append(f"| {what} | {a:.1f} | {b:.1f} | {b / a:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -93,10 +119,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        text = measure(Path(name), given.trials)
-    publish(text, given.out)
+    before = load()
+    runs = []
+    for _ in range(given.repeats):
+        with tempfile.TemporaryDirectory() as name:
+            runs.append(measure(Path(name), given.trials))
+        print(runs[-1], file=sys.stderr, flush=True)
+    publish(page(runs, given.trials, before), given.out)
 
 
 if __name__ == "__main__":
