@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 import tuner
 from benchmarks.machine import describe, publish, threads
 from cli.main import main as command
-from studies.templates import read_template
+from studies.config.templates import read_template
 from tuner.backbones import Backbone, load_backbone
 from tuner.encoder import Encoder
-from tuner.recordings import PreparedImages, simulated
-from tuner.recordings.gabors import LUMINANCE, Gabors
+from tuner.recordings import PreparedImages
 from tuner.recordings.recording import Recording
+from tuner.recordings.simulated import model as simulated
+from tuner.recordings.simulated.gabors import LUMINANCE, Gabors
 from tuner.synthesis.mei import MeiSettings, synthesize
 from tuner.synthesis.photometry import quantize
 

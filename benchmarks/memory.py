@@ -57,8 +57,8 @@ def child(budget: float, readout: str, compiled: bool) -> Row:
     """Plan and train; what the process has taken at most."""
     import torch
 
-    from studies.cohort import Member, Round
-    from studies.trials import Trial
+    from studies.database.trials import Trial
+    from studies.search.round import Member, Round
     from tuner import readouts
     from tuner.features.tiers import open_store
     from tuner.fitting.plan import column_bytes, fixed_bytes, grouping

@@ -36,7 +36,7 @@ device = "cpu"
 CHILD = """
 import json, sys, time
 from cli.main import main
-import optuna, torch, sqlalchemy, scipy, tuner.fitting.trainer, studies.search, tuner.features.extract
+import optuna, torch, sqlalchemy, scipy, tuner.fitting.trainer, studies.search.search, tuner.features.extract
 begin = time.perf_counter()
 code = main(sys.argv[1:])
 print(json.dumps({"code": code, "seconds": time.perf_counter() - begin}))
@@ -70,8 +70,8 @@ class Run:
 
 def measure(folder: Path, trials: int) -> Run:
     """Predict, run, and compare."""
-    from studies.dryrun import extraction_seconds, plan
-    from studies.experiment import load_experiment
+    from studies.config.experiment import load_experiment
+    from studies.search.forecast import extraction_seconds, plan
     from studies.workspace import Workspace
 
     config = folder / "tuner.toml"

@@ -15,12 +15,12 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from cli.main import main as tuner
-from studies import trials
-from studies.details import edge
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.ranges import FloatRange, IntRange
-from studies.registry import stored_studies
+from studies.config.experiment import load_experiment
+from studies.config.ranges import FloatRange, IntRange
+from studies.database import trials
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
+from studies.results.study import edge
 
 TRIALS = 24
 CONFIG = """

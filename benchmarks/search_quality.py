@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe, threads
-from studies import trials
-from studies.creation import create
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.registry import stored_studies
-from studies.search import Search, Silent
-from studies.templates import read_template
+from studies.config.experiment import load_experiment
+from studies.config.templates import read_template
+from studies.database import trials
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
+from studies.search.create import create
+from studies.search.search import Search, Silent
 from studies.workspace import Workspace
 
 COMBINATIONS = (

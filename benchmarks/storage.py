@@ -28,17 +28,18 @@ import torch
 from optuna.trial import TrialState
 
 from benchmarks.machine import describe
-from studies import asking, cohort
-from studies.experiment import load_experiment
-from studies.keeping import Fitted
-from studies.opening import Stores, open_stores
-from studies.ranges import IntRange
-from studies.registry import stored_studies
-from studies.search import Search, Silent
-from studies.space import distributions, propose
-from studies.trials import Outcome, Proposal
+from studies.config.experiment import load_experiment
+from studies.config.ranges import IntRange
+from studies.database.rounds import Asked
+from studies.database.stores import Stores, open_stores
+from studies.database.studies import stored_studies
+from studies.database.trials import Outcome, Proposal
+from studies.search import proposals as asking
+from studies.search import round as cohort
+from studies.search.best_weights import Fitted
+from studies.search.search import Search, Silent
+from studies.search.space import distributions, propose
 from studies.workspace import Workspace
-from studies.writing import Asked
 
 ARRAYS, LAYERS, TRIALS, REPORTS = 15, (16, 12), 50, 20
 UNITS, IMAGES, SIZE = 4, 120, 32

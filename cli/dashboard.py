@@ -18,8 +18,8 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
 ) -> None:
     """Inspect the search in a browser, also while it runs."""
-    from studies.dashboard import serve
-    from studies.opening import open_stores
+    from studies.dashboard.serve import serve
+    from studies.database.stores import open_stores
 
     stores = open_stores(experiment())
     if host not in ("127.0.0.1", "localhost", "::1"):

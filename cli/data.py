@@ -14,7 +14,7 @@ from cli.show import Column, Format, FormatOption, note, show, to_json, write
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
-    from studies.experiment import Experiment
+    from studies.config.experiment import Experiment
     from tuner.recordings.inspect import Summary
 
 app = typer.Typer(no_args_is_help=True)
@@ -212,7 +212,7 @@ def _check_together(
 
 def _named(pairs: list[str]) -> dict[str, Experiment]:
     """Read the config files given as ``NAME=FILE``."""
-    from studies.experiment import load_experiment
+    from studies.config.experiment import load_experiment
 
     named: dict[str, Experiment] = {}
     for pair in pairs:

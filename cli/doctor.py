@@ -15,8 +15,8 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
 ) -> None:
     """Find orphaned trials, lost or stray files, a damaged cache, settings that do not match."""
-    from studies.opening import open_stores
-    from studies.upkeep import examine
+    from studies.database.stores import open_stores
+    from studies.doctor import examine
     from studies.workspace import Workspace
 
     workspace = Workspace(experiment())

@@ -29,7 +29,7 @@ COLUMNS = [
 
 def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> None:  # noqa: A002
     """Print studies, memory, disk, cache, predicted time, time of a round."""
-    from studies.dryrun import extraction_seconds, plan
+    from studies.search.forecast import extraction_seconds, plan
 
     with Progress() as progress:
         cohorts = plan(workspace, specs, TRIALS, progress.update)

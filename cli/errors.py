@@ -175,6 +175,6 @@ def _closed_pipe() -> int:
 
 def _say(text: str) -> None:
     """Print on standard error, without any password that an address in it may hold."""
-    from studies.config_values import redact
+    from studies.config.values import redact
 
     print(redact(text), file=sys.stderr)

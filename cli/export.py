@@ -13,8 +13,8 @@ from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOpti
 from cli.show import detail, note
 
 if TYPE_CHECKING:
+    from studies.database.stores import Stores
     from studies.grid import Spec
-    from studies.opening import Stores
     from studies.workspace import Workspace
 
 app = typer.Typer(
@@ -29,8 +29,8 @@ OutOption = Annotated[
 def opened(progress: Progress, selection: Selection) -> tuple[Workspace, Stores, list[Spec]]:
     """The experiment, its stores, and the selected studies that were created."""
     from cli.study import select_specs
-    from studies.opening import open_stores
-    from studies.registry import stored_studies
+    from studies.database.stores import open_stores
+    from studies.database.studies import stored_studies
     from studies.workspace import Workspace
     from tuner.errors import InputError
 
@@ -92,8 +92,8 @@ def heatmap(
 
     Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit).
     """
-    from studies.exports import export_heatmap
-    from studies.reference import random_rows, ridge_rows
+    from studies.export.heatmap import export_heatmap
+    from studies.results.references import random_rows, ridge_rows
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
@@ -134,7 +134,7 @@ def best(
 
     Load one with tuner.load_encoder(FOLDER).
     """
-    from studies.exports import export_best
+    from studies.export.heatmap import export_best
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
@@ -258,7 +258,7 @@ def mei(
     ] = None,
 ) -> None:
     """Make most exciting images of every unit of the selected studies."""
-    from studies.exports import Again, export_images
+    from studies.export.heatmap import Again, export_images
     from tuner.synthesis.mei import MeiSettings
 
     chosen = unit_list(units)
@@ -328,7 +328,7 @@ def report(
 
     Images that `tuner export mei` wrote to the same folder are shown in it.
     """
-    from studies.reporting import export_report
+    from studies.export.report.fill import export_report
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))

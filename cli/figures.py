@@ -50,7 +50,7 @@ def figures(
     Per study: learning curves, hyperparameter importance, slices, weights. Per region: units by readout and by layer.
     And the best layer against region.
     """
-    from studies.figures import export_figures
+    from studies.export.figures import export_figures
 
     with Progress() as progress:
         workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))

@@ -23,7 +23,7 @@ def init(
     ] = "hdf5",
 ) -> None:
     """Write a commented tuner.toml."""
-    from studies.templates import read_template
+    from studies.config.templates import read_template
 
     text = read_template(template)
     path = folder / FILE

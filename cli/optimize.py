@@ -12,7 +12,7 @@ from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOpti
 from cli.show import detail, note
 
 if TYPE_CHECKING:
-    from studies.search import Report
+    from studies.search.search import Report
 
 
 class Terminal:
@@ -78,10 +78,10 @@ def optimize(
     Every selected study is brought to N finished trials, never N more. Killed or interrupted, it loses no finished trial.
     """
     from cli.study import select_specs
-    from studies.opening import open_stores
-    from studies.queue import ORDERS
-    from studies.ranges import varies
-    from studies.search import Search
+    from studies.config.ranges import varies
+    from studies.database.stores import open_stores
+    from studies.search.queue import ORDERS
+    from studies.search.search import Search
     from studies.workspace import Workspace
     from tuner.errors import unknown
 

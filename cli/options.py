@@ -13,7 +13,7 @@ import typer
 import typer.main
 
 if TYPE_CHECKING:
-    from studies.experiment import Experiment
+    from studies.config.experiment import Experiment
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def reset() -> Settings:
 
 def experiment() -> Experiment:
     """Read the config file that the command was given."""
-    from studies.experiment import load_experiment
+    from studies.config.experiment import load_experiment
 
     return load_experiment(settings().config)
 

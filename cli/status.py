@@ -14,7 +14,7 @@ from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOpti
 from cli.show import Format, FormatOption, show, write
 
 if TYPE_CHECKING:
-    from studies.overview import Overview
+    from studies.results.overview import Overview
 
 
 @example("tuner status", "tuner status --every 5", "tuner status --format json")
@@ -37,8 +37,8 @@ def status(
 ) -> None:
     """Show what runs, how fast, the time left, and failures."""
     from cli.study import select_stored
-    from studies.opening import open_stores
-    from studies.overview import overview
+    from studies.database.stores import open_stores
+    from studies.results.overview import overview
 
     stores = open_stores(experiment())
     selection = Selection.of(backbone, layer, region, readout)

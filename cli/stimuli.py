@@ -56,7 +56,7 @@ def export_command(
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Write a plain folder: images, controls, their order, and what every unit is predicted to do."""
-    from studies.stimuli import Session, export_stimuli
+    from studies.export.stimuli import Session, export_stimuli
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
     from tuner.synthesis.stimuli.placement import Rig
@@ -106,6 +106,6 @@ def score_command(
     out: OutOption,
 ) -> None:
     """Compare recorded responses with what was predicted: tables and figures."""
-    from studies.stimuli import score_stimuli
+    from studies.export.stimuli import score_stimuli
 
     written(score_stimuli(folder, recorded, out))

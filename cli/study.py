@@ -19,9 +19,9 @@ from cli.selectors import (
 from cli.show import Column, Format, FormatOption, note, show
 
 if TYPE_CHECKING:
+    from studies.database.connection import Storage
+    from studies.database.studies import Stored
     from studies.grid import Spec
-    from studies.registry import Stored
-    from studies.storage import Storage
     from studies.workspace import Workspace
 
 app = typer.Typer(help="Create, list, show, copy and delete studies.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def select_specs(workspace: Workspace, selection: Selection) -> list[Spec]:
 
 def select_stored(storage: Storage, selection: Selection) -> list[Stored]:
     """Studies in the database that the selectors choose."""
-    from studies.registry import stored_studies
+    from studies.database.studies import stored_studies
 
     every = list(stored_studies(storage).values())
     return select_by(every, selection, lambda study, part: getattr(study.key, part))
@@ -59,8 +59,8 @@ def create_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Make every study of the grid; doing it again does nothing."""
-    from studies.creation import create
-    from studies.opening import open_stores
+    from studies.database.stores import open_stores
+    from studies.search.create import create
     from studies.workspace import Workspace
 
     with Progress() as progress:
@@ -105,8 +105,8 @@ def list_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """List studies with their trials and their best validation loss."""
-    from studies.opening import open_stores
-    from studies.results import listing, summaries
+    from studies.database.stores import open_stores
+    from studies.database.summaries import listing, summaries
 
     stores = open_stores(experiment())
     chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
@@ -130,8 +130,8 @@ def show_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Show one study: its trials, its best parameters, and what deserves attention."""
-    from studies.details import describe
-    from studies.opening import open_stores
+    from studies.database.stores import open_stores
+    from studies.results.study import describe
 
     stores = open_stores(experiment())
     shown = describe(stores, name, experiment())
@@ -170,8 +170,8 @@ def delete_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete the selected studies, their trials and their kept weights."""
-    from studies.opening import open_stores
-    from studies.registry import delete
+    from studies.database.stores import open_stores
+    from studies.database.studies import delete
     from tuner.errors import InputError
 
     selection = Selection.of(backbone, layer, region, readout)
@@ -199,8 +199,8 @@ def copy_command(
     readout: ReadoutOption = None,
 ) -> None:
     """Copy the selected studies, with their trials, to another database."""
-    from studies.copying import copy
-    from studies.opening import open_stores
+    from studies.database.copying import copy
+    from studies.database.stores import open_stores
 
     stores = open_stores(experiment())
     chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.experiment import Experiment
+from studies.config.experiment import Experiment
+from studies.config.ranges import plain_space
 from studies.grid import Spec
-from studies.ranges import plain_space
 from tuner.errors import InputError
 
 Fingerprint = dict[str, Any]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.config.ranges import Space
 from studies.names import StudyKey
-from studies.ranges import Space
 
 if TYPE_CHECKING:
     from tuner.readouts.readout import FeatureShape  # which would bring torch into every listing

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState, create_trial
 
-from studies.trials import Outcome, Trial, refuse_lost
-from studies.writepoints import reach
-from studies.writing import Asked, Reports
+from studies.database.killpoints import reach
+from studies.database.rounds import Asked, Reports
+from studies.database.trials import Outcome, Trial, refuse_lost
 
 if TYPE_CHECKING:
-    from studies.keeping import Swap
-    from studies.storage import Storage
+    from studies.database.connection import Storage
+    from studies.search.best_weights import Swap
 
 
 class PublicWriter:

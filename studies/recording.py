@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.experiment import Experiment
+from studies.config.experiment import Experiment
 
 if TYPE_CHECKING:
     from tuner.recordings import Recording

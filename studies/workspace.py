@@ -17,7 +17,7 @@ from tuner.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from studies.experiment import BackboneConfig, Experiment
+    from studies.config.experiment import BackboneConfig, Experiment
     from tuner.backbones import Backbone, LayerInfo
     from tuner.features.cache import FeatureCache
     from tuner.features.extract import LayerFeatures

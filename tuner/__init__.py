@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studies.frames import load_results
+    from studies.results.frames import load_results
     from tuner.encoder import load_encoder
     from tuner.recordings import load_recording
 
@@ -36,7 +36,7 @@ __all__ = ["load_encoder", "load_recording", "load_results"]
 _HOME = {
     "load_encoder": "tuner.encoder",
     "load_recording": "tuner.recordings",
-    "load_results": "studies.frames",
+    "load_results": "studies.results.frames",
 }
 
 

@@ -58,7 +58,7 @@ def cli() -> str:
 
 def config() -> str:
     """Write the keys of ``tuner.toml`` as Markdown."""
-    from studies.config_reference import render_reference
+    from studies.config.reference import render_reference
 
     return render_reference()
 

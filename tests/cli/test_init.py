@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from studies.experiment import load_experiment
-from studies.templates import read_template, template_names
+from studies.config.experiment import load_experiment
+from studies.config.templates import read_template, template_names
 
 
 @pytest.mark.parametrize("template", template_names())

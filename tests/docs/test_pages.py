@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.main import COMMANDS, load
-from studies.experiment import parse_experiment
+from studies.config.experiment import parse_experiment
 from tests.docs.blocks import ROOT, Block, blocks, pages, run_console, shortened
 from tests.docs.conftest import Main, within, write_recording
 from tests.recordings import cases

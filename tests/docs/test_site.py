@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from cli.main import COMMANDS
-from studies.config_reference import reference_rows
+from studies.config.reference import reference_rows
 from tests.docs.blocks import ROOT
 from tuner.backbones import load_backbone
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.recordings import matlab_files as matlab
 from tests.recordings.pictures import pictures, write_pictures
 from tuner.recordings import Recording, load_recording
-from tuner.recordings.hdf5_writer import write_recording
+from tuner.recordings.hdf5.writer import write_recording
 from tuner.recordings.sources import ArrayImages
 
 N_TRAIN, N_TEST, N_REPEATS = 30, 6, 4

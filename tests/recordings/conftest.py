@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.recordings import probe
+from tuner.recordings.hdf5 import probe
 
 
 @pytest.fixture(autouse=True)

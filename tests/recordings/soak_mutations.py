@@ -245,7 +245,7 @@ class _Reader:
 
     def _as_a_user(self, case: Case, touched: int, how: str) -> tuple[str, str]:
         from tuner.errors import InputError
-        from tuner.recordings import probe
+        from tuner.recordings.hdf5 import probe
 
         probe.LIMIT_S, limit = self.limit_s, probe.LIMIT_S
         try:
@@ -281,7 +281,7 @@ class _Reader:
 
 
 def _serve(pipe: Connection) -> None:
-    from tuner.recordings import probe
+    from tuner.recordings.hdf5 import probe
 
     probe.ENABLED = False  # The parent watches.
     warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ from tests.recordings.cases import generic
 from tests.recordings.pictures import pictures
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.recordings import load_recording, write_recording
-from tuner.recordings.hdf5_images import Hdf5Images
+from tuner.recordings.hdf5.images import Hdf5Images
 from tuner.recordings.sources import ArrayImages
 
 

@@ -14,7 +14,7 @@ from tests.recordings.pictures import pictures, write_pictures
 from tuner.errors import InputError
 from tuner.recordings import Recording
 from tuner.recordings.inspect import inspect
-from tuner.recordings.simulated import Population, Settings, simulate
+from tuner.recordings.simulated.model import Population, Settings, simulate
 from tuner.recordings.sources import ArrayImages, FileImages
 
 N_UNITS = 10

@@ -11,7 +11,8 @@ import pytest
 from tests.recordings.cases import arrays, generic, tvsd
 from tests.recordings.conformance import check_arrives
 from tuner.errors import InputError
-from tuner.recordings import probe, write_recording
+from tuner.recordings import write_recording
+from tuner.recordings.hdf5 import probe
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from tests.recordings.conformance import check_equal
 from tuner.errors import EnvironmentFailure, InputError
-from tuner.recordings import Recording, cut, load_recording, photographs, simulated
-from tuner.recordings.gabors import Gabors
-from tuner.recordings.simulated import Population, Settings, simulate, true_responses
+from tuner.recordings import Recording, cut, load_recording
+from tuner.recordings.simulated import model as simulated
+from tuner.recordings.simulated import photographs
+from tuner.recordings.simulated.gabors import Gabors
+from tuner.recordings.simulated.model import Population, Settings, simulate, true_responses
 
 SMALL = Settings(n_train=240, n_test=60, n_repeats=20, units_per_region=4)
 

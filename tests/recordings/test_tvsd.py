@@ -13,7 +13,7 @@ from tests.recordings import matlab_files as matlab
 from tests.recordings.cases import AREAS, N_TEST, N_TRAIN, things_names, tvsd
 from tests.recordings.conformance import check_equal
 from tuner.errors import InputError
-from tuner.recordings import tvsd_layout
+from tuner.recordings.tvsd import layout as tvsd_layout
 
 
 @pytest.mark.parametrize("monkey", ["N", "F"])

@@ -14,9 +14,11 @@ from tests.recordings.cases import things_names
 from tests.recordings.pictures import write_pictures
 from tests.recordings.trials_file import mapping, write_sparse, write_trials
 from tuner.errors import InputError
-from tuner.recordings import load_recording, trial_windows, tvsd_trials, write_recording
-from tuner.recordings.trial_table import TrialTable
-from tuner.recordings.tvsd_trials import read_trials
+from tuner.recordings import load_recording, write_recording
+from tuner.recordings.tvsd import trials as tvsd_trials
+from tuner.recordings.tvsd import windows as trial_windows
+from tuner.recordings.tvsd.table import TrialTable
+from tuner.recordings.tvsd.trials import read_trials
 
 
 def test_the_map_is_not_its_own_inverse() -> None:
@@ -78,7 +80,7 @@ def test_a_wrong_direction_would_be_seen(tmp_path: Path) -> None:
 
 
 def test_skipping_the_map_would_mislabel_64_channels_of_f() -> None:
-    from tuner.recordings.tvsd_layout import columns
+    from tuner.recordings.tvsd.layout import columns
 
     for monkey, mislabelled in (("N", []), ("F", [*range(768, 800), *range(832, 864)])):
         area = columns(monkey)["area"]  # type: ignore[arg-type]
@@ -252,7 +254,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from tuner.recordings import write_recording
-from tuner.recordings.tvsd_trials import read_trials
+from tuner.recordings.tvsd.trials import read_trials
 write_recording(read_trials(Path(sys.argv[1]), monkey="F"), Path(sys.argv[2]))
 # Not getrusage: its peak is inherited from the process that started this one.
 lines = Path("/proc/self/status").read_text().splitlines()

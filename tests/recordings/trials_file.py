@@ -15,7 +15,7 @@ from tests.recordings import matlab_files as matlab
 from tests.recordings.cases import AREAS, Case, things_names
 from tests.recordings.pictures import write_pictures
 from tuner.recordings import Recording
-from tuner.recordings.tvsd_trials import read_trials
+from tuner.recordings.tvsd.trials import read_trials
 
 WINDOWS = {"V1": (25, 125), "V4": (50, 150), "IT": (75, 175)}
 

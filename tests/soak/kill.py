@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from studies.writepoints import POINTS, VARIABLE
+from studies.database.killpoints import POINTS, VARIABLE
 from tests.soak.outcome import Seen, differences, look
 from tests.soak.zygote import Child, Zygote
 from tests.studies.small import write_experiment

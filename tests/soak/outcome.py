@@ -9,11 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from studies import trials
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.registry import stored_studies
-from studies.storage import weights_table
+from studies.config.experiment import load_experiment
+from studies.database import trials
+from studies.database.connection import weights_table
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
 
 Outcome = dict[str, Any]
 

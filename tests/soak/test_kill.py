@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studies.writepoints import POINTS
+from studies.database.killpoints import POINTS
 from tests.soak.kill import TRIALS, soak
 
 

@@ -127,7 +127,7 @@ def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:
     os.environ.update(env)
     from cli import progress
     from cli.main import main
-    from studies import cohort
+    from studies.search import round as cohort
 
     progress.LINE_EVERY = 0.0  # every step of progress is a line
     cohort.REPORT_SECONDS = 0.05  # short rounds write reports while they run, too
@@ -142,11 +142,11 @@ def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:
 
 def _import_everything() -> None:
     """Import what a command imports on its way, also inside torch and matplotlib, so that a child need not."""
-    import studies.evaluation
-    import studies.opening
+    import studies.database.stores
     import studies.public
+    import studies.results.scores
     import studies.workspace  # noqa: F401
-    from studies.pictures import trial_curves
+    from studies.dashboard.pictures import trial_curves
     from tuner.backbones import load_backbone
     from tuner.features.extract import extract  # noqa: F401
     from tuner.figures import maps, style
@@ -162,7 +162,7 @@ def _import_everything() -> None:
 def _serve() -> None:
     import torch
 
-    from tuner.recordings import probe
+    from tuner.recordings.hdf5 import probe
 
     torch.set_num_threads(1)
     probe.ENABLED = False

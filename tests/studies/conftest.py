@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from studies.experiment import load_experiment
-from studies.opening import Stores, open_stores
+from studies.config.experiment import load_experiment
+from studies.database.stores import Stores, open_stores
 from tests.studies.small import write_experiment
-from tuner.recordings import probe
+from tuner.recordings.hdf5 import probe
 
 MakeExperiment = Callable[..., Path]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from studies.claims import FileClaims
+from studies.database.claims import FileClaims
 from tuner.errors import EnvironmentFailure
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from studies.claims import FileClaims
+from studies.database.claims import FileClaims
 claims = FileClaims(Path(sys.argv[1]))
 with claims.claim(sys.argv[2]) as mine:
     print("mine" if mine else "taken", flush=True)
@@ -107,7 +107,7 @@ def test_two_ways_to_one_database_meet(tmp_path: Path) -> None:
 def test_looking_does_not_take_it_away(tmp_path: Path) -> None:
     """Somebody who looks all the time keeps nobody from claiming."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom studies.claims import FileClaims\n"
+        "import sys\nfrom pathlib import Path\nfrom studies.database.claims import FileClaims\n"
         "claims = FileClaims(Path(sys.argv[1]))\nprint('go', flush=True)\n"
         "while True: claims.held('c')"
     )

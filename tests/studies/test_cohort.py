@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from studies.cohort import Member, ReportWriter, Round
-from studies.pruning import carried_forward, stopped
-from studies.trials import Trial
+from studies.database.trials import Trial
+from studies.search.pruning import carried_forward, stopped
+from studies.search.round import Member, ReportWriter, Round
 from tests.fitting.test_trainer import make, random_trials
 
 REPORTS = (10, 20, 30, 40, 50)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from studies import cohort, trials
-from studies.artifacts import Artifacts
+from studies.database import trials
+from studies.database.artifacts import Artifacts
+from studies.search import round as cohort
 from tests.conftest import Run
 from tests.soak.outcome import Outcome, differences, look
 from tests.studies.conftest import MakeExperiment

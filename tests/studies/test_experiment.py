@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.config_reference import TABLES, reference_rows, render_reference
-from studies.config_values import parse_size, redact
-from studies.experiment import Experiment, load_experiment, parse_experiment
-from studies.ranges import SPACES, FloatRange, IntRange, default_space, varies
-from studies.templates import read_template, template_names
+from studies.config.experiment import Experiment, load_experiment, parse_experiment
+from studies.config.ranges import SPACES, FloatRange, IntRange, default_space, varies
+from studies.config.reference import TABLES, reference_rows, render_reference
+from studies.config.templates import read_template, template_names
+from studies.config.values import parse_size, redact
 from tuner.errors import InputError
 
 BACKBONE = '[[backbone]]\nname = "vgg19"\n'

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from studies import filesystems
-from studies.filesystems import file_system, refuse_network
-from studies.storage import Storage
+from studies.database import filesystems
+from studies.database.connection import Storage
+from studies.database.filesystems import file_system, refuse_network
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
 from tuner.errors import InputError

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from studies.experiment import load_experiment
+from studies.config.experiment import load_experiment
 from studies.fingerprint import array_digest, difference, refuse
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment

@@ -8,13 +8,13 @@ import pytest
 from optuna.trial import TrialState
 
 import tuner
-from studies import trials
-from studies.frames import STUDY_COLUMNS, TRIAL_COLUMNS, load_results
+from studies.config.ranges import FloatRange
+from studies.database import trials
+from studies.database.connection import Storage
+from studies.database.studies import NewStudy, add, set_aside, stored_studies
 from studies.names import StudyKey
-from studies.ranges import FloatRange
-from studies.registry import NewStudy, add, set_aside, stored_studies
-from studies.space import distributions
-from studies.storage import Storage
+from studies.results.frames import STUDY_COLUMNS, TRIAL_COLUMNS, load_results
+from studies.search.space import distributions
 from tuner.errors import InputError
 
 CONFIG = """

@@ -11,8 +11,8 @@ import pytest
 from cli.main import main
 from tuner.backbones import load_backbone
 from tuner.recordings import Recording, write_recording
-from tuner.recordings.photographs import crops
-from tuner.recordings.simulated import simulate_from_layer
+from tuner.recordings.simulated.model import simulate_from_layer
+from tuner.recordings.simulated.photographs import crops
 from tuner.recordings.sources import ArrayImages
 
 LAYERS = ("_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from studies.importance import METHOD, importance
-from studies.ranges import FloatRange, IntRange
-from studies.trials import Trial
+from studies.config.ranges import FloatRange, IntRange
+from studies.database.trials import Trial
+from studies.results.importance import METHOD, importance
 
 SPACE = {
     "sparsity": FloatRange(low=1e-7, high=1e-1),

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from studies import keeping
-from studies.artifacts import Artifacts
-from studies.keeping import CHOICE, Fitted, best_first, kept_files
+from studies.database.artifacts import Artifacts
+from studies.database.connection import Storage
+from studies.database.rounds import Asked
+from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
+from studies.database.trials import Outcome, Proposal, Trial
 from studies.names import StudyKey
-from studies.registry import NewStudy, Stored, add, delete, stored_studies
-from studies.storage import Storage
-from studies.trials import Outcome, Proposal, Trial
-from studies.writing import Asked
+from studies.search import best_weights as keeping
+from studies.search.best_weights import CHOICE, Fitted, best_first, kept_files
 from tuner.errors import EnvironmentFailure, InputError
 
 UNITS = 4

@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from cli.main import main
-from studies import trials
-from studies.claims import PostgresClaims
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.registry import stored_studies
-from studies.storage import Storage
+from studies.config.experiment import load_experiment
+from studies.database import trials
+from studies.database.claims import PostgresClaims
+from studies.database.connection import Storage
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
 from tests.conftest import Run
 from tests.soak.outcome import differences, look
 from tests.soak.zygote import Zygote

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.registry import stored_studies
-from studies.results import listing, summaries
+from studies.config.experiment import load_experiment
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
+from studies.database.summaries import listing, summaries
 from tests.soak.outcome import differences, look
 from tests.soak.zygote import Zygote
 from tests.studies.conftest import MakeExperiment

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from studies.pruning import MIN_OTHERS, carried_forward, stopped
+from studies.search.pruning import MIN_OTHERS, carried_forward, stopped
 
 LOSS = st.one_of(st.floats(0, 3), st.just(math.inf))
 

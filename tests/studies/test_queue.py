@@ -5,7 +5,7 @@ import pytest
 
 from studies.grid import Spec, cohorts, shallower
 from studies.names import StudyKey
-from studies.queue import HANDICAP, ORDERS, Progress, handicap, next_work
+from studies.search.queue import HANDICAP, ORDERS, Progress, handicap, next_work
 from tuner.readouts.readout import FeatureShape
 
 SHAPE = FeatureShape(2, 1, 1)

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from studies.experiment import load_experiment
-from studies.exports import export_heatmap
-from studies.reference import RANDOM, RIDGE, random_rows, ridge_rows
+from studies.config.experiment import load_experiment
+from studies.export.heatmap import export_heatmap
+from studies.results.references import RANDOM, RIDGE, random_rows, ridge_rows
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import DOCUMENT, write_recording

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studies.report import RecordingSummary, RegionSummary, StudyDetails, write_report
-from studies.report.images import map_sheet, photo_sheet
-from studies.report.page import json_text, study_name
+from studies.export.report import RecordingSummary, RegionSummary, StudyDetails, write_report
+from studies.export.report.images import map_sheet, photo_sheet
+from studies.export.report.page import json_text, study_name
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
 from tuner.errors import InputError
 from tuner.figures.trials import TrialCurve

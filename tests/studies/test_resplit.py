@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cli.main import main
-from studies.experiment import load_experiment
-from studies.opening import open_stores
-from studies.resplit import _Contest, _rows, by_image, resplit
+from studies.config.experiment import load_experiment
+from studies.database.stores import open_stores
+from studies.results.resplit import _Contest, _rows, by_image, resplit
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import IMAGES, write_recording

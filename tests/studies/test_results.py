@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from studies.claims import FileClaims
+from studies.database.claims import FileClaims
+from studies.database.connection import Storage
+from studies.database.rounds import Asked
+from studies.database.studies import NewStudy, add, stored_studies
+from studies.database.summaries import cohort_claim, listing, summaries
+from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
-from studies.registry import NewStudy, add, stored_studies
-from studies.results import cohort_claim, listing, summaries
-from studies.storage import Storage
-from studies.trials import Outcome, Proposal
-from studies.writing import Asked
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 

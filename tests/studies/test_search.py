@@ -11,11 +11,13 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from studies import cohort, search, trials
-from studies.experiment import load_experiment
-from studies.opening import Stores
-from studies.registry import stored_studies
-from studies.storage import pictures_table
+from studies.config.experiment import load_experiment
+from studies.database import trials
+from studies.database.connection import pictures_table
+from studies.database.stores import Stores
+from studies.database.studies import stored_studies
+from studies.search import round as cohort
+from studies.search import search
 from tests.conftest import Run
 from tests.soak.outcome import differences, look
 from tests.studies.conftest import MakeExperiment
@@ -311,7 +313,7 @@ def test_copy_and_delete(small: Path, run: Run, tmp_path: Path) -> None:
 def test_without_known_tables_the_public_interface_writes_the_same(
     make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from studies import tables
+    from studies.database import optuna_tables as tables
 
     outcomes = []
     for name, known in (("known", tables.KNOWN_REVISIONS), ("unknown", ())):

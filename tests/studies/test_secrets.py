@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from studies.config_values import redact
-from studies.storage import Storage
+from studies.config.values import redact
+from studies.database.connection import Storage
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
 from tests.studies.server import PASSWORD, running, why_not

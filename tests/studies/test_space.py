@@ -5,9 +5,9 @@ import math
 import pytest
 from optuna.trial import TrialState
 
-from studies.ranges import FloatRange, IntRange, Space, varies
-from studies.space import distributions, hyperparameters, propose
-from studies.trials import Proposal, Trial
+from studies.config.ranges import FloatRange, IntRange, Space, varies
+from studies.database.trials import Proposal, Trial
+from studies.search.space import distributions, hyperparameters, propose
 
 SPACE: Space = {
     "sparsity": FloatRange(low=1e-7, high=1e-1, log=True),

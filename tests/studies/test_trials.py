@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from studies import tables, trials
+from studies.database import optuna_tables as tables
+from studies.database import trials
+from studies.database.connection import Storage
+from studies.database.optuna_tables import KNOWN_REVISIONS
+from studies.database.rounds import Asked, BulkWriter, Writer
+from studies.database.studies import NewStudy, add, stored_studies
+from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
 from studies.public import PublicWriter
-from studies.registry import NewStudy, add, stored_studies
-from studies.storage import Storage
-from studies.tables import KNOWN_REVISIONS
-from studies.trials import Outcome, Proposal
-from studies.writing import Asked, BulkWriter, Writer
 from tuner.errors import EnvironmentFailure
 
 SPACE = {

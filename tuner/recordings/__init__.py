@@ -66,12 +66,12 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "hdf5": Format("tuner.recordings.hdf5"),
-    "tvsd": Format("tuner.recordings.tvsd"),
+    "hdf5": Format("tuner.recordings.hdf5.reader"),
+    "tvsd": Format("tuner.recordings.tvsd.recording"),
     "tvsd-arrays": Format("tuner.recordings.array_exports"),
     "nwb": Format("tuner.recordings.nwb"),
     "assembly": Format("tuner.recordings.assembly"),
-    "simulated": Format("tuner.recordings.simulated_format", needs_path=False),
+    "simulated": Format("tuner.recordings.simulated.format", needs_path=False),
 }
 
 
@@ -135,6 +135,6 @@ def load_recording(
 
 def write_recording(recording: Recording, path: str | Path, **options: Any) -> Path:
     """Write a recording as a generic HDF5 file; see `hdf5_writer.write_recording`."""
-    from tuner.recordings import hdf5_writer
+    from tuner.recordings.hdf5 import writer as hdf5_writer
 
     return hdf5_writer.write_recording(recording, path, **options)

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings import h5access as h5
-from tuner.recordings import probe
-from tuner.recordings.matlab import is_empty
+from tuner.recordings.hdf5 import open as h5
+from tuner.recordings.hdf5 import probe
+from tuner.recordings.hdf5.matlab import is_empty
 from tuner.recordings.recording import Recording
 from tuner.recordings.sources import FileImages
-from tuner.recordings.tvsd_layout import Monkey, Stimuli, area_of, check_monkey
+from tuner.recordings.tvsd.layout import Monkey, Stimuli, area_of, check_monkey
 
 _FILE = re.compile(r"THINGS_exportMUA_array(\d+)\.mat")
 _TRAIN_FOLDERS = ("train/THINGS_train", "train")

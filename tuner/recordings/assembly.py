@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings import h5access as h5
-from tuner.recordings import netcdf
+from tuner.recordings.hdf5 import netcdf
+from tuner.recordings.hdf5 import open as h5
 from tuner.recordings.presentations import averaged, repeated_are_test, repeats, sort_presentations
 from tuner.recordings.recording import Recording
 from tuner.recordings.sources import FileImages

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import InputError
-from tuner.recordings import h5access as h5
-from tuner.recordings.hdf5_writer import Progress
+from tuner.recordings.hdf5 import open as h5
+from tuner.recordings.hdf5.writer import Progress
 from tuner.recordings.recording import Recording
 
 
@@ -42,7 +42,7 @@ def read_any(
     from tuner.recordings import load_recording
 
     if format == "tvsd" and path is not None and is_raw_trials(path):
-        from tuner.recordings.tvsd_trials import read_trials
+        from tuner.recordings.tvsd.trials import read_trials
 
         surplus = set(options) - {"monkey", "stimuli", "mapping"}
         if surplus:

@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings import h5access as h5
-from tuner.recordings.hdf5_images import Hdf5Images, Hdf5ImageSet
+from tuner.recordings.hdf5 import open as h5
+from tuner.recordings.hdf5.images import Hdf5Images, Hdf5ImageSet
 from tuner.recordings.presentations import Sorted, repeated_are_test, sort_presentations
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages

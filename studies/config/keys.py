@@ -1,0 +1,308 @@
+"""The tables of ``tuner.toml``: every key with its kind, its default and what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from studies.config.ranges import Space, parse_spaces, plain_space, problem
+from studies.config.values import (
+    ConfigPath,
+    Device,
+    Memory,
+    Name,
+    Size,
+    StorageUrl,
+    Weights,
+    redact,
+)
+
+Format = Literal["hdf5", "tvsd", "tvsd-arrays", "nwb", "simulated"]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+ONLY_WITH = {
+    "monkey": ("tvsd", "tvsd-arrays"),
+    "stimuli": ("tvsd", "tvsd-arrays"),
+    "window_ms": ("nwb",),
+    "n_train": ("simulated",),
+    "n_test": ("simulated",),
+    "n_repeats": ("simulated",),
+    "units_per_region": ("simulated",),
+    "snr": ("simulated",),
+}
+"""Keys of ``[data]`` that mean something with some formats only."""
+
+TVSD = 'with format = "tvsd" or "tvsd-arrays"'
+SIMULATED = 'with format = "simulated"'
+
+
+class Table(BaseModel):
+    """What every table shares: nothing unknown, nothing converted, nothing changed afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _window(value: object) -> object:
+    """Read two increasing times."""
+    if value is None:
+        return None
+    times = list(value) if isinstance(value, list | tuple) else []
+    numbers = [t for t in times if isinstance(t, int | float) and not isinstance(t, bool)]
+    if len(times) != 2 or len(numbers) != 2 or not -1e6 < numbers[0] < numbers[1] < 1e6:
+        raise ValueError("must be two increasing times in ms, such as [50, 150]")
+    return float(numbers[0]), float(numbers[1])
+
+
+class DataConfig(Table):
+    """``[data]``: the recording and its images."""
+
+    format: Format = Field("hdf5", description="how the recording is stored")
+    path: ConfigPath = Field(
+        Path("recording.h5"), description="the recording, a file or a folder; unused when simulated"
+    )
+    images: ConfigPath = Field(
+        Path("images/"), description="the folder of the images, where the recording names files"
+    )
+    region: Name = Field("area", description="the unit column whose values are the regions")
+    image_size: int = Field(
+        224, ge=16, le=4096, description="pixels a side of the square that the backbone sees"
+    )
+    fit: Literal["error", "crop", "pad"] = Field(
+        "error", description="what happens to an image that is not square"
+    )
+    pixels_per_degree: float = Field(
+        0.0,
+        ge=0,
+        description="pixels per degree of visual angle, of the images as the backbone sees them; "
+        "0 = unknown",
+    )
+    validation_fraction: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of the training images, taken by group, that settings are compared on; "
+        "test images never choose anything",
+    )
+    min_reliability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="units below it are dropped, where the recording says; 0 keeps all",
+    )
+    seed: Seed = Field(0, description="seed of the cut into fit and validation images")
+    monkey: Literal["N", "F"] | None = Field(
+        None, description=f"{TVSD}: which animal, and so which areas lie where"
+    )
+    stimuli: ConfigPath | None = Field(
+        None,
+        description=f"{TVSD}: the file that names the images; where not given things_imgs.mat "
+        "beside the recording or in _logs/ there",
+    )
+    window_ms: Annotated[tuple[float, float] | None, BeforeValidator(_window)] = Field(
+        None,
+        description='with format = "nwb": from when to when spikes count, ms after the start of a '
+        "presentation; where not given 50 to 150",
+        json_schema_extra={"words": "list of two numbers"},
+    )
+    n_train: int | None = Field(
+        None, ge=50, le=10**6, description=f"{SIMULATED}: training images, each shown once"
+    )
+    n_test: int | None = Field(None, ge=1, le=10**6, description=f"{SIMULATED}: test images")
+    n_repeats: int | None = Field(
+        None, ge=1, le=10**6, description=f"{SIMULATED}: presentations of each test image"
+    )
+    units_per_region: int | None = Field(
+        None, ge=1, le=10**6, description=f"{SIMULATED}: units of each of the three regions"
+    )
+    snr: float | None = Field(
+        None,
+        gt=0,
+        description=f"{SIMULATED}: a unit's signal variance over the noise variance of one "
+        "presentation",
+    )
+
+    @model_validator(mode="after")
+    def _keys_match_format(self) -> Self:
+        for key, formats in ONLY_WITH.items():
+            if getattr(self, key) is not None and self.format not in formats:
+                names = " or ".join(f'"{name}"' for name in formats)
+                raise problem(
+                    key, f'only with data.format = {names}, and it is "{self.format}"; remove it'
+                )
+        if self.format == "tvsd" and self.monkey is None:
+            raise problem("monkey", 'required with data.format = "tvsd": "N" or "F"')
+        return self
+
+    def options(self) -> dict[str, object]:
+        """Return the keys that belong to the format, as far as they are written."""
+        return {key: getattr(self, key) for key in ONLY_WITH if getattr(self, key) is not None}
+
+
+def _layers(value: object) -> object:
+    if value == "all":
+        return value
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise ValueError('must be "all" or a list of module paths, such as ["features.0"]')
+    if not value:
+        raise ValueError('needs at least one module path, or "all"')
+    for index, layer in enumerate(value):
+        if not isinstance(layer, str) or not layer.strip() or not layer.isprintable():
+            raise problem(f"[{index}]", 'must be a module path in quotes, such as "features.0"')
+        if layer in value[:index]:
+            raise problem(f"[{index}]", f'"{layer}" is listed twice; remove one')
+    return tuple(value)
+
+
+class BackboneConfig(Table):
+    """``[[backbone]]``: a network, and the layers of it that are tried."""
+
+    name: Name = Field(
+        description="vgg19, inceptionv1, efficientnet_lite0, "
+        "or any torchvision classification model"
+    )
+    alias: Name = Field(
+        "",
+        validate_default=False,
+        description="what studies and figures call it, unique; where not given its name",
+    )
+    layers: Annotated[tuple[str, ...] | Literal["all"], BeforeValidator(_layers)] = Field(
+        "all", description="module paths, or the backbone's canonical list"
+    )
+    weights: Weights = Field(
+        "imagenet",
+        description="the pretrained weights, random ones (seeded), or those of a file",
+        json_schema_extra={"words": '"imagenet" or "random" or path (.pth, .safetensors)'},
+    )
+    max_grid: int = Field(
+        28,
+        ge=0,
+        le=4096,
+        description="rectified maps are average-pooled to at most this many cells a side; "
+        "0 = never",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alias_is_name(cls, document: object) -> object:
+        if isinstance(document, dict) and "alias" not in document and "name" in document:
+            return {**document, "alias": document["name"]}
+        return document
+
+
+class TrainingConfig(Table):
+    """``[training]``: how one trial is fitted, the same for all."""
+
+    steps: Count = Field(900, description="optimiser steps of a trial")
+    batch_size: Count = Field(50, description="images a step")
+    report_every: Count = Field(
+        45,
+        description="steps between validations, one grid for all trials; "
+        "the last step is always reported",
+    )
+    loss: Literal["mse", "poisson"] = Field(
+        "mse",
+        description="squared error of z-scored responses, or Poisson likelihood of counts "
+        "(output through ELU + 1)",
+    )
+    device: Device = Field(
+        "auto",
+        description="where it runs",
+        json_schema_extra={"words": '"auto" or "cpu" or "cuda" or "cuda:0" or "mps"'},
+    )
+    memory: Memory = Field(
+        "auto",
+        description="what training may take on that device",
+        json_schema_extra={"words": '"auto" or a size, such as "4GB"'},
+    )
+
+    @model_validator(mode="after")
+    def _reports_before_the_end(self) -> Self:
+        if self.report_every > self.steps:
+            raise problem(
+                "report_every",
+                f"must be at most training.steps ({self.steps}), not {self.report_every}",
+            )
+        return self
+
+
+class SearchConfig(Table):
+    """``[search]``: how settings are chosen, and which are possible."""
+
+    sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings")
+    pruner: Literal["median", "none"] = Field(
+        "median", description="what stops trials that do worse than the others"
+    )
+    parallel_trials: Count = Field(
+        8, description="trials of a study that are asked together: a round"
+    )
+    keep: Count = Field(3, description="best trials of a study whose weights are kept")
+    warm_start: bool = Field(
+        True,
+        description="whether the first trial of a study's second round is the best setting of the "
+        "next shallower layer",
+    )
+    seed: Seed = Field(0, description="seed of sampler, initial weights and batches")
+    space: dict[str, Space] = Field(
+        default_factory=dict,
+        description="one table per readout that is to be tried; where none is given, all",
+    )
+
+    @field_validator("space", mode="plain")
+    @classmethod
+    def _space(cls, document: object) -> dict[str, Space]:
+        return parse_spaces(document)
+
+    @field_serializer("space")
+    def _plain_space(self, space: dict[str, Space]) -> dict[str, dict[str, object]]:
+        return {readout: plain_space(settings) for readout, settings in space.items()}
+
+
+class StorageConfig(Table):
+    """``[storage]``: where results and features are kept."""
+
+    url: StorageUrl = Field(
+        default="sqlite:///tuner.db",  # type: ignore[assignment]  # checked like what is written
+        description="the database: sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME; "
+        "$NAME and ${NAME} are replaced by environment variables",
+        json_schema_extra={"words": "address"},
+    )
+    artifacts: ConfigPath = Field(
+        Path("artifacts/"), description="folder of kept weights, curves and images"
+    )
+    cache: ConfigPath = Field(
+        Path("cache/"), description="folder of extracted features; may be deleted at any time"
+    )
+    cache_limit: Size = Field(
+        "100GB",  # type: ignore[assignment]  # checked like what is written
+        description="disk that the cache may take",
+        json_schema_extra={"words": 'size, such as "100GB"'},
+    )
+
+    @property
+    def redacted_url(self) -> str:
+        """The address without its password, for people to read."""
+        return redact(self.url.get_secret_value())
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> Self:
+        if self.cache == self.artifacts:
+            raise problem("cache", "must be another folder than storage.artifacts")
+        return self

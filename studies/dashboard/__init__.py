@@ -1,0 +1,1 @@
+"""optuna-dashboard, and the pictures that it shows."""

@@ -1,0 +1,212 @@
+"""Pictures of each study's best trial for the dashboard: its learning curve among the others', and where its units read.
+
+They are made when a study has all its trials, never during a round, and made anew when more trials came. The files are
+written first and change hands in one transaction, as kept weights do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from studies.database import trials
+from studies.database.artifacts import Artifacts, dashboard_attribute
+from studies.database.connection import pictures_table
+from studies.database.killpoints import reach
+from studies.database.studies import Stored
+from studies.database.summaries import Summary, cohort_claim, summaries
+from studies.database.trials import Trial
+from studies.grid import Spec
+from studies.search.best_weights import kept_files
+from studies.workspace import Progress, Workspace
+from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from studies.database.claims import Claims
+    from studies.database.connection import Storage
+    from tuner.figures.trials import TrialCurve
+
+CURVE = "learning-curve.png"
+MAP = {"full": "weight-map.png"}
+OTHER_MAP = "mask.png"
+DPI = 110
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+def trial_curves(loaded: Sequence[Trial]) -> list[TrialCurve]:
+    """Trials as figures show them."""
+    from tuner.figures.trials import TrialCurve
+
+    return [
+        TrialCurve(
+            trial.number,
+            list(trial.curve),
+            list(trial.curve.values()),
+            _STATES.get(trial.state.name, "running"),
+        )
+        for trial in loaded
+    ]
+
+
+class Pictures:
+    """Makes the pictures that are missing or out of date.
+
+    Parameters
+    ----------
+    workspace
+        The experiment.
+    """
+
+    def __init__(
+        self, workspace: Workspace, storage: Storage, artifacts: Artifacts, claims: Claims
+    ) -> None:
+        self._workspace = workspace
+        self._storage = storage
+        self._artifacts = artifacts
+        self._claims = claims
+
+    def outdated(self, studies: Sequence[Stored]) -> list[Summary]:
+        """Studies with a best trial that has no pictures, or pictures from before its last trials."""
+        if not self._storage.bulk:
+            return []
+        table = pictures_table.c
+        with self._storage.read() as connection:
+            query = sa.select(table.study_id, table.trial_number, table.finished).where(
+                table.filename == CURVE
+            )
+            made = {
+                row.study_id: (row.trial_number, row.finished) for row in connection.execute(query)
+            }
+        return [
+            summary
+            for summary in summaries(self._storage, studies)
+            if summary.best is not None
+            and made.get(summary.study.study_id) != (summary.best.number, summary.finished)
+        ]
+
+    def make(
+        self,
+        specs: Sequence[Spec],
+        stored: Mapping[str, Stored],
+        progress: Progress | None = None,
+    ) -> int:
+        """Make pictures of these studies; one that somebody works on is left to them.
+
+        Returns
+        -------
+        int
+            Studies whose pictures are new.
+        """
+        by_name = {spec.name: spec for spec in specs}
+        wanted = self.outdated([stored[name] for name in by_name])
+        count = 0
+        for done, summary in enumerate(wanted, start=1):
+            with self._claims.claim(cohort_claim(summary.study)) as mine:
+                if mine:
+                    count += self._one(by_name[summary.study.name], summary)
+            if progress is not None:
+                progress("pictures for the dashboard", done, len(wanted))
+        return count
+
+    def _one(self, spec: Spec, summary: Summary) -> bool:
+        study, best = summary.study, summary.best
+        assert best is not None
+        with self._storage.read() as connection:
+            loaded = trials.load(connection, [study.study_id])[study.study_id]
+            file = kept_files(connection, study.study_id).get(best.number)
+        try:
+            figures = self._draw(spec, study, loaded, file)
+        except InputError:
+            # Its kept weights are lost; 'tuner doctor' says so, and the search itself goes on.
+            return False
+        from tuner.figures import style
+
+        attach(
+            self._storage,
+            self._artifacts,
+            study,
+            best,
+            summary.finished,
+            {name: style.render(figure, "png", dpi=DPI) for name, figure in figures.items()},
+        )
+        return True
+
+    def _draw(
+        self, spec: Spec, study: Stored, loaded: Sequence[Trial], file: str | None
+    ) -> dict[str, Figure]:
+        from tuner import readouts
+        from tuner.figures.curves import learning_curves
+        from tuner.figures.maps import masks
+
+        simulated = self._workspace.recording.simulated
+        figures = {
+            CURVE: learning_curves(trial_curves(loaded), title=study.name, simulated=simulated)
+        }
+        if file is not None:
+            tensors = self._artifacts.read_tensors(file)
+            tensors.pop("unit_loss", None)
+            profile = readouts.get(study.key.readout).spatial_profile(tensors)
+            names = self._workspace.recording.units.get("name")
+            labels = [str(u if names is None else names[u]) for u in spec.units]
+            figures[MAP.get(study.key.readout, OTHER_MAP)] = masks(
+                profile.numpy(), labels, title=study.name, simulated=simulated
+            )
+        return figures
+
+
+def attach(
+    storage: Storage,
+    artifacts: Artifacts,
+    study: Stored,
+    trial: Trial,
+    finished: int,
+    files: Mapping[str, bytes],
+) -> None:
+    """Show PNG files with a trial in the dashboard, in place of those of the same name in its study; the claim is held.
+
+    Parameters
+    ----------
+    finished
+        Trials that the study had when they were made.
+    files
+        Name to content.
+    """
+    new = {
+        name: artifacts.write(content, f"{study.name}/{trial.number}/{name}")
+        for name, content in files.items()
+    }
+    reach("pictures written")
+    table = pictures_table
+    gone: list[str] = []
+    with storage.begin() as connection:
+        old = connection.execute(
+            sa.select(table).where(table.c.study_id == study.study_id, table.c.filename.in_(new))
+        ).all()
+        for row in old:
+            connection.execute(table.delete().where(table.c.artifact_id == row.artifact_id))
+            trials.remove_system_attributes(
+                connection, [(row.trial_id, f"artifacts:{row.artifact_id}")]
+            )
+            if row.artifact_id not in new.values():
+                gone.append(row.artifact_id)
+        for name, artifact_id in new.items():
+            connection.execute(
+                table.insert().values(
+                    artifact_id=artifact_id,
+                    study_id=study.study_id,
+                    trial_id=trial.trial_id,
+                    trial_number=trial.number,
+                    finished=finished,
+                    filename=name,
+                )
+            )
+            key, value = dashboard_attribute(artifact_id, name, "image/png")
+            trials.set_system_attributes(connection, trial.trial_id, {key: value})
+    reach("pictures attached")
+    for artifact_id in gone:
+        artifacts.delete(artifact_id)

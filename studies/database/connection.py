@@ -1,0 +1,358 @@
+"""The database: optuna's tables and ours in one file, opened so that readers never block the writer.
+
+Trials are written through :mod:`studies.database.trials`; here are the connection, its pragmas, and the few tables of our
+own. Study attributes of optuna stay empty but for two: optuna-dashboard reads all of them to show a list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from filelock import FileLock
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from studies.config.values import redact
+from studies.database import optuna_tables as tables
+from studies.database import postgres
+from studies.database.filesystems import refuse_network
+from tuner.errors import EnvironmentFailure, InputError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+    from studies.database.rounds import Writer
+
+SCHEMA = 1
+"""Version of our own tables."""
+
+BUSY_SECONDS = 60
+
+metadata = sa.MetaData()
+
+meta_table = sa.Table(
+    "tuner_meta",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+studies_table = sa.Table(
+    "tuner_studies",
+    metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.String(512), nullable=False, unique=True),
+    sa.Column("backbone", sa.String(512), nullable=False),
+    sa.Column("layer", sa.String(512), nullable=False),
+    sa.Column("layer_index", sa.Integer, nullable=False),
+    sa.Column("region", sa.String(512), nullable=False),
+    sa.Column("readout", sa.String(64), nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("set_aside", sa.Text, nullable=True),
+)
+"""One row a study: its combination, the fingerprint of all that changes results, how its rounds are run."""
+
+weights_table = sa.Table(
+    "tuner_weights",
+    metadata,
+    sa.Column("artifact_id", sa.String(64), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("trial_number", sa.Integer, nullable=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+)
+"""One row a kept weights file; ``trial_number`` is empty for the per-unit best."""
+
+pictures_table = sa.Table(
+    "tuner_pictures",
+    metadata,
+    sa.Column("artifact_id", sa.String(64), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("trial_id", sa.Integer, nullable=False),
+    sa.Column("trial_number", sa.Integer, nullable=False),
+    sa.Column("finished", sa.Integer, nullable=False),
+    sa.Column("filename", sa.String(128), nullable=False),
+)
+"""One row a picture that the dashboard shows with a study's best trial; ``finished`` trials there were when it was made."""
+
+
+class Storage:
+    """The experiment's database.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy address; may hold a password, which no message shows.
+    create
+        Whether a database that does not exist is made.
+
+    Raises
+    ------
+    InputError
+        If it was written by a newer version, or does not exist and is not to be made.
+    EnvironmentFailure
+        If it cannot be reached or written.
+    """
+
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        self.url = make_url(url)
+        self.shown = redact(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.path = Path(self.url.database or "") if self.is_sqlite else None
+        self.claimed: postgres.Claimed | None = None
+        """Where a claim is held by a connection, all is written through that one."""
+        self.at_close: list[Callable[[], None]] = []
+        if self.path is not None:
+            refuse_network(self.path)
+            if not self.path.exists():
+                if not create:
+                    raise InputError(
+                        f"{self.path}: no studies yet; make them with 'tuner study create'"
+                    )
+                _make_folder(self.path.parent)
+        with self.failures(), self._alone(create):
+            self.engine = self._open_engine()
+            revision = self._revision()
+            if revision is None and create:
+                _ = self.optuna  # makes its tables
+                revision = self._revision()
+            self._prepare(create)
+        self._identity = self._file()
+        self.bulk = revision in tables.KNOWN_REVISIONS
+
+    @cached_property
+    def writer(self) -> Writer:
+        """What writes trials: in bulk where optuna's schema is one that is known."""
+        from studies.database.rounds import BulkWriter
+        from studies.public import PublicWriter
+
+        return BulkWriter(self) if self.bulk else PublicWriter(self)
+
+    @contextlib.contextmanager
+    def _alone(self, create: bool) -> Iterator[None]:
+        """Let one process at a time make the tables: two at once make each other fail."""
+        if self.path is None:
+            with postgres.opening(self.url):
+                yield
+        elif create:
+            folder = lock_folder(self.path)
+            _make_folder(folder)
+            with FileLock(folder / "opening.lock", timeout=BUSY_SECONDS):
+                yield
+        else:
+            yield
+
+    def _options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            return {"connect_args": {"timeout": BUSY_SECONDS}}
+        return {"pool_pre_ping": True, "connect_args": dict(postgres.CONNECT)}
+
+    @property
+    def _at_connect(self) -> Callable[[Any, Any], None]:
+        return _pragmas if self.is_sqlite else postgres.session_settings
+
+    def _open_engine(self) -> Engine:
+        engine = sa.create_engine(self.url, **self._options())
+        event.listen(engine, "connect", self._at_connect)
+        return engine
+
+    @cached_property
+    def optuna(self) -> RDBStorage:
+        """Optuna's own storage on the same database; opened when first asked for, which takes a while."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self.failures(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            event.listen(Engine, "connect", self._at_connect)
+            try:
+                storage = optuna.storages.RDBStorage(
+                    self.url.render_as_string(hide_password=False), engine_kwargs=self._options()
+                )
+            finally:
+                # From here on the engine itself is listened to, not every engine of the process.
+                event.remove(Engine, "connect", self._at_connect)
+            event.listen(storage.engine, "connect", self._at_connect)
+            storage.engine.dispose()
+            return storage
+
+    def _prepare(self, create: bool) -> None:
+        if not create and not sa.inspect(self.engine).has_table(meta_table.name):
+            raise InputError(
+                f"storage.url: {self.shown} holds no studies yet; make them with 'tuner study "
+                "create'"
+            )
+        metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            row = connection.execute(
+                sa.select(meta_table.c.value).where(meta_table.c.key == "schema")
+            ).scalar()
+            if row is None:
+                with contextlib.suppress(sa.exc.IntegrityError):  # another process was first
+                    connection.execute(meta_table.insert().values(key="schema", value=str(SCHEMA)))
+            elif int(row) > SCHEMA:
+                raise InputError(
+                    f"storage.url: {self.shown} was written by a newer tuner (schema {row}, this "
+                    f"one knows {SCHEMA}); upgrade cortex-tuner"
+                )
+
+    def _revision(self) -> str | None:
+        """Revision of optuna's schema; None where it has no tables yet."""
+        if not sa.inspect(self.engine).has_table(tables.revision.name):
+            return None
+        with self.engine.connect() as connection:
+            found = connection.execute(sa.select(tables.revision.c.version_num)).scalar()
+        return None if found is None else str(found)
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One write transaction; on SQLite the write lock is taken at once, never upgraded.
+
+        Raises
+        ------
+        EnvironmentFailure
+            If the database fails, was moved or replaced, or a claim was lost together with its connection.
+        """
+        self._refuse_moved()
+        if self.claimed is not None:
+            with self.failures(), self.claimed.transaction() as connection:
+                yield connection
+            return
+        with self.failures(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def one_at_a_time(self, connection: Connection, what: str) -> None:
+        """Until the transaction ends no other process gets past here; on SQLite it holds the write lock already."""
+        if not self.is_sqlite:
+            key = postgres.lock_key(what)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+    def _file(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _refuse_moved(self) -> None:
+        """What is written to a file that was moved, deleted or replaced meanwhile would be lost with it."""
+        if self._file() != self._identity:
+            raise EnvironmentFailure(
+                f"storage.url: {self.path} was moved, deleted or replaced while it was in use; put "
+                "it back (with the files beside it whose names begin alike) and run the command "
+                "again"
+            )
+
+    def settle(self) -> None:
+        """Move what was written into the database file itself, so that a copy of that one file is whole."""
+        if not self.is_sqlite:
+            return
+        # Where others read just now it waits for the next time.
+        with contextlib.suppress(sa.exc.DBAPIError), self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view for reading."""
+        with self.failures(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn what the database's driver raises into one line that says what to do."""
+        try:
+            yield
+        except (sa.exc.DBAPIError, sqlite3.Error) as error:
+            raise EnvironmentFailure(_explain(self.shown, error)) from error
+        except ImportError as error:
+            if "psycopg" not in str(error) and self.is_sqlite:
+                raise
+            raise InputError(postgres.MISSING) from error
+        except Exception as error:
+            if type(error).__name__ != "StorageInternalError":
+                raise
+            raise EnvironmentFailure(_explain(self.shown, error.__cause__ or error)) from error
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for close in self.at_close:
+            close()
+        if "optuna" in self.__dict__:
+            self.optuna.remove_session()
+            self.optuna.engine.dispose()
+        self.engine.dispose()
+
+
+def lock_folder(database: Path) -> Path:
+    """Folder of the locks of an SQLite file; from its real path, so that two ways to it meet."""
+    return Path(f"{database.resolve()}.locks")
+
+
+def _pragmas(connection: Any, record: Any) -> None:
+    """WAL, so that readers and the writer do not wait for each other; a lost power supply may cost the last commits."""
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    # Two processes that switch a new file to WAL at the same moment are refused, whatever the timeout.
+    for attempt in range(50):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            if attempt == 49:
+                raise
+            time.sleep(0.1)
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"storage.url: cannot make the folder {folder}: {error.strerror}"
+        ) from error
+
+
+def _explain(shown: str, error: BaseException) -> str:
+    text = " ".join(redact(str(getattr(error, "orig", error))).split())
+    remedy = "check that the database is there and can be reached"
+    if "disk is full" in text:
+        remedy = "free space on that disk and run the command again; finished trials are safe"
+    elif "readonly" in text or "read-only" in text or "unable to open" in text:
+        remedy = "check that it is there, and make the file and its folder writable"
+    elif "malformed" in text or "not a database" in text:
+        remedy = "restore it from a copy; the file is damaged or not a database"
+    elif "locked" in text:
+        remedy = "another program holds it; close that and run the command again"
+    elif "disk I/O" in text:
+        remedy = "check the disk (full, failing, or taken away) and run the command again"
+    elif "no such table" in text:
+        remedy = "the file holds no studies; make them with 'tuner study create'"
+    return f"storage.url: {shown}: {text}; {remedy}"

@@ -1,0 +1,34 @@
+"""Opening what an experiment needs: its database, its kept files, its claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from studies.config.experiment import Experiment
+from studies.database.artifacts import Artifacts
+from studies.database.claims import Claims, FileClaims, PostgresClaims
+from studies.database.connection import Storage
+
+
+@dataclass
+class Stores:
+    """Database, kept files and claims of an experiment."""
+
+    storage: Storage
+    artifacts: Artifacts
+    claims: Claims
+
+
+def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:
+    """Open database, artifacts and claims.
+
+    Raises
+    ------
+    InputError
+        If there is no database and none is to be made.
+    EnvironmentFailure
+        If it cannot be reached.
+    """
+    storage = Storage(experiment.storage.url.get_secret_value(), create=create)
+    claims: Claims = PostgresClaims(storage) if storage.path is None else FileClaims(storage.path)
+    return Stores(storage, Artifacts(experiment.storage.artifacts), claims)

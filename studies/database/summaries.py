@@ -1,0 +1,117 @@
+"""The state of the search, read fast: counts, best trials, and what is running now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from studies.database import trials
+from studies.database.claims import Claims
+from studies.database.connection import Storage
+from studies.database.studies import Stored
+from studies.database.trials import Trial
+
+MEAN_LOSS = 1.0
+"""Validation loss of predicting every unit's mean: a fit that is not below it has failed."""
+
+
+@dataclass
+class Summary:
+    """Counts of a study's trials, and its best."""
+
+    study: Stored
+    counts: dict[TrialState, int] = field(default_factory=dict)
+    best: Trial | None = None
+
+    @property
+    def finished(self) -> int:
+        """COMPLETE and PRUNED trials."""
+        return sum(self.counts.get(state, 0) for state in trials.FINISHED)
+
+
+def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
+    """Summaries of studies, in their order, by a few queries over all of them.
+
+    ``best`` is the lowest value among COMPLETE trials, ties to the lower number.
+    """
+    found = {study.study_id: Summary(study) for study in studies}
+    t, v = trials.trials, trials.values
+    with storage.read() as connection:
+        counting = sa.select(t.c.study_id, t.c.state, sa.func.count()).group_by(
+            t.c.study_id, t.c.state
+        )
+        for study_id, state, count in connection.execute(counting):
+            if study_id in found:
+                found[study_id].counts[state] = count
+        # The least value of each study first: of forty thousand trials only the best ones are fetched.
+        least = (
+            sa.select(t.c.study_id, sa.func.min(v.c.value).label("value"))
+            .join(v, v.c.trial_id == t.c.trial_id)
+            .where(t.c.state == TrialState.COMPLETE, v.c.value.is_not(None))
+            .group_by(t.c.study_id)
+            .subquery()
+        )
+        complete = (
+            sa.select(t.c.study_id, t.c.trial_id, t.c.number, v.c.value)
+            .join(v, v.c.trial_id == t.c.trial_id)
+            .join(least, sa.and_(least.c.study_id == t.c.study_id, least.c.value == v.c.value))
+            .where(t.c.state == TrialState.COMPLETE)
+        )
+        for study_id, trial_id, number, value in connection.execute(complete):
+            summary = found.get(study_id)
+            if summary is None:
+                continue
+            best = summary.best
+            if best is None or number < best.number:
+                summary.best = Trial(trial_id, study_id, number, TrialState.COMPLETE, {}, value)
+        best_trials = {s.best.trial_id: s.best for s in found.values() if s.best is not None}
+        trials.fill_params(connection, best_trials)
+    return [found[study.study_id] for study in studies]
+
+
+def cohort_claim(study: Stored) -> str:
+    """Name of the claim that work on this study's cohort takes."""
+    return "\0".join((study.key.backbone, study.key.layer, study.key.readout))
+
+
+def listing(items: Sequence[Summary], claims: Claims) -> list[dict[str, Any]]:
+    """What ``tuner study list`` shows; ``running`` counts trials that a living process works on."""
+    held: dict[str, bool] = {}
+    out = []
+    for item in items:
+        study = item.study
+        running = item.counts.get(TrialState.RUNNING, 0)
+        waiting = item.counts.get(TrialState.WAITING, 0)
+        if running:
+            claim = cohort_claim(study)
+            if claim not in held:
+                held[claim] = claims.held(claim)
+            if not held[claim]:
+                # Orphans: they go on where they are as soon as the search does.
+                running, waiting = 0, waiting + running
+        best = item.best
+        out.append(
+            {
+                "study": study.name,
+                "backbone": study.key.backbone,
+                "layer": study.key.layer,
+                "layer_index": study.layer_index,
+                "region": study.key.region,
+                "readout": study.key.readout,
+                "trials": {
+                    "complete": item.counts.get(TrialState.COMPLETE, 0),
+                    "pruned": item.counts.get(TrialState.PRUNED, 0),
+                    "failed": item.counts.get(TrialState.FAIL, 0),
+                    "running": running,
+                    "waiting": waiting,
+                },
+                "best": None
+                if best is None
+                else {"number": best.number, "value": best.value, "params": best.params},
+            }
+        )
+    return out

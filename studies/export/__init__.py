@@ -1,0 +1,1 @@
+"""What is written for people: figures, tables, encoders, images, the page."""

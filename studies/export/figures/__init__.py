@@ -1,0 +1,83 @@
+"""What ``tuner export figures`` writes: the figures of every study, and those that compare studies of a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.database import trials
+from studies.database.stores import Stores
+from studies.database.studies import stored_studies
+from studies.export.figures.drawn import FIGURES, Drawn, Look
+from studies.export.figures.of_regions import compare
+from studies.export.figures.of_studies import study_figures
+from studies.grid import Spec
+from studies.results.scores import Evaluated, evaluate
+from studies.workspace import Workspace
+from tuner.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from tuner.figures.style import ThemeName, WidthName
+
+__all__ = ["FIGURES", "Drawn", "export_figures"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def export_figures(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    only: Collection[str] = (),
+    metric: str | None = None,
+    theme: ThemeName = "light",
+    width: WidthName | None = None,
+    progress: Progress | None = None,
+) -> Drawn:
+    """Write the figures of the selected studies, and of what they can be compared by.
+
+    Parameters
+    ----------
+    out
+        Each study's go to ``OUT/<name>/``, the others to ``OUT``.
+    only
+        Which of :data:`FIGURES`; none named: all.
+    metric
+        What is compared; None: test correlation, or validation correlation without test images.
+    theme, width
+        How they are drawn.
+
+    Raises
+    ------
+    InputError
+        If no selected study has a complete trial, or the metric or a figure does not exist.
+    """
+    from tuner.figures.metrics import metric_named
+    from tuner.figures.panels import choose_metric
+
+    if metric is not None:
+        metric_named(metric)  # refused before anything is drawn
+    for name in only:
+        if name not in FIGURES:
+            raise unknown("figure", name, FIGURES)
+    drawn = Drawn(tuple(only) or FIGURES)
+    look = Look(theme, width, workspace.recording.simulated)
+    stored = stored_studies(stores.storage)
+    found: list[Evaluated] = []
+    for done, one in enumerate(evaluate(workspace, stores, specs), start=1):
+        study_id = stored[one.spec.name].study_id
+        with stores.storage.read() as connection:
+            loaded = trials.load(connection, [study_id])[study_id]
+        study_figures(workspace, one, loaded, out, look, drawn)
+        found.append(replace(one, parameters=None))  # of many studies they would fill the memory
+        if progress is not None:
+            progress("drawing studies", done, len(specs))
+    rows = [one.row for one in found]
+    if all("validation_loss" not in row for row in rows):
+        raise InputError("no study has a complete trial yet; run 'tuner optimize --n-trials 50'")
+    compare(found, choose_metric(rows, metric), out, look, drawn)
+    return drawn

@@ -1,0 +1,158 @@
+"""The figures that compare studies: readouts and layers of a region unit by unit, the best layers of all regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.export.figures.drawn import Drawn, Look
+from studies.names import escape
+from studies.results.scores import Evaluated
+
+if TYPE_CHECKING:
+    from tuner.figures.metrics import Metric
+
+
+def compare(
+    found: Sequence[Evaluated], metric: Metric, out: Path, look: Look, drawn: Drawn
+) -> None:
+    """Readouts and layers of each region unit by unit, and the best layers of all regions."""
+    from tuner.figures.panels import failed, pending
+
+    usable = [one for one in found if not pending(one.row) and not failed(one.row)]
+    for region in dict.fromkeys(one.spec.key.region for one in found):
+        mine = sorted((one for one in usable if one.spec.key.region == region), key=_loss)
+        for stem, pair, reason in (
+            ("units_by_readout", _two_readouts(mine), "needs two readouts that fitted"),
+            ("units_by_layer", _two_layers(mine), "needs two layers that one readout fitted"),
+        ):
+            name = f"{stem}_{escape(region)}"
+            if stem not in drawn.wanted:
+                continue
+            if pair is None:
+                drawn.skip(name, reason)
+            elif not _defined(pair, metric):
+                drawn.skip(name, f"no unit has a {metric.label}")
+            else:
+                _scatter(region, pair, metric, out / name, look, drawn)
+    backbones = dict.fromkeys(one.spec.key.backbone for one in found)
+    for backbone in backbones if "best_layer_by_region" in drawn.wanted else ():
+        stem = "best_layer_by_region"
+        stem += "" if len(backbones) == 1 else f"_{escape(backbone)}"
+        every = [one for one in found if one.spec.key.backbone == backbone]
+        fitted = [one for one in usable if one.spec.key.backbone == backbone]
+        entries = _best_entries(fitted, metric)
+        if not entries:
+            drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
+            continue
+        _best_layers(every, entries, metric, out / stem, look, drawn)
+
+
+def _loss(one: Evaluated) -> float:
+    return float(one.row["validation_loss"])
+
+
+Pair = tuple[Evaluated, Evaluated]
+
+
+def _two_readouts(mine: Sequence[Evaluated]) -> Pair | None:
+    """The best study of a region, and the best one with another readout of the same backbone."""
+    for other in mine[1:]:
+        key = other.spec.key
+        if key.readout != mine[0].spec.key.readout and key.backbone == mine[0].spec.key.backbone:
+            return other, mine[0]
+    return None
+
+
+def _two_layers(mine: Sequence[Evaluated]) -> Pair | None:
+    """The best study of a region, and the one at the next best layer, with the same backbone and readout."""
+    for other in mine[1:]:
+        key, best = other.spec.key, mine[0].spec.key
+        if (key.backbone, key.readout) == (best.backbone, best.readout):
+            return other, mine[0]
+    return None
+
+
+def _scores(one: Evaluated, metric: Metric) -> NDArray[np.float64]:
+    return np.array([unit.get(metric.name, math.nan) for unit in one.units], dtype=np.float64)
+
+
+def _defined(pair: Pair, metric: Metric) -> bool:
+    return bool(np.isfinite(_scores(pair[0], metric) + _scores(pair[1], metric)).any())
+
+
+def _scatter(region: str, pair: Pair, metric: Metric, stem: Path, look: Look, drawn: Drawn) -> None:
+    from tuner.figures.scatter import unit_scatter
+    from tuner.figures.style import save
+
+    first, second = (one.spec.key for one in pair)
+    figure = unit_scatter(
+        _scores(pair[0], metric),
+        _scores(pair[1], metric),
+        names=(f"{first.readout}, {first.layer}", f"{second.readout}, {second.layer}"),
+        metric=metric.name,
+        title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
+        **look.options(width=False),
+    )
+    drawn.paths += save(figure, stem)
+
+
+def _best_entries(
+    usable: Sequence[Evaluated], metric: Metric
+) -> list[tuple[Evaluated, dict[str, float]]]:
+    """Best study per region and readout, and how often each layer is the best of a bootstrap draw."""
+    from tuner.figures.metrics import number
+    from tuner.scores import best_choice_probability
+
+    contests: dict[tuple[str, str], list[Evaluated]] = {}
+    for one in usable:
+        contests.setdefault((one.spec.key.region, one.spec.key.readout), []).append(one)
+    out = []
+    for mine in contests.values():
+        best = min(mine, key=lambda one: (_loss(one), one.spec.layer_index))
+        if math.isnan(number(best.row.get(metric.name))):
+            continue
+        losses: Mapping[str, NDArray[np.float64]] = {
+            one.spec.key.layer: one.image_losses for one in mine if one.image_losses is not None
+        }
+        out.append((best, best_choice_probability(losses) if len(losses) > 1 else {}))
+    return out
+
+
+def _best_layers(
+    every: Sequence[Evaluated],
+    entries: Sequence[tuple[Evaluated, dict[str, float]]],
+    metric: Metric,
+    stem: Path,
+    look: Look,
+    drawn: Drawn,
+) -> None:
+    from tuner.figures.best_layers import BestLayer, best_layers
+    from tuner.figures.metrics import number
+    from tuner.figures.style import save
+
+    layers = dict(sorted({one.spec.layer_index: one.spec.key.layer for one in every}.items()))
+    figure = best_layers(
+        [
+            BestLayer(
+                best.spec.key.region,
+                best.spec.key.readout,
+                best.spec.key.layer,
+                float(best.row[metric.name]),
+                *best.intervals.get(metric.name, (math.nan, math.nan)),
+                probabilities=shares,
+                ceiling=number(best.row.get("noise_ceiling")),
+            )
+            for best, shares in entries
+        ],
+        list(layers.values()),
+        metric=metric.name,
+        title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
+        **look.options(),
+    )
+    drawn.paths += save(figure, stem)

@@ -1,0 +1,233 @@
+"""Filling the report: every study's details, the recording's summary, and where it all comes from."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.dashboard.pictures import trial_curves
+from studies.database import trials
+from studies.database.stores import Stores
+from studies.database.studies import Stored, stored_studies
+from studies.database.trials import Trial
+from studies.export.heatmap import areas
+from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
+from studies.export.report.page import write_report
+from studies.grid import Spec
+from studies.results.importance import importance
+from studies.results.references import ridge_rows
+from studies.results.scores import Evaluated, evaluate
+from studies.results.study import warnings
+from studies.search.space import varying
+from studies.workspace import Workspace
+from tuner.errors import InputError
+
+Progress = Callable[[str, int, int], None]
+
+VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
+
+
+def export_report(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``OUT/report.html``; shows the images that ``export mei -o OUT`` left there.
+
+    Raises
+    ------
+    InputError
+        If no selected study has a complete trial.
+    """
+    found: dict[str, Evaluated] = {}
+    masks: dict[str, NDArray[np.float16] | None] = {}
+    for done, one in enumerate(evaluate(workspace, stores, specs, draws=200), start=1):
+        masks[one.spec.name] = where_units_read(one)
+        found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
+        if progress is not None:
+            progress("scoring studies", done, len(specs))
+    rows = [one.row for one in found.values()]
+    if all("validation_loss" not in row for row in rows):
+        raise InputError("no study has a complete trial yet; run 'tuner optimize --n-trials 50'")
+    stored = stored_studies(stores.storage)
+    ids = [stored[spec.name].study_id for spec in specs]
+    with stores.storage.read() as connection:
+        loaded = trials.load(connection, ids)
+        seconds = trials.durations(connection, ids)
+
+    def details(name: str) -> StudyDetails | None:
+        if name not in found:
+            return None
+        study = stored[name]
+        return study_details(
+            workspace,
+            found[name],
+            study,
+            loaded[study.study_id],
+            seconds[study.study_id],
+            masks[name],
+            out,
+        )
+
+    return write_report(
+        rows,
+        details,
+        recording_summary(workspace, list(found.values())),
+        provenance(workspace, sum(seconds.values())),
+        out / "report.html",
+        references=ridge_rows(workspace, specs, progress),
+        groups=areas(workspace),
+    )
+
+
+def where_units_read(one: Evaluated) -> NDArray[np.float16] | None:
+    """Maps of the best trial's units, each from 0 to its own maximum, as exactly as they are shown."""
+    from tuner import readouts
+
+    if one.parameters is None:
+        return None
+    profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
+    top = profile.max(axis=(1, 2), keepdims=True)
+    return (profile / np.where(top > 0, top, 1.0)).astype(np.float16)
+
+
+def study_details(
+    workspace: Workspace,
+    one: Evaluated,
+    study: Stored,
+    loaded: Sequence[Trial],
+    seconds: float,
+    masks: NDArray[np.float16] | None,
+    out: Path,
+) -> StudyDetails:
+    """Everything that is shown when a study is chosen."""
+    space = workspace.experiment.search.space[one.spec.key.readout]
+    images, notes, how = _images(out / one.spec.name, one)
+    matters = importance(loaded, space)
+    return StudyDetails(
+        curves=trial_curves(loaded),
+        parameters=one.summary.best.params if one.summary.best is not None else {},
+        importance=matters.shares,
+        importance_note=matters.note,
+        settings={name: [trial.params.get(name) for trial in loaded] for name in varying(space)},
+        log=varying(space, log=True),
+        seconds=seconds,
+        units=one.units,
+        unit_names=[str(unit.get("name", unit["unit"])) for unit in one.units],
+        masks=masks,
+        images=images,
+        image_notes=notes,
+        image_settings=how,
+        load=(
+            f"# written by: tuner export best -o {out.name}\n"
+            f'import tuner\nencoder = tuner.load_encoder("{out.name}/{one.spec.name}")\n'
+            "responses = encoder(images)  # (batch, 3, size, size) in [0, 1]"
+        ),
+        notes=warnings(study, loaded, space),
+    )
+
+
+def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
+    """Images that ``export mei`` wrote for this study, one per unit, if all units are there."""
+    path = folder / "meis.npz"
+    if not path.is_file():
+        return None, [], ""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            units, images, activation = file["units"], file["images"], file["activation"]
+    except (OSError, ValueError, KeyError):
+        return None, [], ""
+    place = {int(unit): i for i, unit in enumerate(units)}
+    if any(int(unit) not in place for unit in one.spec.units):
+        return None, [], ""
+    order = [place[int(unit)] for unit in one.spec.units]
+    notes = [f"predicted {activation[i]:.3g}" for i in order]
+    return images[order], notes, "most exciting images; predicted responses in recorded units"
+
+
+def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> RecordingSummary:
+    """The recording as the report introduces it."""
+    recording, data = workspace.recording, workspace.experiment.data
+    area_of = areas(workspace) or {}
+    regions = []
+    for region, units in workspace.regions.items():
+        one = next((o for o in found if o.spec.key.region == region), None)
+        reliability = [u.get("reliability", np.nan) for u in one.units] if one else []
+        missing = float(np.isnan(recording.train_responses[:, units]).mean())
+        regions.append(
+            RegionSummary(
+                name=region,
+                n_units=len(units),
+                area=area_of.get(region, ""),
+                n_units_with_ceiling=one.row.get("n_units_with_ceiling") if one else None,
+                reliability=float(np.nanmean(reliability))
+                if np.isfinite(np.asarray(reliability, dtype=float)).any()
+                else None,
+                noise_ceiling=one.row.get("noise_ceiling") if one else None,
+                missing=missing,
+            )
+        )
+    facts = {
+        "training images": recording.n_train,
+        "fitted on": len(workspace.split.fit),
+        "validated on": len(workspace.split.validation),
+        "test images": recording.n_test,
+        "repeats of each": recording.n_repeats,
+        "image size, px": data.image_size,
+        "loss": workspace.experiment.training.loss,
+    }
+    return RecordingSummary(
+        label=recording.label
+        if data.format != "simulated"
+        else f"simulated {', '.join(workspace.regions)}",
+        source=Path(recording.source).name if data.format != "simulated" else recording.source,
+        simulated=recording.simulated,
+        regions=regions,
+        facts=facts,
+        notes=recording.notes,
+    )
+
+
+def provenance(workspace: Workspace, seconds: float) -> dict[str, Any]:
+    """Versions, seed, revision, time spent, and the configuration as it was written."""
+    from studies.config.values import redact
+
+    experiment = workspace.experiment
+    out: dict[str, Any] = {
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in VERSIONS},
+        "seed": experiment.search.seed,
+        "time spent on trials, s": round(seconds),
+    }
+    revision = _revision(experiment.folder)
+    if revision:
+        out["git revision"] = revision
+    if experiment.file.is_file():
+        out["configuration"] = redact(experiment.file.read_text(encoding="utf-8"))
+    return out
+
+
+def _revision(folder: Path) -> str | None:
+    """Revision of the repository that the experiment lies in, if it lies in one."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

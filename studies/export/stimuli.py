@@ -1,0 +1,116 @@
+"""The closed loop: images of the selected studies as a folder for the rig, and what comes back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.database.stores import Stores
+from studies.export.heatmap import ensemble, study_encoder, with_best
+from studies.grid import Spec
+from studies.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tuner.synthesis.mei import MeiSettings
+    from tuner.synthesis.stimuli.choice import Choice
+    from tuner.synthesis.stimuli.placement import Rig
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is shown, and how often.
+
+    Attributes
+    ----------
+    settings
+        How the images are made.
+    choice
+        How many controls of each kind.
+    rig
+        How images are shown.
+    blocks
+        How often each image is shown.
+    ensemble
+        Images are made for the mean of so many best trials.
+    """
+
+    settings: MeiSettings
+    choice: Choice
+    rig: Rig
+    blocks: int
+    ensemble: int = 1
+
+
+def export_stimuli(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    session: Session,
+    *,
+    units: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Make images and their controls, and write the folder for the rig.
+
+    Every selected study's best encoder predicts the response of its units to every image as it is shown.
+
+    Raises
+    ------
+    InputError
+        If no selected study has a complete trial, or there is nothing to show.
+    """
+    from tuner.synthesis.mei import synthesize
+    from tuner.synthesis.stimuli.choice import Source, choose
+    from tuner.synthesis.stimuli.folder import write_stimuli
+
+    def told(what: str) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(what, done, total)
+
+        return tell
+
+    sources, encoders = [], {}
+    for spec, study, item in with_best(workspace, stores, specs):
+        encoders[spec.name] = study_encoder(workspace, stores, spec, study, item)
+        mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
+        if mine is not None and not mine:
+            continue
+        makers = ensemble(workspace, stores, spec, study, item, session.ensemble)
+        result = synthesize(makers, mine, session.settings, told(f"images of {spec.name}"))
+        sources.append(Source(spec.name, result, encoders[spec.name], session.settings.photometry))
+    stimuli = choose(sources, workspace.images, session.choice, session.rig.placement, units)
+    return write_stimuli(
+        out,
+        stimuli,
+        encoders,
+        session.rig,
+        mean=session.settings.mean,
+        blocks=session.blocks,
+        seed=session.choice.seed,
+        extra={"settings": session.settings.as_dict()},
+        progress=told("writing images"),
+    )
+
+
+def score_stimuli(folder: Path, recorded: Path, out: Path) -> list[Path]:
+    """Score recorded responses to a folder's images against their predictions; writes tables and figures.
+
+    Raises
+    ------
+    InputError
+        If the folder is not as it was written, or the responses do not fit it.
+    """
+    from tuner.synthesis.stimuli.answers import read_answers
+    from tuner.synthesis.stimuli.folder import read_stimuli
+    from tuner.synthesis.stimuli.report import write_scores
+    from tuner.synthesis.stimuli.score import score
+
+    stimuli = read_stimuli(folder)
+    answers = read_answers(recorded, stimuli)
+    return write_scores(out, stimuli, answers, score(stimuli, answers))

@@ -1,0 +1,1 @@
+"""What the search found, scored and tabulated."""

@@ -1,0 +1,76 @@
+"""The search at a glance: counts, what runs now, how fast it goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from studies.database import trials
+from studies.database.stores import Stores
+from studies.database.studies import Stored
+from studies.database.summaries import MEAN_LOSS, listing, summaries
+
+WINDOW = 1800.0
+"""Seconds over which the rate is taken."""
+
+
+@dataclass
+class Overview:
+    """State of the selected studies.
+
+    Attributes
+    ----------
+    rate
+        Trials finished per second over the last ``window`` seconds, or None.
+    target
+        Trials that all are brought to together, where it was asked.
+    running, set_aside, fit_failed
+        Cohort to trials; study to message; study to its best value.
+    """
+
+    studies: int
+    finished: int
+    counts: dict[str, int]
+    rate: float | None
+    window: float
+    target: int | None
+    running: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
+    fit_failed: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For json and csv."""
+        return asdict(self)
+
+
+def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> Overview:
+    """Look at the database once."""
+    rows = listing(summaries(stores.storage, chosen), stores.claims)
+    counts: Counter[str] = Counter()
+    running: Counter[str] = Counter()
+    failed_fits = {}
+    for row in rows:
+        counts.update(row["trials"])
+        if row["trials"]["running"]:
+            running["/".join((row["backbone"], row["layer"], row["readout"]))] += row["trials"][
+                "running"
+            ]
+        if row["best"] is not None and not row["best"]["value"] < MEAN_LOSS:
+            failed_fits[row["study"]] = row["best"]["value"]
+    with stores.storage.read() as connection:
+        done, seconds = trials.recently_finished(
+            connection, [study.study_id for study in chosen], WINDOW
+        )
+    return Overview(
+        studies=len(rows),
+        finished=counts["complete"] + counts["pruned"],
+        counts={k: counts[k] for k in ("complete", "pruned", "failed", "running", "waiting")},
+        rate=done / seconds if done and seconds > 0 else None,
+        window=WINDOW,
+        target=None if n_trials is None else n_trials * len(rows),
+        running=dict(running),
+        set_aside={s.name: s.set_aside for s in chosen if s.set_aside is not None},
+        fit_failed=failed_fits,
+    )

@@ -1,0 +1,322 @@
+"""How sure the choice of a layer is: the best settings of every layer, fitted anew on other cuts of the training images.
+
+The search chose settings and layer on one validation set. Here each layer's best settings are fitted on K further cuts, all
+layers on the same ones, and compared image by image on validation images that they were not fitted to. No test image is
+used, and nothing is chosen by what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from studies.database.stores import Stores
+from studies.database.summaries import Summary
+from studies.database.trials import Trial
+from studies.export.heatmap import with_best
+from studies.grid import Spec, cohorts
+from studies.names import StudyKey
+from studies.results.scores import predictions
+from studies.search.best_weights import Fitted
+from studies.search.round import Member, Round
+from studies.search.space import hyperparameters
+from studies.workspace import Workspace
+from tuner.errors import InputError
+from tuner.scores.moments import nan_mean
+
+Progress = Callable[[str, int, int], None]
+Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Training images that a fit was not fitted to, and its losses on them ``(images, units)``, NaN = not judged."""
+
+COLUMNS = (
+    "backbone",
+    "region",
+    "readout",
+    "layer",
+    "layer_index",
+    "chosen",
+    "cuts",
+    "validation_loss",
+    "best_in_cuts",
+    "best_in_draws",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
+"""Of ``resplit.csv``: one row per study. ``difference`` is the loss of this layer minus that of the chosen one."""
+
+
+@dataclass
+class _Contest:
+    """Layers that compete for one region: per layer and cut, validation images and their losses ``(images, units)``."""
+
+    specs: list[Spec] = field(default_factory=list)
+    losses: dict[str, list[Judged]] = field(default_factory=dict)
+    value: dict[str, float] = field(default_factory=dict)
+
+
+def resplit(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    cuts: int,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Fit the best settings of all selected studies on further cuts and compare the layers.
+
+    Parameters
+    ----------
+    cuts
+        Number of further cuts.
+
+    Returns
+    -------
+    list of dict
+        Rows with :data:`COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        If no study has a complete trial, ``cuts`` is not positive, or no unit of a region can be judged on other cuts.
+    """
+    if cuts < 1:
+        raise InputError(f"--resplit {cuts}: must be at least 1")
+    ready = {spec.name: (spec, item) for spec, _, item in with_best(workspace, stores, specs)}
+    contests: dict[tuple[str, str, str], _Contest] = {}
+    for spec, item in ready.values():
+        key = (spec.key.backbone, spec.key.region, spec.key.readout)
+        contest = contests.setdefault(key, _Contest())
+        contest.specs.append(spec)
+        assert item.best is not None
+        contest.value[spec.key.layer] = float(item.best.value or 0.0)
+    parts = list(cohorts([spec for spec, _ in ready.values()]).values())
+    done = 0
+    for members in parts:
+        for k in range(1, cuts + 1):
+            losses = _fit(workspace, [ready[s.name] for s in members], k)
+            for spec, mine in zip(members, losses, strict=True):
+                contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
+                contest.losses.setdefault(spec.key.layer, []).append(mine)
+            done += 1
+            if progress is not None:
+                progress("fitting on other cuts", done, len(parts) * cuts)
+    return [row for contest in contests.values() for row in _rows(contest)]
+
+
+def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) -> list[Judged]:
+    """Losses per study on cut ``k``, with the weights of its best report.
+
+    A unit that has too few responses on one side of the cut takes no part in it.
+    """
+    from tuner import readouts
+    from tuner.fitting import losses
+    from tuner.fitting.plan import resolve_memory
+    from tuner.fitting.schedule import report_steps
+    from tuner.fitting.trainer import Targets, Trainer
+    from tuner.recordings import cut, fittable
+
+    experiment, device, recording = workspace.experiment, workspace.device, workspace.recording
+    data, training = experiment.data, experiment.training
+    split = cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed + k)
+    judged = fittable(recording.train_responses, split)
+    responses = recording.train_responses
+    if not judged.all():
+        responses = np.where(judged, responses, np.float32(0))  # never trained on
+    scaled = losses.response_scaling(training.loss, responses[split.fit]).apply(responses)
+    spec = members[0][0]
+    memory = resolve_memory(training.memory, device)
+    trainer = Trainer(
+        readouts.get(spec.key.readout).kernel(spec.shape, device),
+        workspace.store(spec.key.backbone, spec.key.layer, memory),
+        Targets(
+            scaled[split.fit],
+            scaled[split.validation],
+            split.fit,
+            split.validation,
+            np.arange(len(split.validation)) % 2,
+        ),
+        loss=training.loss,
+        batch_size=training.batch_size,
+        seed=experiment.search.seed,
+        device=device,
+    )
+    units = [one.units[judged[one.units]] for one, _ in members]
+    taking = [i for i, mine in enumerate(units) if len(mine)]
+    parts = [
+        Member(units[i], [hyperparameters(one.space, item.best.params)], [_trial(i)], [])
+        for i, (one, item) in enumerate(members)
+        if item.best is not None and i in taking
+    ]
+    running = Round(
+        parts,
+        [[(i, part.units) for i, part in enumerate(parts)]],
+        trainer,
+        reports=report_steps(training.steps, training.report_every),
+        prune=False,
+    )
+    fits = dict(zip(taking, running.run().fitted if parts else [], strict=True))
+    out = []
+    for i, (one, _) in enumerate(members):
+        there = judged[one.units]
+        mine = np.full((len(split.validation), len(one.units)), np.nan)
+        if there.any():
+            target = scaled[split.validation][:, units[i]]
+            mine[:, there] = _losses(workspace, one, fits[i], target, split.validation)
+        out.append((split.validation, mine))
+    return out
+
+
+def _losses(
+    workspace: Workspace,
+    spec: Spec,
+    fitted: Sequence[Fitted],
+    target: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Losses of a fit, element by element; infinite where it diverged."""
+    import torch
+
+    from tuner.fitting import losses
+
+    if not fitted:  # no better than the mean, and said by its loss
+        return np.where(np.isnan(target), np.nan, np.inf)
+    features = workspace.features(spec.key.backbone, spec.key.layer)
+    y = predictions(spec.key.readout, fitted[0].parameters, features.train, rows)
+    each = losses.value(
+        workspace.experiment.training.loss, torch.from_numpy(y), torch.from_numpy(target)
+    )
+    return each.double().numpy()
+
+
+def _trial(number: int) -> Trial:
+    return Trial(number, number, number, TrialState.RUNNING, {})
+
+
+def by_image(parts: Sequence[Judged]) -> NDArray[np.float64]:
+    """Losses ``(images, units)`` of all images that a cut held out, each once.
+
+    An image that several cuts hold out is one image, not several: the bootstrap would otherwise take the data for more
+    than they are.
+    """
+    images = np.unique(np.concatenate([rows for rows, _ in parts]))
+    shape = (len(images), parts[0][1].shape[1])
+    total, count = np.zeros(shape), np.zeros(shape)
+    for rows, losses in parts:
+        place, there = np.searchsorted(images, rows), ~np.isnan(losses)
+        total[place] += np.where(there, losses, 0.0)
+        count[place] += there
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / count, np.nan)
+
+
+def _region_loss(losses: NDArray[np.float64]) -> float:
+    """Mean over units of their mean over images, as ``validation_loss`` is."""
+    return float(nan_mean(nan_mean(losses)))
+
+
+def _rows(contest: _Contest) -> list[dict[str, Any]]:
+    from tuner.scores import best_choice_probability, paired_bootstrap
+
+    chosen = min(contest.value, key=lambda layer: contest.value[layer])
+    together = {layer: by_image(parts) for layer, parts in contest.losses.items()}
+    means = {
+        layer: [_region_loss(losses) for _, losses in parts if not np.isnan(losses).all()]
+        for layer, parts in contest.losses.items()
+    }
+    cuts = len(means[chosen])
+    if not cuts:
+        raise InputError(
+            f"--resplit: no unit of {contest.specs[0].key.region} has enough responses on any other "
+            "cut; raise data.validation_fraction, or leave the region out"
+        )
+    winners = [min(means, key=lambda layer: means[layer][k]) for k in range(cuts)]
+    share = best_choice_probability(together)
+    rows = []
+    for spec in contest.specs:
+        layer = spec.key.layer
+        gap = paired_bootstrap(together[layer], together[chosen])
+        rows.append(
+            {
+                "backbone": spec.key.backbone,
+                "region": spec.key.region,
+                "readout": spec.key.readout,
+                "layer": layer,
+                "layer_index": spec.layer_index,
+                "chosen": layer == chosen,
+                "cuts": cuts,
+                "validation_loss": float(np.mean(means[layer])),
+                "best_in_cuts": winners.count(layer) / cuts,
+                "best_in_draws": share[layer],
+                "difference": gap.difference,
+                "difference_low": gap.low,
+                "difference_high": gap.high,
+            }
+        )
+    return rows
+
+
+def write_resplit(
+    rows: Sequence[dict[str, Any]],
+    table: Sequence[dict[str, Any]],
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+    out: Path,
+    *,
+    simulated: bool,
+) -> list[Path]:
+    """Write ``resplit.csv`` and a figure per backbone.
+
+    Parameters
+    ----------
+    rows
+        From :func:`resplit`.
+    table
+        Rows of ``heatmap.csv``, for the scores of the chosen layers.
+    intervals
+        Study to the limits of its region's mean scores.
+    """
+    from tuner.figures.best_layers import BestLayer, best_layers
+    from tuner.figures.style import save
+    from tuner.figures.tables import write_csv
+
+    paths = [write_csv(rows, COLUMNS, out / "resplit.csv")]
+    scores = {(r["backbone"], r["layer"], r["region"], r["readout"]): r for r in table}
+    backbones = dict.fromkeys(row["backbone"] for row in rows)
+    tested = any(np.isfinite(r.get("test_correlation", np.nan)) for r in table)
+    metric = "test_correlation" if tested else "validation_correlation"
+    for backbone in backbones:
+        mine = [row for row in rows if row["backbone"] == backbone]
+        order = sorted({(row["layer_index"], row["layer"]) for row in mine})
+        entries = []
+        for row in mine:
+            if not row["chosen"]:
+                continue
+            score = scores[backbone, row["layer"], row["region"], row["readout"]]
+            rivals = [
+                r for r in mine if (r["region"], r["readout"]) == (row["region"], row["readout"])
+            ]
+            key = StudyKey(backbone, row["layer"], row["region"], row["readout"])
+            low, high = intervals.get(key.name, {}).get(metric, (np.nan, np.nan))
+            entries.append(
+                BestLayer(
+                    row["region"],
+                    row["readout"],
+                    row["layer"],
+                    float(score.get(metric, np.nan)),
+                    low,
+                    high,
+                    probabilities={r["layer"]: r["best_in_draws"] for r in rivals},
+                    ceiling=float(score.get("noise_ceiling", np.nan)),
+                )
+            )
+        figure = best_layers(
+            entries, [layer for _, layer in order], metric=metric, simulated=simulated
+        )
+        stem = "best_layers" if len(backbones) == 1 else f"best_layers_{backbone}"
+        paths += save(figure, out / stem.replace("/", "-"))
+    return paths

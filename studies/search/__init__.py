@@ -1,0 +1,1 @@
+"""What runs next, how a round is trained, what of it is kept."""

@@ -1,0 +1,92 @@
+"""Making studies of the grid: what is new, what is there already, and how their rounds will be run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from studies.database.artifacts import Artifacts
+from studies.database.connection import Storage
+from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
+from studies.fingerprint import difference, refuse
+from studies.grid import Spec, cohorts
+from studies.workspace import Workspace
+
+
+@dataclass
+class Created:
+    """What making studies did."""
+
+    new: int = 0
+    present: int = 0
+    replaced: list[str] = field(default_factory=list)
+
+
+def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, Any]]:
+    """How rounds are run, study by study: resolved once, from sizes and this machine, and kept.
+
+    ``memory`` in bytes, ``compiled``, and the kind of ``device``.
+    """
+    from tuner.fitting.plan import resolve_memory, worth_compiling
+
+    experiment, device = workspace.experiment, workspace.device
+    memory = resolve_memory(experiment.training.memory, device)
+    out: dict[str, dict[str, Any]] = {}
+    for members in cohorts(specs).values():
+        columns = sum(len(s.units) for s in members) * experiment.search.parallel_trials
+        compiled = worth_compiling(columns, members[0].shape, experiment.training.steps, device)
+        for spec in members:
+            out[spec.name] = {"memory": memory, "compiled": compiled, "device": device.type}
+    return out
+
+
+def create(
+    workspace: Workspace,
+    storage: Storage,
+    artifacts: Artifacts,
+    specs: Sequence[Spec],
+    *,
+    force: bool = False,
+) -> Created:
+    """Make the studies that are not there yet; doing it again does nothing.
+
+    Parameters
+    ----------
+    specs
+        The selected studies.
+    force
+        Whether studies that were made with other settings are deleted and made anew.
+
+    Raises
+    ------
+    InputError
+        If a study is there with other settings, naming the key.
+    """
+    stored = stored_studies(storage)
+    prints = {spec.name: workspace.fingerprint(spec) for spec in specs}
+    outdated: list[Stored] = []
+    done = Created()
+    for name, now in prints.items():
+        if name not in stored:
+            continue
+        if difference(stored[name].fingerprint, now) is None:
+            done.present += 1
+        elif force:
+            outdated.append(stored[name])
+        else:
+            refuse(workspace.experiment.file, name, stored[name].fingerprint, now)
+    if outdated:
+        delete(storage, artifacts, outdated)
+        done.replaced = [study.name for study in outdated]
+    gone = set(done.replaced)
+    missing = [spec for spec in specs if spec.name not in stored or spec.name in gone]
+    how = plans(workspace, missing)
+    done.new = add(
+        storage,
+        [
+            NewStudy(spec.key, spec.layer_index, prints[spec.name], how[spec.name])
+            for spec in missing
+        ],
+    )
+    return done

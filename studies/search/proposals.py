@@ -1,0 +1,106 @@
+"""The trials of a round: those that wait, else new ones; for a study's second round with its neighbour's best setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from optuna.trial import TrialState
+
+from studies.database import trials
+from studies.database.connection import Storage
+from studies.database.rounds import Asked
+from studies.database.studies import Stored
+from studies.database.trials import Proposal, Trial
+from studies.grid import Spec, shallower
+from studies.search.best_weights import best_first
+from studies.search.space import distributions, propose
+from studies.workspace import Workspace
+
+
+class Asking:
+    """Finds out what is asked of studies.
+
+    Parameters
+    ----------
+    workspace
+        The experiment.
+    storage
+        Its database.
+    stored
+        All studies in it.
+    target
+        How many finished trials a study is to have.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        storage: Storage,
+        stored: Mapping[str, Stored],
+        target: Callable[[Spec], int],
+    ) -> None:
+        self._workspace = workspace
+        self._storage = storage
+        self._stored = stored
+        self._target = target
+
+    def ask(
+        self, specs: Mapping[str, Spec], history: Mapping[str, list[Trial]]
+    ) -> dict[str, list[Trial]]:
+        """Trials of a round of these studies, all RUNNING; studies that have all of theirs are left out.
+
+        Parameters
+        ----------
+        history
+            All trials of each study; none is RUNNING.
+        """
+        size = self._workspace.experiment.search.parallel_trials
+        wanted: dict[str, Asked] = {}
+        for name, spec in specs.items():
+            mine = history[name]
+            finished = sum(t.state in trials.FINISHED for t in mine)
+            count = min(size, self._target(spec) - finished)
+            if count <= 0:
+                continue
+            waiting = [t for t in mine if t.state == TrialState.WAITING][:count]
+            new = [] if waiting else self._propose(spec, mine, count)
+            study_id = self._stored[name].study_id
+            wanted[name] = Asked(study_id, waiting, new, distributions(spec.space))
+        made = self._storage.writer.ask(list(wanted.values())) if wanted else []
+        return dict(zip(wanted, made, strict=True))
+
+    def _propose(self, spec: Spec, mine: Sequence[Trial], count: int) -> list[Proposal]:
+        search = self._workspace.experiment.search
+        warm = None
+        if search.warm_start and len(mine) == search.parallel_trials:
+            warm = self._neighbour_best(spec, search.parallel_trials)
+        return propose(
+            mine,
+            count,
+            spec.space,
+            kind=search.sampler,
+            seed=search.seed,
+            study=spec.name,
+            warm_start=warm,
+        )
+
+    def _neighbour_best(self, spec: Spec, size: int) -> tuple[dict[str, float], str] | None:
+        """Best parameters of the shallower neighbour's first round, if that is finished."""
+        neighbour = shallower(spec, self._workspace.grid)
+        if neighbour is None or neighbour.name not in self._stored:
+            return None
+        study_id = self._stored[neighbour.name].study_id
+        with self._storage.read() as connection:
+            loaded = trials.load(connection, [study_id], curves=False)[study_id]
+        first = [t for t in loaded if t.number < size]
+        if len(first) < size or any(t.state not in trials.FINISHED for t in first):
+            return None
+        values = {
+            t.number: t.value
+            for t in first
+            if t.state == TrialState.COMPLETE and t.value is not None
+        }
+        if not values:
+            return None
+        best = best_first(values)[0]
+        return next(t.params for t in first if t.number == best), neighbour.name

@@ -1,0 +1,124 @@
+"""What each trial may vary, and what the sampler proposes next.
+
+The sampler works on a copy of the study in memory, seeded by (seed, study, number of the round's first trial): what it
+proposes depends on the finished trials alone, not on this process's history, so a search that was interrupted goes on as
+if it had not been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from studies.config.ranges import FloatRange, IntRange, Setting
+from studies.database.trials import Proposal, Trial, frozen
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+STARTUP_TRIALS = 8
+"""Trials drawn at random before TPE has anything to learn from."""
+
+
+def distributions(space: Mapping[str, Setting]) -> dict[str, BaseDistribution]:
+    """Optuna's distributions of the hyperparameters that vary; fixed ones are left out."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    out: dict[str, BaseDistribution] = {}
+    for name, setting in space.items():
+        if isinstance(setting, FloatRange):
+            out[name] = FloatDistribution(setting.low, setting.high, log=setting.log)
+        elif isinstance(setting, IntRange):
+            out[name] = IntDistribution(setting.low, setting.high, log=setting.log)
+    return out
+
+
+def varying(space: Mapping[str, Setting], *, log: bool = False) -> list[str]:
+    """Names of the hyperparameters that vary; of those on a logarithmic scale only, where asked for."""
+    return [
+        name
+        for name, setting in space.items()
+        if isinstance(setting, FloatRange | IntRange) and (setting.log or not log)
+    ]
+
+
+def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -> dict[str, float]:
+    """All hyperparameters of a trial: what it varies, and what is fixed."""
+    fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}
+    return {name: params[name] if name in params else fixed[name] for name in space}
+
+
+def memory_study(**options: Any) -> optuna.Study:
+    """A study in memory alone, of which optuna does not tell on standard error."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=optuna.storages.InMemoryStorage(), **options)
+
+
+def round_seed(seed: int, study: str, first_number: int) -> int:
+    """Seed of the sampler for one round, ``[0, 2**32)``."""
+    text = f"{seed}\0{study}\0{first_number}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
+
+
+def _sampler(kind: str, seed: int) -> BaseSampler:
+    import optuna
+
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # The liar keeps trials of one round apart: none of them has a value when the next is drawn.
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        )
+
+
+def propose(
+    trials: Sequence[Trial],
+    count: int,
+    space: Mapping[str, Setting],
+    *,
+    kind: str,
+    seed: int,
+    study: str,
+    warm_start: tuple[Mapping[str, float], str] | None = None,
+) -> list[Proposal]:
+    """Parameters of the next ``count`` trials of a study, asked together.
+
+    Parameters
+    ----------
+    trials
+        All trials of the study so far, by number.
+    count
+        How many to propose.
+    space
+        What each may vary.
+    kind
+        ``tpe`` or ``random``.
+    seed
+        The search's seed.
+    study
+        Name of the study.
+    warm_start
+        Parameters that the first trial takes over, and where they come from.
+    """
+    searched = distributions(space)
+    if not searched:
+        return [Proposal({}) for _ in range(count)]
+    copy = memory_study(sampler=_sampler(kind, round_seed(seed, study, len(trials))))
+    copy.add_trials([frozen(trial, searched) for trial in trials])
+    if warm_start is not None:
+        params, origin = warm_start
+        copy.enqueue_trial({name: params[name] for name in searched})
+    proposals = []
+    for i in range(count):
+        params = copy.ask(fixed_distributions=searched).params
+        note = f"best of {origin}" if warm_start is not None and i == 0 else None
+        proposals.append(Proposal(params, note))
+    return proposals

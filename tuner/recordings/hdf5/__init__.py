@@ -1,0 +1,1 @@
+"""HDF5: the generic recording, and files as other programs write them or accidents leave them."""

