@@ -56,6 +56,11 @@ class Workspace:
         return resolve_device(self.experiment.training.device)
 
     @cached_property
+    def algebra_device(self) -> str:
+        """The device that closed forms are computed on, in double precision, which not every device knows."""
+        return "cpu" if self.device.type == "mps" else str(self.device)
+
+    @cached_property
     def recording(self) -> Recording:
         """The recording, checked."""
         from studies.recording import open_recording

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from studies.grid import Spec
+from studies.results.scores import predictions
 from studies.workspace import Workspace
 
 RIDGE = "ridge"
@@ -24,8 +25,8 @@ def ridge_rows(
 ) -> list[dict[str, Any]]:
     """Rows like those of ``heatmap.csv``, one per backbone, layer and region of the studies.
 
-    The strength is chosen per region on the validation images, as the studies' settings are; the fit is closed-form.
-    ``validation_loss`` is squared error over variance whatever the studies' loss is.
+    The strength is chosen per unit by leave-one-out among the fit images, and the fit is closed-form: the smooth readout
+    without its prior. ``validation_loss`` is squared error over variance whatever the studies' loss is.
     """
     return _rows(workspace, specs, RIDGE, progress)
 
@@ -44,12 +45,15 @@ def random_rows(
 def _rows(
     workspace: Workspace, specs: Sequence[Spec], readout: str, progress: Progress | None
 ) -> list[dict[str, Any]]:
-    from tuner.references import ridge
-    from tuner.scores import mean_correlation, score_units, summarise
+    from tuner.closed_form.smooth import fit_smooth
+    from tuner.fitting.losses import response_scaling
+    from tuner.scores import mean_correlation, pearson, score_units, summarise
 
     layers = dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs)
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
     recording, split = workspace.recording, workspace.split
+    scaling = response_scaling("mse", recording.train_responses[split.fit])
+    targets = scaling.apply(recording.train_responses)
     rows = []
     for done, (backbone, layer, index) in enumerate(layers, start=1):
         features = workspace.features(backbone, layer)
@@ -63,16 +67,25 @@ def _rows(
         local = {
             region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
         }
-        found = ridge(
+        found = fit_smooth(
             features.train,
-            recording.train_responses[:, every],
+            targets[:, every],
             split.fit,
-            split.validation,
-            test_features=features.test,
-            regions=local,
+            others=split.validation,
+            groups=recording.train_groups,
+            widths=[0.0],
+            weights=features.test is not None,
+            device=workspace.algebra_device,
         )
+        validation_loss = found.other_loss[found.chosen, np.arange(len(every))]
+        tested = None
+        if features.test is not None:
+            scaled = predictions(
+                "full", found.parameters, features.test, np.arange(len(features.test))
+            )
+            tested = scaled * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
-            held_out = recording.train_responses[split.validation][None, :, every[mine]]
+            held_out = targets[split.validation][None, :, every[mine]]
             row: dict[str, Any] = {
                 "backbone": backbone,
                 "layer": layer,
@@ -80,16 +93,16 @@ def _rows(
                 "region": region,
                 "readout": readout,
                 "n_units": len(mine),
-                "validation_loss": float(np.mean(found.validation_loss[mine])),
+                "validation_loss": float(np.mean(validation_loss[mine])),
                 "validation_correlation": mean_correlation(
-                    found.validation_correlation[mine], held_out
+                    pearson(found.others[:, mine], held_out), held_out
                 ),
             }
             row["fit_failed"] = not row["validation_loss"] < 1
-            if recording.test_responses is not None and found.test_predictions is not None:
+            if recording.test_responses is not None and tested is not None:
                 means = summarise(
                     score_units(
-                        found.test_predictions[:, mine],
+                        tested[:, mine],
                         recording.test_responses[:, :, every[mine]],
                         draws=0,
                     )

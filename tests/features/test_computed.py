@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.features.tiny import Pictures, tiny
+from tuner.closed_form.smooth import fit_smooth
 from tuner.features.cache import FeatureCache
 from tuner.features.computed import ComputedFeatures
 from tuner.features.extract import extract
-from tuner.references import ridge
 
 
 def test_too_big_a_layer_is_not_kept_and_reads_like_one_that_is(tmp_path: Path) -> None:
@@ -63,12 +63,13 @@ def test_a_shape_that_rows_cannot_have_is_refused(tmp_path: Path) -> None:
         found.train.reshape(-1, 5)
 
 
-def test_ridge_reads_them(tmp_path: Path) -> None:
+def test_closed_forms_read_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     responses, fit, validation = rng.standard_normal((45, 2)), np.arange(35), np.arange(35, 45)
     answers = []
     for limit in (None, 1000):
         cache = FeatureCache(tmp_path / str(limit), limit_bytes=limit)
         found = extract(tiny(), ["third"], Pictures(45), max_grid=2, cache=cache)["third"]
-        answers.append(ridge(found.train, responses, fit, validation).validation_loss)
-    np.testing.assert_array_equal(answers[0], answers[1])
+        answers.append(fit_smooth(found.train, responses, fit, others=validation))
+    np.testing.assert_array_equal(answers[0].other_loss, answers[1].other_loss)
+    assert torch.equal(answers[0].parameters["weight"], answers[1].parameters["weight"])

@@ -1,0 +1,378 @@
+"""Smooth ridge: a linear readout under a prior of smooth weights, fitted exactly for a whole grid of settings.
+
+Minimises ``sum_t (y_t - w.x_t - b)^2 + lambda w' M^-1 w`` with the covariance M of :class:`SpatialPrior`. One
+decomposition a width gives every penalty, every unit of every region, and the prediction of every image by the fit that
+did not see it; by these each unit's width and penalty are chosen. Width 0 is ordinary ridge regression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tuner.closed_form.gram import Gram, Maps, Plan, Spectrum, transposed_product
+from tuner.closed_form.leave_out import LeaveOut
+from tuner.closed_form.prior import SpatialPrior
+from tuner.fitting.losses import value
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+WIDTHS: tuple[float, ...] = (0.0, 0.7, 1.5, 3.0)
+PENALTIES: tuple[float, ...] = tuple(float(10.0**power) for power in np.arange(-4.0, 4.5, 0.5))
+
+_COMPLETED = 8
+"""A unit that misses less than one in so many responses shares the decomposition of all images."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A point of the grid.
+
+    Attributes
+    ----------
+    width
+        Of the prior, cells.
+    penalty
+        In units of the mean squared length of an image's centred features under the prior.
+    """
+
+    width: float
+    penalty: float
+
+
+@dataclass(frozen=True)
+class SmoothFit:
+    """The grid, and the best of it for every unit.
+
+    Attributes
+    ----------
+    settings
+        Points of the grid, widths outermost.
+    left_out_loss
+        ``(n_settings, n_units)`` mean loss of each image predicted by the fit to the images outside its group.
+    other_loss
+        ``(n_settings, n_units)`` mean loss on the other images; NaN where there is no response.
+    chosen
+        ``(n_units,)`` index of the setting with the least ``left_out_loss``.
+    left_out
+        ``(n_rows, n_units)`` float32 predictions of the fitted images, each by the fit that did not see its group, under
+        each unit's chosen setting; NaN where there is no response.
+    others
+        ``(n_others, n_units)`` float32 predictions of the other images under each unit's chosen setting.
+    parameters
+        ``weight`` ``(n_units, C, h, w)`` and ``bias`` ``(n_units,)`` under each unit's chosen setting, as the full readout
+        has them: responses are ``weight . x / sqrt(F) + bias``. Empty where they were not asked for.
+    """
+
+    settings: tuple[Setting, ...]
+    left_out_loss: Floats
+    other_loss: Floats
+    chosen: Rows
+    left_out: NDArray[np.float32]
+    others: NDArray[np.float32]
+    parameters: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """Units that miss the same responses.
+
+    Attributes
+    ----------
+    units
+        Their indices.
+    missing
+        Positions, among the images they are fitted to, of those without a response.
+    own
+        Positions of the images they are fitted to where these have a decomposition of their own; else None.
+    """
+
+    units: Rows
+    missing: Rows
+    own: Rows | None
+
+
+def fit_smooth(
+    features: Maps,
+    targets: ArrayLike,
+    rows: Rows,
+    *,
+    others: Rows | None = None,
+    groups: NDArray[np.int64] | None = None,
+    widths: Sequence[float] = WIDTHS,
+    penalties: Sequence[float] = PENALTIES,
+    loss: str = "mse",
+    weights: bool = True,
+    memory: int = 4 << 30,
+    device: str = "cpu",
+) -> SmoothFit:
+    """Fit every unit under every setting, and choose each unit's by leave-one-out.
+
+    Parameters
+    ----------
+    features
+        ``(n, C, h, w)`` or ``(n, F)`` of all images; may be a memory map, or computed when asked for.
+    targets
+        ``(n, n_units)`` scaled responses; NaN = missing.
+    rows
+        Images that are fitted.
+    others
+        Images that are predicted besides.
+    groups
+        ``(n,)`` images of one group are left out together; None: one at a time.
+    widths, penalties
+        The grid; see `Setting`.
+    loss
+        What settings are compared by. Under ``poisson`` the fit is the least-squares fit to the response over its mean,
+        less 1: the output to which ELU + 1 is applied.
+    weights
+        Whether weights are wanted: another pass over the features.
+    memory
+        Bytes it may take. Up to 4,096 images everything is float64; beyond, inner products are float32, and where four
+        square matrices of float64 do not fit, the decomposition is too.
+    device
+        Where the algebra runs.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, a unit has fewer than two responses among the fitted images, the grid is empty or not
+        positive, or features are not finite.
+    EnvironmentFailure
+        If ``memory`` does not hold the decomposition.
+
+    Examples
+    --------
+    A unit that reads one smooth patch is better fitted under a wide prior than by ordinary ridge:
+
+    >>> import numpy as np
+    >>> from tuner.closed_form.smooth import fit_smooth
+    >>> x = np.random.default_rng(0).normal(size=(80, 2, 9, 9))
+    >>> place = np.exp(-((np.arange(9) - 4) ** 2) / 8)
+    >>> y = np.einsum("ncij,i,j->n", x, place, place)[:, None]
+    >>> fit = fit_smooth(x, y / y.std(), np.arange(80))
+    >>> fit.settings[fit.chosen[0]].width
+    1.5
+    >>> bool(fit.left_out_loss.min() < 0.1 < fit.left_out_loss[:17].min())
+    True
+    """
+    maps = features[:, :, None, None] if len(features.shape) == 2 else features
+    y = np.asarray(targets, dtype=np.float64)
+    _check(maps, y, rows, widths, penalties)
+    choice = _Choice(
+        y,
+        rows,
+        np.zeros(0, dtype=np.int64) if others is None else others,
+        [Setting(float(w), float(p)) for w in widths for p in penalties],
+        loss,
+        Plan.of(len(rows), int(np.prod(maps.shape[1:])), memory),
+        device,
+    )
+    patterns = _patterns(np.isnan(y[rows]))
+    together = _together(groups, rows)
+    for number, width in enumerate(widths):
+        prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
+        gram = Gram(maps, rows, choice.others, prior, choice.plan, device)
+        shared = gram.spectrum() if any(p.own is None for p in patterns) else None
+        for pattern in patterns:
+            spectrum = (
+                gram.spectrum(pattern.own) if shared is None or pattern.own is not None else shared
+            )
+            choice.compare(
+                pattern,
+                spectrum,
+                together,
+                number * len(penalties),
+                [p * (gram.scale or 1.0) for p in penalties],
+            )
+        del gram, shared
+    return choice.fit(choice.weights(maps, patterns) if weights else {})
+
+
+class _Choice:
+    """The grid's losses, and each unit's best fit so far."""
+
+    def __init__(
+        self,
+        y: Floats,
+        rows: Rows,
+        others: Rows,
+        settings: Sequence[Setting],
+        loss: str,
+        plan: Plan,
+        device: str,
+    ) -> None:
+        self.rows, self.others = rows, others
+        self.plan = plan
+        self._measured, self._ahead = y[rows], y[others]
+        # Under ELU + 1 an output of 0 is the mean response, which is 1.
+        self._offset = 1.0 if loss == "poisson" else 0.0
+        self._settings = tuple(settings)
+        self._loss, self._device = loss, device
+        units = y.shape[1]
+        self._losses, self._other_losses = (
+            np.full((len(settings), units), np.nan) for _ in range(2)
+        )
+        self._best = np.full(units, np.inf)
+        self._chosen = np.zeros(units, dtype=np.int64)
+        self._left_out = np.full((len(rows), units), np.nan, dtype=np.float32)
+        self._beyond = np.zeros((len(others), units), dtype=np.float32)
+        self._mean = np.zeros(units)
+        # By image: the weights are the features' combination by these.
+        self._coefficients = torch.zeros(len(rows), units, dtype=plan.matrix)
+
+    def compare(
+        self,
+        pattern: _Pattern,
+        spectrum: Spectrum,
+        together: Sequence[Rows],
+        first: int,
+        penalties: Sequence[float],
+    ) -> None:
+        """Fit units of one pattern under all penalties of a width; ``first`` is the number of their first setting."""
+        units = pattern.units
+        kept = np.arange(len(self.rows)) if pattern.own is None else pattern.own
+        measured = self._measured[np.ix_(kept, units)]
+        fits = LeaveOut(
+            spectrum,
+            self._tensor(measured - self._offset),
+            torch.from_numpy(pattern.missing).to(self._device),
+            [torch.from_numpy(g).to(self._device) for g in _among(together, kept)],
+        )
+        improved = np.zeros(len(units), dtype=bool)
+        coefficients = torch.zeros(
+            len(spectrum.values), len(units), dtype=self.plan.matrix, device=self._device
+        )
+        for number, penalty in enumerate(penalties, start=first):
+            fit = fits.at(penalty)
+            left = fit.predictions.cpu().numpy()
+            beyond = (spectrum.others @ fit.coefficients + fit.mean).cpu().numpy()
+            self._losses[number, units] = _mean_loss(self._loss, left, measured)
+            self._other_losses[number, units] = _mean_loss(
+                self._loss, beyond, self._ahead[:, units]
+            )
+            better = self._losses[number, units] < self._best[units]
+            improved |= better
+            mine = units[better]
+            self._best[mine], self._chosen[mine] = self._losses[number, mine], number
+            self._left_out[np.ix_(kept, mine)] = np.where(
+                np.isnan(measured[:, better]), np.nan, left[:, better]
+            )
+            self._beyond[:, mine] = beyond[:, better]
+            self._mean[mine] = fit.mean.cpu().numpy()[better]
+            index = torch.from_numpy(better).to(self._device)
+            coefficients[:, index] = fit.coefficients[:, index]
+        if improved.any():
+            whole = spectrum.vectors @ coefficients[:, torch.from_numpy(improved).to(self._device)]
+            mine = torch.from_numpy(units[improved])
+            self._coefficients[torch.from_numpy(kept)[:, None], mine] = whole.cpu()
+
+    def _tensor(self, array: Floats) -> Tensor:
+        return torch.from_numpy(array).to(self._device, self.plan.matrix)
+
+    def weights(self, features: Maps, patterns: Sequence[_Pattern]) -> dict[str, Tensor]:
+        """Weights and biases of every unit under its chosen setting."""
+        shape = features.shape[1:]
+        size = int(np.prod(shape))
+        weight = torch.zeros(len(self._best), *shape)
+        bias = torch.zeros(len(self._best))
+        step = max(1, self.plan.memory // (32 * size))
+        widths = np.array([self._settings[chosen].width for chosen in self._chosen])
+        for pattern in patterns:
+            kept = np.arange(len(self.rows)) if pattern.own is None else pattern.own
+            for start in range(0, len(pattern.units), step):
+                mine = pattern.units[start : start + step]
+                products, level = self._products(features, kept, mine)
+                for width in np.unique(widths[mine]):
+                    prior = SpatialPrior(
+                        width, *shape[1:], dtype=products.dtype, device=self._device
+                    )
+                    here = widths[mine] == width
+                    maps = products[torch.from_numpy(here).to(self._device)].view(-1, *shape)
+                    found = prior.covary(maps).flatten(1)
+                    some = mine[here]
+                    mean = torch.from_numpy(self._mean[some])
+                    weight[some] = (found * math.sqrt(size)).cpu().float().view(-1, *shape)
+                    bias[some] = (mean - (found @ level).cpu()).float()
+        return {"weight": weight, "bias": bias}
+
+    def _products(self, features: Maps, kept: Rows, units: Rows) -> tuple[Tensor, Tensor]:
+        """The features' combination for each unit, ``(len(units), F)``, and their mean ``(F,)``."""
+        mean = torch.full((len(kept), 1), 1 / len(kept), dtype=self.plan.matrix)
+        columns = torch.cat([self._coefficients[kept][:, units], mean], dim=1).to(self._device)
+        products = transposed_product(features, self.rows[kept], columns, self._device).T
+        return products[:-1], products[-1]
+
+    def fit(self, parameters: dict[str, Tensor]) -> SmoothFit:
+        """What came out."""
+        return SmoothFit(
+            self._settings,
+            self._losses,
+            self._other_losses,
+            self._chosen,
+            self._left_out,
+            self._beyond,
+            parameters,
+        )
+
+
+def _check(
+    features: Maps, y: Floats, rows: Rows, widths: Sequence[float], penalties: Sequence[float]
+) -> None:
+    if y.ndim != 2 or features.shape[0] != len(y):
+        raise ValueError(f"features {features.shape} and responses {y.shape} do not match")
+    if not widths or min(widths) < 0:
+        raise ValueError("widths must be at least 0, and at least one")
+    if not penalties or min(penalties) <= 0:
+        raise ValueError("penalties must be positive, and at least one")
+    few = np.flatnonzero((~np.isnan(y[rows])).sum(axis=0) < 2)
+    if few.size:
+        raise ValueError(f"unit {few[0]} has fewer than two responses among the fitted images")
+
+
+def _patterns(missing: NDArray[np.bool_]) -> list[_Pattern]:
+    """Units by the responses that they miss, ``(n_rows, n_units)``."""
+    found: dict[bytes, list[int]] = {}
+    for unit in range(missing.shape[1]):
+        found.setdefault(np.packbits(missing[:, unit]).tobytes(), []).append(unit)
+    out = []
+    for units in found.values():
+        gone = np.flatnonzero(missing[:, units[0]])
+        if _COMPLETED * len(gone) < len(missing):
+            out.append(_Pattern(np.array(units), gone, None))
+        else:
+            own = np.flatnonzero(~missing[:, units[0]])
+            out.append(_Pattern(np.array(units), gone[:0], own))
+    return out
+
+
+def _together(groups: NDArray[np.int64] | None, rows: Rows) -> list[Rows]:
+    """Positions of images of one group, for groups of more than one."""
+    if groups is None:
+        return []
+    mine = np.asarray(groups)[rows]
+    order = np.argsort(mine, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(mine[order])) + 1)
+    return [part for part in parts if len(part) > 1]
+
+
+def _among(groups: Sequence[Rows], kept: Rows) -> list[Rows]:
+    """Groups as positions in ``kept``, which is sorted."""
+    parts = [np.searchsorted(kept, np.intersect1d(group, kept)) for group in groups]
+    return [part for part in parts if len(part) > 1]
+
+
+def _mean_loss(loss: str, predicted: Floats, measured: Floats) -> Floats:
+    """``(n_units,)``; NaN for a unit without a response."""
+    each = value(loss, torch.from_numpy(predicted).double(), torch.from_numpy(measured))
+    there = ~torch.isnan(each)
+    total = each.nan_to_num().sum(0)
+    mean: Floats = (total / there.sum(0)).numpy()
+    return mean
