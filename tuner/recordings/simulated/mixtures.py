@@ -65,6 +65,7 @@ class Mixtures:
         rectified: bool,
         count: int,
         rng: np.random.Generator,
+        margin: float = 0.25,
     ) -> Mixtures:
         """Draw units at random.
 
@@ -80,6 +81,8 @@ class Mixtures:
             Number of units.
         rng
             Where randomness comes from.
+        margin
+            Share of the map along each border where no mask has its centre.
         """
         height, width = maps.shape[2:]
         mean = maps.mean((0, 2, 3), dtype=np.float64)
@@ -94,8 +97,8 @@ class Mixtures:
             sd=np.maximum(sd, 1e-12),
             channels=np.array([rng.choice(live, k, replace=False) for _ in range(count)]),
             coefficients=rng.choice([-1, 1], (count, k)) * rng.uniform(0.5, 1.5, (count, k)),
-            mask_x=rng.uniform(0.25, 0.75, count) * width - 0.5,
-            mask_y=rng.uniform(0.25, 0.75, count) * height - 0.5,
+            mask_x=rng.uniform(margin, 1 - margin, count) * width - 0.5,
+            mask_y=rng.uniform(margin, 1 - margin, count) * height - 0.5,
             mask_sigma=np.full(count, max(share * max(height, width), 0.6)),
         )
 

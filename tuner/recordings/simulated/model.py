@@ -1,21 +1,23 @@
 """The simulated recording: units whose every parameter is known, shown crops of photographs.
 
-V1 units are Gabor filters, V4 and IT units mix features of the very backbone that is fitted to
-them. So it shows whether what was put in is found again; it says nothing about brains.
+V1 units are Gabor filters, V4 and IT units mix features of a network. In the easy recording that is
+the very backbone that the demo fits to them, and the noise is the same for all; in the hard one it
+is another network, and responses are noisy counts that drift. Either shows whether what was put in
+is found again; it says nothing about brains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.errors import InputError
+from tuner.errors import InputError, unknown
 from tuner.recordings.recording import Recording
-from tuner.recordings.simulated import photographs
+from tuner.recordings.simulated import photographs, presentations
 from tuner.recordings.simulated.gabors import Gabors
 from tuner.recordings.simulated.mixtures import Kind, Mixtures, layer_maps
 from tuner.recordings.sources import ArrayImages
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
     from tuner.backbones.backbone import Backbone
 
 LABEL = "simulated"
-BACKBONE = "efficientnet_lite0"
 
-VERSION = 1
+Difficulty = Literal["easy", "hard"]
+BACKBONES: dict[Difficulty, str] = {"easy": "efficientnet_lite0", "hard": "efficientnet_lite1"}
+"""The network that V4 and IT are made of."""
+
+VERSION = 2
 """To be raised with any change of what is simulated: stored recordings are then made anew."""
 
 
@@ -54,7 +59,19 @@ CORTEX = (
     Population("V4", "_blocks.4", "local"),
     Population("IT", "_blocks.15", "global"),
 )
-"""The regions of the default recording."""
+"""The regions of the easy recording."""
+
+HARD_CORTEX = (
+    Population("V1"),
+    Population("V4", "_blocks.6", "local"),
+    Population("IT", "_blocks.20", "global"),
+)
+"""The regions of the hard recording, at the same depths of a deeper network."""
+
+
+def cortex(difficulty: Difficulty) -> tuple[Population, ...]:
+    """Return the regions of the recording of a difficulty."""
+    return HARD_CORTEX if difficulty == "hard" else CORTEX
 
 
 @dataclass(frozen=True)
@@ -72,9 +89,14 @@ class Settings:
     image_size
         Side of the images, pixels.
     snr
-        Variance of a unit's signal over the variance of the noise of one presentation.
+        Variance of a unit's signal over the variance of the noise of one presentation; in the hard
+        recording it differs from unit to unit and this is not used.
     seed
         The same seed gives the same recording.
+    difficulty
+        ``"easy"``: fields well inside the image, V1 units that see luminance, V4 and IT of the
+        embedded network, noise of equal size. ``"hard"``: fields up to the border, colour-opponent
+        V1 units, V4 and IT of another network, and the counts of `presentations.counts`.
     """
 
     n_train: int = 1100
@@ -84,6 +106,7 @@ class Settings:
     image_size: int = 64
     snr: float = 1.5
     seed: int = 0
+    difficulty: Difficulty = "easy"
 
     def __post_init__(self) -> None:
         for key in ("n_train", "n_test", "n_repeats", "units_per_region", "image_size"):
@@ -93,6 +116,14 @@ class Settings:
             raise InputError(f"data.snr must be positive, not {self.snr}")
         if self.seed < 0:
             raise InputError(f"data.seed must not be negative, is {self.seed}")
+        if self.difficulty not in BACKBONES:
+            raise unknown("difficulty", self.difficulty, BACKBONES, "data.difficulty")
+
+
+def source(settings: Settings) -> str:
+    """Say where a recording comes from, for people to read."""
+    hard = "hard " if settings.difficulty == "hard" else ""
+    return f"{hard}simulated recording (seed {settings.seed})"
 
 
 def simulate(
@@ -107,13 +138,18 @@ def simulate(
     settings
         Size and quality.
     backbone
-        The network whose layers are mixed; by default the embedded EfficientNet-Lite0.
+        The network whose layers are mixed; by default that of the difficulty.
 
     Returns
     -------
     Recording
         With all that is known of it in ``truth``, which `true_responses` can evaluate on any
         image. Each unit has an offset and a gain of its own.
+
+    Raises
+    ------
+    InputError
+        If the weights of the network are not on this machine.
     """
     train, test = photographs.crops(
         settings.n_train, settings.n_test, settings.image_size, settings.seed
@@ -122,11 +158,12 @@ def simulate(
     layers = [p.layer for p in populations if p.layer is not None]
     maps: dict[str, NDArray[np.float32]] = {}
     if layers:
-        backbone = backbone or _embedded()
+        backbone = backbone or _network(BACKBONES[settings.difficulty])
         maps = layer_maps(backbone, list(dict.fromkeys(layers)), shown)
     truth: dict[str, NDArray[Any]] = {
         "settings/backbone": np.array(backbone.name if backbone else ""),
         "settings/image_size": np.array(settings.image_size),
+        "settings/difficulty": np.array(settings.difficulty),
     }
     raw, columns = [], []
     for number, population in enumerate(populations):
@@ -140,32 +177,31 @@ def simulate(
     n_train = settings.n_train
     units["raw_mean"] = np.asarray(responses[:n_train].mean(0))
     units["raw_sd"] = np.asarray(responses[:n_train].std(0))
-    n_units = int(responses.shape[1])
-    units["offset"] = rng.uniform(0.5, 2.0, size=n_units)
-    units["gain"] = rng.uniform(0.5, 1.5, size=n_units)
-    signal = _in_units(responses, units)
-    noise_sd = units["gain"] / np.sqrt(settings.snr)
-    units["signal_variance"] = signal[n_train:].var(0)
-    units["noise_variance"] = noise_sd**2
-    error = units["noise_variance"] / settings.n_repeats
-    units["ceiling"] = np.sqrt(units["signal_variance"] / (units["signal_variance"] + error))
+    standard = (responses - units["raw_mean"]) / units["raw_sd"]
+    if settings.difficulty == "hard":
+        session = presentations.counts(standard, n_train, settings.n_repeats, rng)
+    else:
+        session = presentations.steady(standard, n_train, settings.n_repeats, settings.snr, rng)
+    units |= session.units
     truth |= {f"units/{name}": values for name, values in units.items()}
-    truth |= {"signal/train": signal[:n_train], "signal/test": signal[n_train:]}
-    noisy = signal[:n_train] + noise_sd * rng.standard_normal((n_train, n_units))
-    repeats = (settings.n_repeats, settings.n_test, n_units)
-    noisy_test = signal[n_train:] + noise_sd * rng.standard_normal(repeats)
+    truth |= {"signal/train": session.signal[:n_train], "signal/test": session.signal[n_train:]}
+    truth |= session.session
     area = units["population"]
     place = [f"{region}-{i % settings.units_per_region:02d}" for i, region in enumerate(area)]
     return Recording(
         label=LABEL,
-        source=f"simulated recording (seed {settings.seed})",
+        source=source(settings),
         simulated=True,
-        units={"area": area, "name": np.array(place), "reliability": _reliability(noisy_test)},
+        units={
+            "area": area,
+            "name": np.array(place),
+            "reliability": presentations.reliability(session.test),
+        },
         train_images=ArrayImages(train.images, "train/images"),
-        train_responses=noisy.astype(np.float32),
+        train_responses=session.train.astype(np.float32),
         train_groups=train.block,
         test_images=ArrayImages(test.images, "test/images"),
-        test_responses=noisy_test.astype(np.float32),
+        test_responses=session.test.astype(np.float32),
         truth=truth,
         test_groups=test.block,
     )
@@ -233,8 +269,11 @@ def true_responses(
     Raises
     ------
     InputError
-        If the images are of another size.
+        If the images are of another size, or the backbone is another.
     """
+    made_with = str(truth["settings/backbone"])
+    if backbone is not None and backbone.name != made_with:
+        raise InputError(f"the units were simulated with {made_with}, not with {backbone.name}")
     size = int(truth["settings/image_size"])
     if images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise InputError(f"simulated units see images (n, {size}, {size}, 3), not {images.shape}")
@@ -243,7 +282,7 @@ def true_responses(
     layers = [str(layer) for layer in dict.fromkeys(layer_of.tolist()) if layer]
     maps: dict[str, NDArray[np.float32]] = {}
     if layers:
-        maps = layer_maps(backbone or _embedded(str(truth["settings/backbone"])), layers, images)
+        maps = layer_maps(backbone or _network(made_with), layers, images)
     out = np.empty((len(images), len(population)))
     for region in dict.fromkeys(population.tolist()):
         units = np.flatnonzero(population == region)
@@ -269,14 +308,15 @@ def _populate(
     count, layer = settings.units_per_region, population.layer
     columns: dict[str, NDArray[Any]] = {"population": np.full(count, population.region)}
     if layer is None or backbone is None:
-        gabors = Gabors.draw(count, shown[: settings.n_train], rng)
+        draw = Gabors.draw_varied if settings.difficulty == "hard" else Gabors.draw
+        gabors = draw(count, shown[: settings.n_train], rng)
         columns["kind"] = np.where(gabors.energy, "energy", "simple")
         columns["layer"] = np.full(count, "")
         return gabors.respond(shown), columns | gabors.truth()
     of_layer, rectified = maps[layer], backbone.rectified(layer)
-    units = Mixtures.draw(
-        layer, population.kind, of_layer[: settings.n_train], rectified, count, rng
-    )
+    seen = of_layer[: settings.n_train]
+    margin = 0.0 if settings.difficulty == "hard" else 0.25
+    units = Mixtures.draw(layer, population.kind, seen, rectified, count, rng, margin)
     truth[f"population/{population.region}/mean"] = units.mean
     truth[f"population/{population.region}/sd"] = units.sd
     (info,) = backbone.describe([layer], settings.image_size)
@@ -321,17 +361,7 @@ def _in_units(raw: NDArray[np.float64], units: Mapping[str, NDArray[Any]]) -> ND
     return np.asarray(units["offset"] + units["gain"] * scaled)
 
 
-def _reliability(repeats: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean correlation between every two repeats, per unit; NaN with a single repeat."""
-    n_repeats, _, n_units = repeats.shape
-    if n_repeats < 2:
-        return np.full(n_units, np.nan)
-    pairs = np.triu_indices(n_repeats, 1)
-    matrices = (np.atleast_2d(np.corrcoef(repeats[:, :, unit])) for unit in range(n_units))
-    return np.array([matrix[pairs].mean() for matrix in matrices])
-
-
-def _embedded(name: str = BACKBONE) -> Backbone:
+def _network(name: str) -> Backbone:
     from tuner.backbones import load_backbone
 
     return load_backbone(name)
