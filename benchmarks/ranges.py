@@ -50,8 +50,7 @@ def table(config: Path) -> str:
     experiment = load_experiment(config)
     stores = open_stores(experiment)
     stored = stored_studies(stores.storage)
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, [s.study_id for s in stored.values()], curves=False)
+    loaded = trials.load(stores.storage, [s.study_id for s in stored.values()], curves=False)
     stores.storage.close()
     groups = defaultdict(list)
     for study in stored.values():

@@ -115,8 +115,7 @@ def search(
         seconds = time.perf_counter() - begun
     stored = stored_studies(stores.storage)
     out = []
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, [stored[spec.name].study_id for spec in specs])
+    loaded = trials.load(stores.storage, [stored[spec.name].study_id for spec in specs])
     for spec in specs:
         mine = loaded[stored[spec.name].study_id]
         complete = [t.value for t in mine if t.state.name == "COMPLETE" and t.value is not None]

@@ -30,12 +30,13 @@ from optuna.trial import TrialState
 from benchmarks.machine import describe
 from studies.config.experiment import load_experiment
 from studies.config.ranges import IntRange
+from studies.database import rounds
 from studies.database.rounds import Asked
 from studies.database.stores import Stores, open_stores
 from studies.database.studies import stored_studies
 from studies.database.trials import Outcome, Proposal
-from studies.search import proposals as asking
-from studies.search import round as cohort
+from studies.search import proposals
+from studies.search import round as search_round
 from studies.search.best_weights import Fitted
 from studies.search.search import Search, Silent
 from studies.search.space import distributions, propose
@@ -118,15 +119,15 @@ def fill(stores: Stores, workspace: Workspace, trials: int) -> None:
     steps = range(10, 10 * REPORTS + 1, 10)
     for spec in workspace.grid:
         space = distributions(spec.space)
-        proposals = []
+        new = []
         for _ in range(trials):
             params: dict[str, float] = {}
             for name, setting in spec.space.items():
                 low, high = np.log(setting.low), np.log(setting.high)  # type: ignore[union-attr]
                 value = float(np.exp(rng.uniform(low, high)))
                 params[name] = round(value) if isinstance(setting, IntRange) else value
-            proposals.append(Proposal(params))
-        made = stores.storage.writer.ask([Asked(stored[spec.name].study_id, [], proposals, space)])
+            new.append(Proposal(params))
+        made = rounds.ask(stores.storage, [Asked(stored[spec.name].study_id, [], new, space)])
         outcomes = []
         for trial in made[0]:
             pruned = rng.random() < 0.5
@@ -140,11 +141,13 @@ def fill(stores: Stores, workspace: Workspace, trials: int) -> None:
                     dict(zip(steps, map(float, curve[:last]), strict=False)),
                 )
             )
-        stores.storage.writer.tell(outcomes)
+        rounds.tell(stores.storage, outcomes)
     stores.storage.settle()
 
 
-def made_up(self: cohort.Round, observer: cohort.Observer | None = None) -> cohort.Result:
+def made_up(
+    self: search_round.Round, observer: search_round.Observer | None = None
+) -> search_round.Result:
     """A round that takes no time: every trial reports 20 times and completes, with weights of full size."""
     rng = np.random.default_rng(self.running[0].trial.trial_id)
     curves = np.minimum.accumulate(rng.uniform(0.5, 1.0, (len(self.running), REPORTS)), axis=1)
@@ -170,7 +173,7 @@ def made_up(self: cohort.Round, observer: cohort.Observer | None = None) -> coho
                     for i, r in enumerate(self.running)
                 ],
             )
-    return cohort.Result(outcomes, fitted)
+    return search_round.Result(outcomes, fitted)
 
 
 @contextmanager
@@ -200,8 +203,8 @@ def bookkeeping(config: Path, n_trials: int, layer: str) -> tuple[int, float, fl
             spent[0] += time.perf_counter() - begun
 
     with (
-        replaced(cohort.Round, "run", made_up),
-        replaced(asking, "propose", timed),
+        replaced(search_round.Round, "run", made_up),
+        replaced(proposals, "propose", timed),
         replaced(Search, "_draw", lambda self, progress: None),
     ):
         search = Search(

@@ -21,11 +21,11 @@ def dashboard(
     from studies.dashboard.serve import serve
     from studies.database.stores import open_stores
 
-    stores = open_stores(experiment())
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        note(
-            f"warning: anyone who reaches {host} can read, rename and delete these studies: the "
-            "dashboard asks for no password; put it behind a tunnel (ssh -L 8080:127.0.0.1:8080)"
-        )
-    note(f"dashboard on http://{host}:{port}/ ; end it with Ctrl-C")
-    serve(stores, host, port)
+    with open_stores(experiment()) as stores:
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            note(
+                f"warning: anyone who reaches {host} can read, rename and delete these studies: the "
+                "dashboard asks for no password; put it behind a tunnel (ssh -L 8080:127.0.0.1:8080)"
+            )
+        note(f"dashboard on http://{host}:{port}/ ; end it with Ctrl-C")
+        serve(stores, host, port)

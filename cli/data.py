@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import example, experiment
-from cli.progress import Progress
+from cli.progress import ProgressDisplay
 from cli.show import Column, Format, FormatOption, note, show, to_json, write
 from tuner.errors import InputError
 
@@ -184,7 +184,7 @@ def convert(
         "window_ms": window,
     }
     _check_together(assembly, join, {**of_assembly, "images": images})
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         if assembly is not None:
             recording = load_recording(assembly, "assembly", images=images, **of_assembly)
         elif join:

@@ -20,18 +20,17 @@ def doctor(
     from studies.workspace import Workspace
 
     workspace = Workspace(experiment())
-    stores = open_stores(workspace.experiment)
-    findings = examine(workspace, stores)
-    for finding in findings:
-        write(finding.what)
-        if finding.mend is None:
-            write(f"    you: {finding.remedy}")
-        elif fix:
-            finding.mend()
-            write(f"    mended: {finding.remedy}")
-        else:
-            write(f"    --fix: {finding.remedy}")
-    stores.storage.close()
+    with open_stores(workspace.experiment) as stores:
+        findings = examine(workspace, stores)
+        for finding in findings:
+            write(finding.what)
+            if finding.mend is None:
+                write(f"    you: {finding.remedy}")
+            elif fix:
+                finding.mend()
+                write(f"    mended: {finding.remedy}")
+            else:
+                write(f"    --fix: {finding.remedy}")
     mendable = sum(finding.mend is not None for finding in findings)
     if not findings:
         note("all is well")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import example, experiment
-from cli.progress import Progress
+from cli.progress import ProgressDisplay
 from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
 from cli.show import detail, note
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from studies.database.stores import Stores
     from studies.grid import Spec
     from studies.workspace import Workspace
+    from tuner.progress import Progress
 
 app = typer.Typer(
     help="Write heatmaps, figures, encoders, images, the report.", no_args_is_help=True
@@ -26,24 +29,30 @@ OutOption = Annotated[
 ]
 
 
-def opened(progress: Progress, selection: Selection) -> tuple[Workspace, Stores, list[Spec]]:
-    """The experiment, its stores, and the selected studies that were created."""
+Opened = tuple["Workspace", "Stores", "list[Spec]", "Progress"]
+"""An experiment, its stores, the selected studies that were created, and who is told how far it has come."""
+
+
+@contextmanager
+def opened(selection: Selection) -> Iterator[Opened]:
+    """An experiment opened to export from, closed however it is left."""
     from cli.study import select_specs
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies
     from studies.workspace import Workspace
     from tuner.errors import InputError
 
-    workspace = Workspace(experiment(), progress.update)
-    stores = open_stores(workspace.experiment)
-    created = stored_studies(stores.storage)
-    specs = [s for s in select_specs(workspace, selection) if s.name in created]
-    if not specs:
-        raise InputError(
-            f"{workspace.experiment.file}: none of these studies was created; run "
-            "'tuner study create' first"
-        )
-    return workspace, stores, specs
+    with ProgressDisplay() as bar:
+        workspace = Workspace(experiment(), bar.update)
+        with open_stores(workspace.experiment) as stores:
+            created = stored_studies(stores.storage)
+            specs = [s for s in select_specs(workspace, selection) if s.name in created]
+            if not specs:
+                raise InputError(
+                    f"{workspace.experiment.file}: none of these studies was created; run "
+                    "'tuner study create' first"
+                )
+            yield workspace, stores, specs, bar.update
 
 
 def written(paths: list[Path]) -> None:
@@ -95,11 +104,11 @@ def heatmap(
     from studies.export.heatmap import export_heatmap
     from studies.results.references import random_rows, ridge_rows
 
-    with Progress() as progress:
-        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
-        references = ridge_rows(workspace, specs, progress.update) if ridge else []
+    selection = Selection.of(backbone, layer, region, readout)
+    with opened(selection) as (workspace, stores, specs, progress):
+        references = ridge_rows(workspace, specs, progress) if ridge else []
         if random:
-            references += random_rows(workspace, specs, progress.update)
+            references += random_rows(workspace, specs, progress)
         paths = export_heatmap(
             workspace,
             stores,
@@ -108,9 +117,8 @@ def heatmap(
             metric=metric,
             references=references,
             cuts=resplit,
-            progress=progress.update,
+            progress=progress,
         )
-    stores.storage.close()
     written(paths)
 
 
@@ -134,10 +142,10 @@ def best(
 
     Load one with tuner.load_encoder(FOLDER).
     """
-    from studies.export.heatmap import export_best
+    from studies.export.encoders import export_best
 
-    with Progress() as progress:
-        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+    selection = Selection.of(backbone, layer, region, readout)
+    with opened(selection) as (workspace, stores, specs, progress):
         paths = export_best(
             workspace,
             stores,
@@ -145,9 +153,8 @@ def best(
             out,
             per_unit=per_unit,
             with_backbone=with_backbone,
-            progress=progress.update,
+            progress=progress,
         )
-    stores.storage.close()
     written(paths)
 
 
@@ -258,44 +265,41 @@ def mei(
     ] = None,
 ) -> None:
     """Make most exciting images of every unit of the selected studies."""
-    from studies.export.heatmap import Again, export_images
+    from studies.export.images import Again, export_images
     from tuner.synthesis.mei import MeiSettings
 
     chosen = unit_list(units)
     selection = Selection.of(backbone, layer, region, readout)
     again = None
-    with Progress() as progress:
-        if manifest is not None:
-            from studies.names import StudyKey
-            from tuner.errors import InputError
-            from tuner.synthesis.export import read_manifest
+    if manifest is not None:
+        from studies.names import StudyKey
+        from tuner.errors import InputError
+        from tuner.synthesis.export import read_manifest
 
-            moved = prior_options(prior_option or [])
-            settings, chosen, checksums, content = read_manifest(manifest, moved)
-            name = content["encoders"][0]["meta"].get("study")
-            try:
-                key = StudyKey.parse(str(name))
-            except ValueError:
-                raise InputError(
-                    f"{manifest}: names no study; it was not written by this command"
-                ) from None
-            selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
-            again = Again(
-                manifest, [e["meta"].get("trial") for e in content["encoders"]], checksums
-            )
-        else:
-            settings = MeiSettings(
-                prior=prior,
-                prior_options=prior_options(prior_option or []),
-                transforms=transforms,
-                steps=steps,
-                contrast=0.1 if contrast is None and norm is None else contrast,
-                norm=norm,
-                mean=mean,
-                variants=variants,
-                seed=seed,
-            )
-        workspace, stores, specs = opened(progress, selection)
+        moved = prior_options(prior_option or [])
+        settings, chosen, checksums, content = read_manifest(manifest, moved)
+        name = content["encoders"][0]["meta"].get("study")
+        try:
+            key = StudyKey.parse(str(name))
+        except ValueError:
+            raise InputError(
+                f"{manifest}: names no study; it was not written by this command"
+            ) from None
+        selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
+        again = Again(manifest, [e["meta"].get("trial") for e in content["encoders"]], checksums)
+    else:
+        settings = MeiSettings(
+            prior=prior,
+            prior_options=prior_options(prior_option or []),
+            transforms=transforms,
+            steps=steps,
+            contrast=0.1 if contrast is None and norm is None else contrast,
+            norm=norm,
+            mean=mean,
+            variants=variants,
+            seed=seed,
+        )
+    with opened(selection) as (workspace, stores, specs, progress):
         paths = export_images(
             workspace,
             stores,
@@ -306,9 +310,8 @@ def mei(
             ensemble_size=ensemble,
             again=again,
             evaluate=evaluate,
-            progress=progress.update,
+            progress=progress,
         )
-    stores.storage.close()
     written(paths)
     detail("activations are those of the 8-bit images under the encoder that made them")
 
@@ -330,8 +333,7 @@ def report(
     """
     from studies.export.report.fill import export_report
 
-    with Progress() as progress:
-        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
-        path = export_report(workspace, stores, specs, out, progress=progress.update)
-    stores.storage.close()
+    selection = Selection.of(backbone, layer, region, readout)
+    with opened(selection) as (workspace, stores, specs, progress):
+        path = export_report(workspace, stores, specs, out, progress=progress)
     written([path])

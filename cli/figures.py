@@ -8,7 +8,6 @@ import typer
 
 from cli.export import OutOption, app, opened, written
 from cli.options import example
-from cli.progress import Progress
 from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
 from cli.show import note
 
@@ -52,8 +51,8 @@ def figures(
     """
     from studies.export.figures import export_figures
 
-    with Progress() as progress:
-        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+    selection = Selection.of(backbone, layer, region, readout)
+    with opened(selection) as (workspace, stores, specs, progress):
         drawn = export_figures(
             workspace,
             stores,
@@ -63,9 +62,8 @@ def figures(
             metric=metric,
             theme=theme,
             width=width,
-            progress=progress.update,
+            progress=progress,
         )
-    stores.storage.close()
     written(drawn.paths)
     for line in drawn.notes():
         note(line)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import example, experiment
-from cli.progress import Progress
+from cli.progress import ProgressDisplay
 from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
 from cli.show import detail, note
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Terminal:
     """Tells the person at the terminal how the search goes."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressDisplay) -> None:
         self.progress = progress
         self.target = 0
         self.finished = 0
@@ -87,33 +87,32 @@ def optimize(
 
     if order not in ORDERS:
         raise unknown("--order", order, ORDERS)
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         workspace = Workspace(experiment(), progress.update)
-        stores = open_stores(workspace.experiment)
-        specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
-        for line in workspace.recording.notes:
-            detail(f"note: {line}")
-        fixed = sum(not varies(spec.space) for spec in specs)
-        if fixed:
-            note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
-        search = Search(
-            workspace,
-            stores.storage,
-            stores.artifacts,
-            stores.claims,
-            specs,
-            n_trials=n_trials,
-            order=order,
-            timeout=timeout,
-            budget=budget,
-            listener=Terminal(progress),
-        )
-        try:
-            report = search.run()
-        except KeyboardInterrupt:  # SIGTERM too
-            note("finished trials are kept; run the same command again to go on")
-            raise
-    stores.storage.close()
+        with open_stores(workspace.experiment) as stores:
+            specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
+            for line in workspace.recording.notes:
+                detail(f"note: {line}")
+            fixed = sum(not varies(spec.space) for spec in specs)
+            if fixed:
+                note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
+            search = Search(
+                workspace,
+                stores.storage,
+                stores.artifacts,
+                stores.claims,
+                specs,
+                n_trials=n_trials,
+                order=order,
+                timeout=timeout,
+                budget=budget,
+                listener=Terminal(progress),
+            )
+            try:
+                report = search.run()
+            except KeyboardInterrupt:  # SIGTERM too
+                note("finished trials are kept; run the same command again to go on")
+                raise
     _conclude(report, n_trials, len(specs))
 
 

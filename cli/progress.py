@@ -81,7 +81,7 @@ def duration_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-class Progress:
+class ProgressDisplay:
     """Shows how far named tasks are.
 
     Used as a context manager; :meth:`update` is the callback that long functions take. Lines of

@@ -40,10 +40,9 @@ def status(
     from studies.database.stores import open_stores
     from studies.results.overview import overview
 
-    stores = open_stores(experiment())
     selection = Selection.of(backbone, layer, region, readout)
     live = every is not None and sys.stdout.isatty() and format is Format.table
-    try:
+    with open_stores(experiment()) as stores:
         while True:
             chosen = select_stored(stores.storage, selection)
             seen = overview(stores, chosen, n_trials)
@@ -56,8 +55,6 @@ def status(
             if every is None:
                 return
             time.sleep(every)
-    finally:
-        stores.storage.close()
 
 
 def _text(seen: Overview) -> str:

@@ -9,7 +9,6 @@ import typer
 
 from cli.export import OutOption, opened, unit_list, written
 from cli.options import example
-from cli.progress import Progress
 from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
 from cli.show import note
 
@@ -80,12 +79,11 @@ def export_command(
         blocks,
         ensemble,
     )
-    with Progress() as progress:
-        workspace, stores, specs = opened(progress, Selection.of(backbone, layer, region, readout))
+    selection = Selection.of(backbone, layer, region, readout)
+    with opened(selection) as (workspace, stores, specs, progress):
         path = export_stimuli(
-            workspace, stores, specs, out, session, units=chosen, progress=progress.update
+            workspace, stores, specs, out, session, units=chosen, progress=progress
         )
-    stores.storage.close()
     written([path])
     note(
         f"show them as {path / 'README.txt'} says; then: tuner stimuli score {path} RECORDED -o OUT"

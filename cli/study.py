@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.options import example, experiment
-from cli.progress import Progress, duration_text
+from cli.progress import ProgressDisplay, duration_text
 from cli.selectors import (
     BackboneOption,
     LayerOption,
@@ -63,7 +63,7 @@ def create_command(
     from studies.search.create import create
     from studies.workspace import Workspace
 
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         workspace = Workspace(experiment(), progress.update)
         specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
         if dry_run:
@@ -71,9 +71,8 @@ def create_command(
 
             show_plan(workspace, specs, format)
             return
-        stores = open_stores(workspace.experiment, create=True)
-        done = create(workspace, stores.storage, stores.artifacts, specs, force=force)
-    stores.storage.close()
+        with open_stores(workspace.experiment, create=True) as stores:
+            done = create(workspace, stores.storage, stores.artifacts, specs, force=force)
     for line in workspace.recording.notes:
         note(f"note: {line}")
     if done.replaced:
@@ -108,10 +107,9 @@ def list_command(
     from studies.database.stores import open_stores
     from studies.database.summaries import listing, summaries
 
-    stores = open_stores(experiment())
-    chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
-    rows = listing(summaries(stores.storage, chosen), stores.claims)
-    stores.storage.close()
+    with open_stores(experiment()) as stores:
+        chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+        rows = listing(summaries(stores.storage, chosen), stores.claims)
     # most of the time nothing runs, waits or has failed: names then stand on one line
     always = ("study", "trials.complete", "trials.pruned", "best.value")
     columns = [
@@ -133,9 +131,8 @@ def show_command(
     from studies.database.stores import open_stores
     from studies.results.study import describe
 
-    stores = open_stores(experiment())
-    shown = describe(stores, name, experiment())
-    stores.storage.close()
+    with open_stores(experiment()) as stores:
+        shown = describe(stores, name, experiment())
     if format is Format.table:
         facts = dict(shown["facts"])
         facts["training time"] = duration_text(facts.pop("training time, s"))
@@ -175,14 +172,13 @@ def delete_command(
     from tuner.errors import InputError
 
     selection = Selection.of(backbone, layer, region, readout)
-    stores = open_stores(experiment())
-    chosen = select_stored(stores.storage, selection)
-    if not yes:
-        raise InputError(
-            f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
-        )
-    delete(stores.storage, stores.artifacts, chosen)
-    stores.storage.close()
+    with open_stores(experiment()) as stores:
+        chosen = select_stored(stores.storage, selection)
+        if not yes:
+            raise InputError(
+                f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
+            )
+        delete(stores.storage, stores.artifacts, chosen)
     note(f"deleted {len(chosen)} studies")
 
 
@@ -199,11 +195,10 @@ def copy_command(
     readout: ReadoutOption = None,
 ) -> None:
     """Copy the selected studies, with their trials, to another database."""
-    from studies.database.copying import copy
     from studies.database.stores import open_stores
+    from studies.database.studies import copy
 
-    stores = open_stores(experiment())
-    chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
-    count = copy(stores.storage, target, chosen)
-    stores.storage.close()
+    with open_stores(experiment()) as stores:
+        chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+        count = copy(stores.storage, target, chosen)
     note(f"copied {count} studies; kept weights stay in storage.artifacts, which both can share")

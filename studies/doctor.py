@@ -9,13 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-from optuna.trial import TrialState
-
-from studies.database import trials
-from studies.database.connection import weights_table
+from studies.database import rounds, trials, weights
 from studies.database.stores import Stores
-from studies.database.studies import Stored, stored_studies
+from studies.database.studies import Stored, set_aside, stored_studies
 from studies.database.summaries import cohort_claim
 from studies.fingerprint import difference
 from studies.workspace import Workspace
@@ -62,25 +58,16 @@ def examine(workspace: Workspace, stores: Stores) -> list[Finding]:
 
 
 def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
-    with stores.storage.read() as connection:
-        query = (
-            sa.select(trials.trials.c.study_id, sa.func.count())
-            .where(trials.trials.c.state == TrialState.RUNNING)
-            .group_by(trials.trials.c.study_id)
-        )
-        running = {row[0]: row[1] for row in connection.execute(query)}
+    running = trials.running(stores.storage)
     findings = []
     for study in studies:
         if study.study_id not in running or stores.claims.held(cohort_claim(study)):
             continue
 
         def mend(study: Stored = study) -> None:
-            with (
-                stores.claims.claim(cohort_claim(study)) as mine,
-                stores.storage.begin() as connection,
-            ):
+            with stores.claims.claim(cohort_claim(study)) as mine:
                 if mine:
-                    trials.requeue(connection, [study.study_id])
+                    rounds.requeue(stores.storage, [study.study_id], "mending")
 
         findings.append(
             Finding(
@@ -94,8 +81,6 @@ def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
 
 
 def _set_aside(stores: Stores, studies: list[Stored]) -> list[Finding]:
-    from studies.database.studies import set_aside
-
     return [
         Finding(
             f"study {study.name}: set aside: {study.set_aside}",
@@ -110,41 +95,23 @@ def _set_aside(stores: Stores, studies: list[Stored]) -> list[Finding]:
 def _missing_files(stores: Stores, studies: list[Stored]) -> list[Finding]:
     names = {study.study_id: study.name for study in studies}
     findings = []
-    with stores.storage.read() as connection:
-        rows = list(connection.execute(sa.select(weights_table)))
-    for row in rows:
+    for file in weights.all_files(stores.storage):
         problem = None
         try:
-            stores.artifacts.read_tensors(row.artifact_id)
+            stores.artifacts.read_tensors(file.artifact_id)
         except InputError as error:
             problem = str(error).split(";")[0]
-        if row.study_id not in names:
-            problem = f"weights {row.artifact_id} belong to no study"
+        if file.study_id not in names:
+            problem = f"weights {file.artifact_id} belong to no study"
         if problem is None:
             continue
-
-        def mend(artifact_id: str = row.artifact_id, study_id: int = row.study_id) -> None:
-            with stores.storage.begin() as connection:
-                connection.execute(
-                    weights_table.delete().where(weights_table.c.artifact_id == artifact_id)
-                )
-                mine = sa.select(trials.trials.c.trial_id).where(
-                    trials.trials.c.study_id == study_id
-                )
-                connection.execute(
-                    trials.system_attrs.delete().where(
-                        trials.system_attrs.c.trial_id.in_(mine),
-                        trials.system_attrs.c.key == f"artifacts:{artifact_id}",
-                    )
-                )
-
-        which = "its units" if row.trial_number is None else f"trial {row.trial_number}"
+        which = "its units" if file.trial_number is None else f"trial {file.trial_number}"
         findings.append(
             Finding(
-                f"study {names.get(row.study_id, row.study_id)}, weights of {which}: {problem}",
+                f"study {names.get(file.study_id, file.study_id)}, weights of {which}: {problem}",
                 "forget the file (its trial keeps its value); or restore storage.artifacts from a "
                 "copy first",
-                mend,
+                partial(weights.forget, stores.storage, file),
             )
         )
     return findings
@@ -155,14 +122,7 @@ def _stray_files(stores: Stores) -> list[Finding]:
     folder = stores.artifacts.folder
     if not folder.is_dir():
         return []
-    with stores.storage.read() as connection:
-        known = set(connection.execute(sa.select(weights_table.c.artifact_id)).scalars())
-        keys = connection.execute(
-            sa.select(trials.system_attrs.c.key).where(
-                trials.system_attrs.c.key.like("artifacts:%")
-            )
-        ).scalars()
-        known |= {key.removeprefix("artifacts:") for key in keys}
+    known = weights.named_files(stores.storage)
     old = time.time() - _AGE
     return [
         Finding(

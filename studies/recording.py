@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.config.experiment import Experiment
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.recordings import Recording
-
-Progress = Callable[[str, int, int], None]
 
 
 def open_recording(experiment: Experiment) -> Recording:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +13,7 @@ from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
 from tuner.errors import InputError
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tuner.fitting.trainer import Targets
     from tuner.readouts.readout import FeatureShape
     from tuner.recordings import PreparedImages, Recording, Split
-
-Progress = Callable[[str, int, int], None]
 
 
 class Workspace:
@@ -79,6 +78,14 @@ class Workspace:
     def regions(self) -> dict[str, NDArray[np.int64]]:
         """Region to the indices of its units."""
         return self.recording.regions(self.experiment.data.region)
+
+    @cached_property
+    def areas(self) -> dict[str, str] | None:
+        """Region to area, where regions are something finer, such as arrays."""
+        columns = self.recording.units
+        if self.experiment.data.region == "area" or "area" not in columns:
+            return None
+        return {name: str(columns["area"][units[0]]) for name, units in self.regions.items()}
 
     @cached_property
     def split(self) -> Split:

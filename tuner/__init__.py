@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studies.results.frames import load_results
     from tuner.encoder import load_encoder
     from tuner.recordings import load_recording
 

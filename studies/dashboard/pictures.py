@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from studies.database import trials
-from studies.database.artifacts import Artifacts, dashboard_attribute
-from studies.database.connection import pictures_table
-from studies.database.killpoints import reach
+from studies.database.artifacts import Artifacts
+from studies.database.pictures import attach, drawn
 from studies.database.studies import Stored
 from studies.database.summaries import Summary, cohort_claim, summaries
 from studies.database.trials import Trial
+from studies.database.weights import kept_files
 from studies.grid import Spec
-from studies.search.best_weights import kept_files
-from studies.workspace import Progress, Workspace
+from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,16 +70,7 @@ class Pictures:
 
     def outdated(self, studies: Sequence[Stored]) -> list[Summary]:
         """Studies with a best trial that has no pictures, or pictures from before its last trials."""
-        if not self._storage.bulk:
-            return []
-        table = pictures_table.c
-        with self._storage.read() as connection:
-            query = sa.select(table.study_id, table.trial_number, table.finished).where(
-                table.filename == CURVE
-            )
-            made = {
-                row.study_id: (row.trial_number, row.finished) for row in connection.execute(query)
-            }
+        made = drawn(self._storage, CURVE)
         return [
             summary
             for summary in summaries(self._storage, studies)
@@ -116,9 +105,8 @@ class Pictures:
     def _one(self, spec: Spec, summary: Summary) -> bool:
         study, best = summary.study, summary.best
         assert best is not None
-        with self._storage.read() as connection:
-            loaded = trials.load(connection, [study.study_id])[study.study_id]
-            file = kept_files(connection, study.study_id).get(best.number)
+        loaded = trials.load(self._storage, [study.study_id])[study.study_id]
+        file = kept_files(self._storage, study.study_id).get(best.number)
         try:
             figures = self._draw(spec, study, loaded, file)
         except InputError:
@@ -157,56 +145,3 @@ class Pictures:
                 profile.numpy(), labels, title=study.name, simulated=simulated
             )
         return figures
-
-
-def attach(
-    storage: Storage,
-    artifacts: Artifacts,
-    study: Stored,
-    trial: Trial,
-    finished: int,
-    files: Mapping[str, bytes],
-) -> None:
-    """Show PNG files with a trial in the dashboard, in place of those of the same name in its study; the claim is held.
-
-    Parameters
-    ----------
-    finished
-        Trials that the study had when they were made.
-    files
-        Name to content.
-    """
-    new = {
-        name: artifacts.write(content, f"{study.name}/{trial.number}/{name}")
-        for name, content in files.items()
-    }
-    reach("pictures written")
-    table = pictures_table
-    gone: list[str] = []
-    with storage.begin() as connection:
-        old = connection.execute(
-            sa.select(table).where(table.c.study_id == study.study_id, table.c.filename.in_(new))
-        ).all()
-        for row in old:
-            connection.execute(table.delete().where(table.c.artifact_id == row.artifact_id))
-            trials.remove_system_attributes(
-                connection, [(row.trial_id, f"artifacts:{row.artifact_id}")]
-            )
-            if row.artifact_id not in new.values():
-                gone.append(row.artifact_id)
-        for name, artifact_id in new.items():
-            connection.execute(
-                table.insert().values(
-                    artifact_id=artifact_id,
-                    study_id=study.study_id,
-                    trial_id=trial.trial_id,
-                    trial_number=trial.number,
-                    finished=finished,
-                    filename=name,
-                )
-            )
-            key, value = dashboard_attribute(artifact_id, name, "image/png")
-            trials.set_system_attributes(connection, trial.trial_id, {key: value})
-    reach("pictures attached")
-    for artifact_id in gone:
-        artifacts.delete(artifact_id)

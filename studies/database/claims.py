@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,22 +23,6 @@ from tuner.errors import EnvironmentFailure
 
 if TYPE_CHECKING:
     from studies.database.connection import Storage
-
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-def _let_go_in_child() -> None:
-    """A forked child shares the lock's open file; left open there, the lock would outlive its holder."""
-    for lock in list(_held):
-        descriptor = lock._context.lock_file_fd
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-            lock._context.lock_file_fd = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Claims(Protocol):
@@ -93,14 +75,12 @@ class FileClaims:
             raise EnvironmentFailure(
                 f"{self.folder}: cannot lock: {error.strerror or error}"
             ) from error
-        _held.add(lock)
         self._mine.add(cohort)
         try:
             yield True
         finally:
             self._mine.discard(cohort)
             lock.release()
-            _held.discard(lock)
 
     def held(self, cohort: str) -> bool:
         """Whether a living process, this one or another, holds the cohort now."""

@@ -21,67 +21,14 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from studies.config.values import redact
-from studies.database import optuna_tables as tables
-from studies.database import postgres
+from studies.database import optuna_tables, own_tables, postgres
 from studies.database.filesystems import refuse_network
 from tuner.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
-    from studies.database.rounds import Writer
-
-SCHEMA = 1
-"""Version of our own tables."""
-
 BUSY_SECONDS = 60
-
-metadata = sa.MetaData()
-
-meta_table = sa.Table(
-    "tuner_meta",
-    metadata,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-
-studies_table = sa.Table(
-    "tuner_studies",
-    metadata,
-    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("name", sa.String(512), nullable=False, unique=True),
-    sa.Column("backbone", sa.String(512), nullable=False),
-    sa.Column("layer", sa.String(512), nullable=False),
-    sa.Column("layer_index", sa.Integer, nullable=False),
-    sa.Column("region", sa.String(512), nullable=False),
-    sa.Column("readout", sa.String(64), nullable=False),
-    sa.Column("fingerprint", sa.Text, nullable=False),
-    sa.Column("plan", sa.Text, nullable=False),
-    sa.Column("set_aside", sa.Text, nullable=True),
-)
-"""One row a study: its combination, the fingerprint of all that changes results, how its rounds are run."""
-
-weights_table = sa.Table(
-    "tuner_weights",
-    metadata,
-    sa.Column("artifact_id", sa.String(64), primary_key=True),
-    sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    sa.Column("trial_number", sa.Integer, nullable=True),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-)
-"""One row a kept weights file; ``trial_number`` is empty for the per-unit best."""
-
-pictures_table = sa.Table(
-    "tuner_pictures",
-    metadata,
-    sa.Column("artifact_id", sa.String(64), primary_key=True),
-    sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    sa.Column("trial_id", sa.Integer, nullable=False),
-    sa.Column("trial_number", sa.Integer, nullable=False),
-    sa.Column("finished", sa.Integer, nullable=False),
-    sa.Column("filename", sa.String(128), nullable=False),
-)
-"""One row a picture that the dashboard shows with a study's best trial; ``finished`` trials there were when it was made."""
 
 
 class Storage:
@@ -120,21 +67,11 @@ class Storage:
                 _make_folder(self.path.parent)
         with self.failures(), self._alone(create):
             self.engine = self._open_engine()
-            revision = self._revision()
-            if revision is None and create:
+            if create and not self._has(optuna_tables.revision):
                 _ = self.optuna  # makes its tables
-                revision = self._revision()
+            self._refuse_unknown()
             self._prepare(create)
         self._identity = self._file()
-        self.bulk = revision in tables.KNOWN_REVISIONS
-
-    @cached_property
-    def writer(self) -> Writer:
-        """What writes trials: in bulk where optuna's schema is one that is known."""
-        from studies.database.rounds import BulkWriter
-        from studies.public import PublicWriter
-
-        return BulkWriter(self) if self.bulk else PublicWriter(self)
 
     @contextlib.contextmanager
     def _alone(self, create: bool) -> Iterator[None]:
@@ -185,32 +122,47 @@ class Storage:
             return storage
 
     def _prepare(self, create: bool) -> None:
-        if not create and not sa.inspect(self.engine).has_table(meta_table.name):
+        if not create and not self._has(own_tables.meta):
             raise InputError(
                 f"storage.url: {self.shown} holds no studies yet; make them with 'tuner study "
                 "create'"
             )
-        metadata.create_all(self.engine)
+        own_tables.metadata.create_all(self.engine)
         with self.engine.begin() as connection:
             row = connection.execute(
-                sa.select(meta_table.c.value).where(meta_table.c.key == "schema")
+                sa.select(own_tables.meta.c.value).where(own_tables.meta.c.key == "schema")
             ).scalar()
             if row is None:
                 with contextlib.suppress(sa.exc.IntegrityError):  # another process was first
-                    connection.execute(meta_table.insert().values(key="schema", value=str(SCHEMA)))
-            elif int(row) > SCHEMA:
+                    connection.execute(
+                        own_tables.meta.insert().values(key="schema", value=str(own_tables.SCHEMA))
+                    )
+            elif int(row) > own_tables.SCHEMA:
                 raise InputError(
                     f"storage.url: {self.shown} was written by a newer tuner (schema {row}, this "
-                    f"one knows {SCHEMA}); upgrade cortex-tuner"
+                    f"one knows {own_tables.SCHEMA}); upgrade cortex-tuner"
                 )
 
-    def _revision(self) -> str | None:
-        """Revision of optuna's schema; None where it has no tables yet."""
-        if not sa.inspect(self.engine).has_table(tables.revision.name):
-            return None
+    def _has(self, table: sa.Table) -> bool:
+        return sa.inspect(self.engine).has_table(table.name)
+
+    def _refuse_unknown(self) -> None:
+        """Refuse tables of optuna's that are of another kind than is described in :mod:`optuna_tables`."""
+        if not self._has(optuna_tables.revision):
+            return
         with self.engine.connect() as connection:
-            found = connection.execute(sa.select(tables.revision.c.version_num)).scalar()
-        return None if found is None else str(found)
+            found = connection.execute(sa.select(optuna_tables.revision.c.version_num)).scalar()
+            if found is None or found in optuna_tables.KNOWN_REVISIONS:
+                return
+            by = None
+            with contextlib.suppress(sa.exc.DBAPIError):
+                by = connection.execute(sa.select(optuna_tables.version.c.library_version)).scalar()
+        raise InputError(
+            f"storage.url: {self.shown} holds tables of optuna's revision {found}"
+            f"{'' if by is None else f', written by optuna {by}'}, and this tuner knows "
+            f"{', '.join(optuna_tables.KNOWN_REVISIONS)} only; upgrade cortex-tuner, or use another "
+            f"database and pip install 'optuna{optuna_tables.KNOWN_OPTUNA}'"
+        )
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from tuner.errors import InputError
+import psutil
 
-MOUNTS = Path("/proc/mounts")
+from tuner.errors import InputError
 
 NETWORK = (
     "acfs",
@@ -38,39 +37,34 @@ NETWORK = (
 """Names in the mount table of file systems that another machine serves or shares."""
 
 
-def file_system(path: Path, mounts: Path | None = None) -> tuple[str, str] | None:
+def file_system(path: Path) -> tuple[str, str] | None:
     """Kind and mount point of the file system that a path lies on.
 
     Parameters
     ----------
     path
         A file or folder; it need not exist.
-    mounts
-        The table of mounts, as Linux writes it.
 
     Returns
     -------
     tuple of str or None
-        None where there is no such table.
+        None where the system does not tell what is mounted.
     """
     try:
-        lines = (mounts or MOUNTS).read_text(errors="surrogateescape").splitlines()
+        mounts = psutil.disk_partitions(all=True)
     except OSError:
         return None
     real = path.resolve()
     found: tuple[int, str, str] | None = None
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = Path(_unescaped(fields[1]))
+    for mount in mounts:
+        point = Path(mount.mountpoint)
         # Of two on the same point the later one lies on top.
         if real.is_relative_to(point) and (found is None or len(point.parts) >= found[0]):
-            found = (len(point.parts), fields[2], str(point))
+            found = (len(point.parts), mount.fstype, mount.mountpoint)
     return None if found is None else (found[1], found[2])
 
 
-def refuse_network(database: Path, mounts: Path | None = None) -> None:
+def refuse_network(database: Path) -> None:
     """Refuse an SQLite database on a network file system.
 
     Raises
@@ -78,7 +72,7 @@ def refuse_network(database: Path, mounts: Path | None = None) -> None:
     InputError
         With the reason, and what to use instead.
     """
-    found = file_system(database, mounts)
+    found = file_system(database)
     if found is None or found[0].lower() not in NETWORK:
         return
     kind, point = found
@@ -87,8 +81,3 @@ def refuse_network(database: Path, mounts: Path | None = None) -> None:
         "that keep an SQLite database whole do not hold; put it on a local disk, or use "
         "PostgreSQL (postgresql+psycopg://...) to share it between machines"
     )
-
-
-def _unescaped(text: str) -> str:
-    """Spaces and the like stand as octal numbers in the table."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

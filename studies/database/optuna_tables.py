@@ -16,6 +16,9 @@ from optuna.trial import TrialState
 KNOWN_REVISIONS = ("v3.2.0.a",)
 """Revisions of optuna's schema that these tables describe."""
 
+KNOWN_OPTUNA = ">=5,<6"
+"""Versions of optuna that are known to make tables of these revisions."""
+
 _metadata = sa.MetaData()
 _LONG = sa.String(512)
 _REAL = sa.Float(precision=53)
@@ -122,6 +125,9 @@ ALL = (studies, trials, *OF_TRIALS, *OF_STUDIES)
 
 revision = sa.Table("alembic_version", _metadata, sa.Column("version_num", sa.String(32)))
 """Which revision optuna's schema is of."""
+
+version = sa.Table("version_info", _metadata, sa.Column("library_version", sa.String(256)))
+"""Which optuna made the tables."""
 
 
 def stored_value(value: float) -> tuple[float | None, TrialValueType]:

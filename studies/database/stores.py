@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from studies.config.experiment import Experiment
 from studies.database.artifacts import Artifacts
@@ -12,11 +13,17 @@ from studies.database.connection import Storage
 
 @dataclass
 class Stores:
-    """Database, kept files and claims of an experiment."""
+    """Database, kept files and claims of an experiment; a context manager that closes them however it is left."""
 
     storage: Storage
     artifacts: Artifacts
     claims: Claims
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.storage.close()
 
 
 def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:

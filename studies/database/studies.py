@@ -9,11 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.study import StudyDirection
+from sqlalchemy.engine import Connection
 
 from studies.database import optuna_tables as tables
-from studies.database import trials
+from studies.database import own_tables
 from studies.database.artifacts import Artifacts
-from studies.database.connection import Storage, pictures_table, studies_table, weights_table
+from studies.database.connection import Storage
 from studies.fingerprint import Fingerprint
 from studies.names import StudyKey
 from tuner.errors import InputError
@@ -47,7 +48,9 @@ class Stored:
 def stored_studies(storage: Storage) -> dict[str, Stored]:
     """All studies by name, in order of creation."""
     with storage.read() as connection:
-        rows = connection.execute(sa.select(studies_table).order_by(studies_table.c.study_id))
+        rows = connection.execute(
+            sa.select(own_tables.studies).order_by(own_tables.studies.c.study_id)
+        )
         return {
             row.name: Stored(
                 row.study_id,
@@ -76,11 +79,11 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
     count = 0
     with storage.begin() as connection:
         storage.one_at_a_time(connection, "studies")
-        present = set(connection.execute(sa.select(trials.studies.c.study_name)).scalars())
+        present = set(connection.execute(sa.select(tables.studies.c.study_name)).scalars())
         for study in new:
             if study.key.name in present:
                 continue
-            result = connection.execute(trials.studies.insert().values(study_name=study.key.name))
+            result = connection.execute(tables.studies.insert().values(study_name=study.key.name))
             study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
             connection.execute(
                 tables.directions.insert().values(
@@ -88,7 +91,7 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
                 )
             )
             connection.execute(
-                studies_table.insert().values(
+                own_tables.studies.insert().values(
                     study_id=study_id,
                     name=study.key.name,
                     backbone=study.key.backbone,
@@ -110,18 +113,20 @@ def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> 
     files: list[str] = []
     with storage.begin() as connection:
         for study_id in ids:
-            mine = sa.select(trials.trials.c.trial_id).where(trials.trials.c.study_id == study_id)
+            mine = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id)
             files += connection.execute(
-                sa.select(weights_table.c.artifact_id).where(weights_table.c.study_id == study_id)
+                sa.select(own_tables.weights.c.artifact_id).where(
+                    own_tables.weights.c.study_id == study_id
+                )
             ).scalars()
             files += _attached(connection, mine)
             for table in tables.OF_TRIALS:
                 connection.execute(table.delete().where(table.c.trial_id.in_(mine)))
             for table in (
                 tables.trials,
-                weights_table,
-                pictures_table,
-                studies_table,
+                own_tables.weights,
+                own_tables.pictures,
+                own_tables.studies,
                 *tables.OF_STUDIES,
                 tables.studies,
             ):
@@ -130,9 +135,9 @@ def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> 
         artifacts.delete(artifact_id)
 
 
-def _attached(connection: sa.engine.Connection, trial_ids: sa.Select[Any]) -> list[str]:
+def _attached(connection: Connection, trial_ids: sa.Select[Any]) -> list[str]:
     """Artifacts that the dashboard shows for trials."""
-    table = trials.system_attrs
+    table = tables.system_attrs
     keys = connection.execute(
         sa.select(table.c.key).where(
             table.c.trial_id.in_(trial_ids), table.c.key.like("artifacts:%")
@@ -145,8 +150,8 @@ def set_aside(storage: Storage, study_id: int, message: str | None) -> None:
     """Run no more trials of a study, and say why; None takes it up again."""
     with storage.begin() as connection:
         connection.execute(
-            studies_table.update()
-            .where(studies_table.c.study_id == study_id)
+            own_tables.studies.update()
+            .where(own_tables.studies.c.study_id == study_id)
             .values(set_aside=message)
         )
 
@@ -166,3 +171,69 @@ def require(stored: dict[str, Stored], names: Sequence[str], config: object) -> 
             f"{config}: study {missing[0]}{more} was not created; run 'tuner study create' first"
         )
     return [stored[name] for name in names]
+
+
+def copy(source: Storage, url: str, chosen: Sequence[Stored]) -> int:
+    """Copy studies to another database, all or none; kept files are shared, not copied.
+
+    Parameters
+    ----------
+    source
+        Where they are.
+    url
+        Address of the other database; made if need be.
+
+    Raises
+    ------
+    InputError
+        If a study is there already.
+    """
+    target = Storage(url, create=True)
+    try:
+        with source.read() as reading, target.begin() as writing:
+            present = set(writing.execute(sa.select(tables.studies.c.study_name)).scalars())
+            for study in chosen:
+                if study.name in present:
+                    raise InputError(
+                        f"{target.shown}: study {study.name} is there already; delete it there "
+                        "first, or name another database"
+                    )
+                _copy_one(reading, writing, study)
+    finally:
+        target.close()
+    return len(chosen)
+
+
+def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
+    def rows(table: sa.Table, condition: Any) -> list[dict[str, Any]]:
+        return [dict(row._mapping) for row in reading.execute(sa.select(table).where(condition))]
+
+    old = study.study_id
+    made = writing.execute(tables.studies.insert().values(study_name=study.name))
+    new = int(made.inserted_primary_key[0])  # type: ignore[index]
+    for table in tables.OF_STUDIES:
+        _insert(writing, table, rows(table, table.c.study_id == old), study_id=new)
+    for table in (own_tables.studies, own_tables.weights):
+        for row in rows(table, table.c.study_id == old):
+            writing.execute(table.insert().values(**row | {"study_id": new}))
+    pictures = rows(own_tables.pictures, own_tables.pictures.c.study_id == old)
+    for row in rows(tables.trials, tables.trials.c.study_id == old):
+        before = row.pop("trial_id")
+        made = writing.execute(tables.trials.insert().values(**row | {"study_id": new}))
+        after = int(made.inserted_primary_key[0])  # type: ignore[index]
+        for table in tables.OF_TRIALS:
+            _insert(writing, table, rows(table, table.c.trial_id == before), trial_id=after)
+        for picture in pictures:
+            if picture["trial_id"] == before:
+                changed = picture | {"study_id": new, "trial_id": after}
+                writing.execute(own_tables.pictures.insert().values(**changed))
+
+
+def _insert(
+    connection: Connection, table: sa.Table, rows: list[dict[str, Any]], **replaced: int
+) -> None:
+    """Insert rows under new keys: the table numbers its own rows anew."""
+    (own,) = table.primary_key.columns.keys()
+    plain = [{k: v for k, v in row.items() if k != own} | replaced for row in rows]
+    if plain:
+        connection.execute(table.insert(), plain)

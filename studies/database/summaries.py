@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from studies.database import optuna_tables as tables
 from studies.database import trials
 from studies.database.claims import Claims
 from studies.database.connection import Storage
@@ -39,7 +40,7 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
     ``best`` is the lowest value among COMPLETE trials, ties to the lower number.
     """
     found = {study.study_id: Summary(study) for study in studies}
-    t, v = trials.trials, trials.values
+    t, v = tables.trials, tables.values
     with storage.read() as connection:
         counting = sa.select(t.c.study_id, t.c.state, sa.func.count()).group_by(
             t.c.study_id, t.c.state

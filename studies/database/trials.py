@@ -22,46 +22,9 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
-from studies.database.optuna_tables import (
-    params,
-    read_value,
-    reports,
-    stored_report,
-    stored_value,
-    studies,
-    system_attrs,
-    trials,
-    user_attrs,
-    values,
-)
+from studies.database import optuna_tables as tables
+from studies.database.connection import Storage
 from tuner.errors import EnvironmentFailure
-
-__all__ = [
-    "FINISHED",
-    "Outcome",
-    "Proposal",
-    "Trial",
-    "create",
-    "durations",
-    "fill_params",
-    "frozen",
-    "load",
-    "params",
-    "recently_finished",
-    "refuse_lost",
-    "remove_system_attributes",
-    "report",
-    "reports",
-    "requeue",
-    "set_system_attributes",
-    "start",
-    "studies",
-    "system_attrs",
-    "tell",
-    "trials",
-    "user_attrs",
-    "values",
-]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _CHUNK = 500
@@ -108,14 +71,16 @@ def create(
 ) -> list[Trial]:
     """Insert RUNNING trials with their parameters; numbers go on from the study's last."""
     first = connection.execute(
-        sa.select(sa.func.count()).select_from(trials).where(trials.c.study_id == study_id)
+        sa.select(sa.func.count())
+        .select_from(tables.trials)
+        .where(tables.trials.c.study_id == study_id)
     ).scalar_one()
     now = _now()
     encoded = {name: distribution_to_json(d) for name, d in space.items()}
     made = []
     for offset, proposal in enumerate(proposals):
         result = connection.execute(
-            trials.insert().values(
+            tables.trials.insert().values(
                 number=first + offset,
                 study_id=study_id,
                 state=TrialState.RUNNING,
@@ -127,7 +92,7 @@ def create(
             Trial(trial_id, study_id, first + offset, TrialState.RUNNING, dict(proposal.params))
         )
         if proposal.note:
-            _attributes(connection, user_attrs, trial_id, {"origin": proposal.note})
+            _attributes(connection, tables.user_attrs, trial_id, {"origin": proposal.note})
     rows = [
         {
             "trial_id": trial.trial_id,
@@ -139,7 +104,7 @@ def create(
         for name, distribution in space.items()
     ]
     if rows:
-        connection.execute(params.insert(), rows)
+        connection.execute(tables.params.insert(), rows)
     return made
 
 
@@ -147,8 +112,8 @@ def start(connection: Connection, chosen: Iterable[Trial]) -> None:
     """Put WAITING trials to RUNNING."""
     for trial in chosen:
         connection.execute(
-            trials.update()
-            .where(trials.c.trial_id == trial.trial_id)
+            tables.trials.update()
+            .where(tables.trials.c.trial_id == trial.trial_id)
             .values(state=TrialState.RUNNING, datetime_start=_now())
         )
         trial.state = TrialState.RUNNING
@@ -160,7 +125,9 @@ def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> No
     steps = {step for _, step, _ in rows}
     for some in _chunks(sorted({trial_id for trial_id, _, _ in rows})):
         connection.execute(
-            reports.delete().where(reports.c.trial_id.in_(some), reports.c.step.in_(steps))
+            tables.reports.delete().where(
+                tables.reports.c.trial_id.in_(some), tables.reports.c.step.in_(steps)
+            )
         )
     _insert_reports(connection, rows)
 
@@ -168,7 +135,7 @@ def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> No
 def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
     encoded = []
     for trial_id, step, value in rows:
-        stored, type_ = stored_report(value)
+        stored, type_ = tables.stored_report(value)
         encoded.append(
             {
                 "trial_id": trial_id,
@@ -178,7 +145,7 @@ def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float
             }
         )
     if encoded:
-        connection.execute(reports.insert(), encoded)
+        connection.execute(tables.reports.insert(), encoded)
 
 
 def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
@@ -191,7 +158,7 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     """
     refuse_lost(connection, [outcome.trial_id for outcome in outcomes])
     for some in _chunks([outcome.trial_id for outcome in outcomes]):
-        connection.execute(reports.delete().where(reports.c.trial_id.in_(some)))
+        connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
     _insert_reports(
         connection,
         (
@@ -203,12 +170,12 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     rows = []
     for outcome in outcomes:
         connection.execute(
-            trials.update()
-            .where(trials.c.trial_id == outcome.trial_id)
+            tables.trials.update()
+            .where(tables.trials.c.trial_id == outcome.trial_id)
             .values(state=outcome.state, datetime_complete=_now())
         )
         if outcome.value is not None:
-            stored, type_ = stored_value(outcome.value)
+            stored, type_ = tables.stored_value(outcome.value)
             rows.append(
                 {
                     "trial_id": outcome.trial_id,
@@ -217,9 +184,9 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
                     "value_type": type_,
                 }
             )
-        _attributes(connection, user_attrs, outcome.trial_id, outcome.attributes)
+        _attributes(connection, tables.user_attrs, outcome.trial_id, outcome.attributes)
     if rows:
-        connection.execute(values.insert(), rows)
+        connection.execute(tables.values.insert(), rows)
 
 
 def refuse_lost(connection: Connection, trial_ids: Sequence[int]) -> None:
@@ -232,8 +199,8 @@ def refuse_lost(connection: Connection, trial_ids: Sequence[int]) -> None:
     """
     running: set[int] = set()
     for some in _chunks(trial_ids):
-        query = sa.select(trials.c.trial_id).where(
-            trials.c.trial_id.in_(some), trials.c.state == TrialState.RUNNING
+        query = sa.select(tables.trials.c.trial_id).where(
+            tables.trials.c.trial_id.in_(some), tables.trials.c.state == TrialState.RUNNING
         )
         running.update(connection.execute(query).scalars())
     lost = [trial_id for trial_id in trial_ids if trial_id not in running]
@@ -243,6 +210,18 @@ def refuse_lost(connection: Connection, trial_ids: Sequence[int]) -> None:
             "as they were: it was replaced, or their study deleted, meanwhile; nothing of their "
             "round was written; run the command again"
         )
+
+
+def running(storage: Storage) -> dict[int, int]:
+    """Study to how many of its trials are RUNNING; studies without any are left out."""
+    t = tables.trials.c
+    query = (
+        sa.select(t.study_id, sa.func.count())
+        .where(t.state == TrialState.RUNNING)
+        .group_by(t.study_id)
+    )
+    with storage.read() as connection:
+        return {row.study_id: row[1] for row in connection.execute(query)}
 
 
 def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
@@ -255,33 +234,42 @@ def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
     """
     orphans: list[int] = []
     for some in _chunks(study_ids):
-        query = sa.select(trials.c.trial_id).where(
-            trials.c.study_id.in_(some), trials.c.state == TrialState.RUNNING
+        query = sa.select(tables.trials.c.trial_id).where(
+            tables.trials.c.study_id.in_(some), tables.trials.c.state == TrialState.RUNNING
         )
         orphans += connection.execute(query).scalars()
     for some in _chunks(orphans):
-        connection.execute(reports.delete().where(reports.c.trial_id.in_(some)))
-        connection.execute(values.delete().where(values.c.trial_id.in_(some)))
+        connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
+        connection.execute(tables.values.delete().where(tables.values.c.trial_id.in_(some)))
         connection.execute(
-            trials.update()
-            .where(trials.c.trial_id.in_(some))
+            tables.trials.update()
+            .where(tables.trials.c.trial_id.in_(some))
             .values(state=TrialState.WAITING, datetime_start=None, datetime_complete=None)
         )
     return orphans
 
 
 def load(
-    connection: Connection, study_ids: Sequence[int], *, curves: bool = True
+    storage: Storage, study_ids: Sequence[int], *, curves: bool = True
 ) -> dict[int, list[Trial]]:
     """All trials of studies, by number, with parameters, values and (on request) reports."""
-    found: dict[int, Trial] = {}
     by_study: dict[int, list[Trial]] = {study_id: [] for study_id in study_ids}
-    for some in _chunks(study_ids):
+    with storage.read() as connection:
+        _load(connection, by_study, curves=curves)
+    return by_study
+
+
+def _load(connection: Connection, by_study: dict[int, list[Trial]], *, curves: bool) -> None:
+    found: dict[int, Trial] = {}
+    for some in _chunks(list(by_study)):
         query = sa.select(
-            trials.c.trial_id, trials.c.study_id, trials.c.number, trials.c.state
-        ).where(trials.c.study_id.in_(some))
+            tables.trials.c.trial_id,
+            tables.trials.c.study_id,
+            tables.trials.c.number,
+            tables.trials.c.state,
+        ).where(tables.trials.c.study_id.in_(some))
         for trial_id, study_id, number, state in connection.execute(
-            query.order_by(trials.c.number)
+            query.order_by(tables.trials.c.number)
         ):
             trial = Trial(trial_id, study_id, number, state, {})
             found[trial_id] = trial
@@ -290,23 +278,25 @@ def load(
         _load_values(connection, some, found)
         if curves:
             _load_curves(connection, some, found)
-    return by_study
 
 
 _PARAMS = sa.select(
-    params.c.trial_id, params.c.param_name, params.c.param_value, params.c.distribution_json
-).order_by(params.c.param_id)
+    tables.params.c.trial_id,
+    tables.params.c.param_name,
+    tables.params.c.param_value,
+    tables.params.c.distribution_json,
+).order_by(tables.params.c.param_id)
 
 
 def _load_params(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
-    query = _PARAMS.join(trials, trials.c.trial_id == params.c.trial_id)
-    _put_params(connection, query.where(trials.c.study_id.in_(some)), found)
+    query = _PARAMS.join(tables.trials, tables.trials.c.trial_id == tables.params.c.trial_id)
+    _put_params(connection, query.where(tables.trials.c.study_id.in_(some)), found)
 
 
 def fill_params(connection: Connection, found: dict[int, Trial]) -> None:
     """Fill in the parameters of trials, by identifier."""
     for some in _chunks(list(found)):
-        _put_params(connection, _PARAMS.where(params.c.trial_id.in_(some)), found)
+        _put_params(connection, _PARAMS.where(tables.params.c.trial_id.in_(some)), found)
 
 
 def _put_params(connection: Connection, query: sa.Select[Any], found: dict[int, Trial]) -> None:
@@ -319,40 +309,42 @@ def _put_params(connection: Connection, query: sa.Select[Any], found: dict[int, 
 
 def _load_values(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
     query = (
-        sa.select(values.c.trial_id, values.c.value, values.c.value_type)
-        .join(trials, trials.c.trial_id == values.c.trial_id)
-        .where(trials.c.study_id.in_(some))
+        sa.select(tables.values.c.trial_id, tables.values.c.value, tables.values.c.value_type)
+        .join(tables.trials, tables.trials.c.trial_id == tables.values.c.trial_id)
+        .where(tables.trials.c.study_id.in_(some))
     )
     for trial_id, value, type_ in connection.execute(query):
-        found[trial_id].value = read_value(value, type_)
+        found[trial_id].value = tables.read_value(value, type_)
 
 
 def _load_curves(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
     query = (
         sa.select(
-            reports.c.trial_id,
-            reports.c.step,
-            reports.c.intermediate_value,
-            reports.c.intermediate_value_type,
+            tables.reports.c.trial_id,
+            tables.reports.c.step,
+            tables.reports.c.intermediate_value,
+            tables.reports.c.intermediate_value_type,
         )
-        .join(trials, trials.c.trial_id == reports.c.trial_id)
-        .where(trials.c.study_id.in_(some))
-        .order_by(reports.c.step)
+        .join(tables.trials, tables.trials.c.trial_id == tables.reports.c.trial_id)
+        .where(tables.trials.c.study_id.in_(some))
+        .order_by(tables.reports.c.step)
     )
     for trial_id, step, value, type_ in connection.execute(query):
-        found[trial_id].curve[step] = read_value(value, type_)
+        found[trial_id].curve[step] = tables.read_value(value, type_)
 
 
-def durations(connection: Connection, study_ids: Sequence[int]) -> dict[int, float]:
+def durations(storage: Storage, study_ids: Sequence[int]) -> dict[int, float]:
     """Seconds that rounds of each study took, rounds that ran together counted in each of their studies."""
     spans: dict[int, set[tuple[datetime, datetime]]] = {study_id: set() for study_id in study_ids}
-    for some in _chunks(study_ids):
-        query = sa.select(
-            trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete
-        ).where(trials.c.study_id.in_(some), trials.c.datetime_complete.is_not(None))
-        for study_id, start, end in connection.execute(query):
-            if start is not None:
-                spans[study_id].add((start.replace(microsecond=0), end.replace(microsecond=0)))
+    t = tables.trials.c
+    with storage.read() as connection:
+        for some in _chunks(study_ids):
+            query = sa.select(t.study_id, t.datetime_start, t.datetime_complete).where(
+                t.study_id.in_(some), t.datetime_complete.is_not(None)
+            )
+            for study_id, start, end in connection.execute(query):
+                if start is not None:
+                    spans[study_id].add((start.replace(microsecond=0), end.replace(microsecond=0)))
     return {
         study_id: sum(max((end - begin).total_seconds(), 0.0) for begin, end in mine)
         for study_id, mine in spans.items()
@@ -360,20 +352,23 @@ def durations(connection: Connection, study_ids: Sequence[int]) -> dict[int, flo
 
 
 def recently_finished(
-    connection: Connection, study_ids: Sequence[int], window: float
+    storage: Storage, study_ids: Sequence[int], window: float
 ) -> tuple[int, float]:
     """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun."""
     wanted = set(study_ids)
     now = _now()
-    query = sa.select(trials.c.study_id, trials.c.datetime_start, trials.c.datetime_complete).where(
-        trials.c.datetime_complete >= now - timedelta(seconds=window),
-        trials.c.state.in_(FINISHED),
+    query = sa.select(
+        tables.trials.c.study_id, tables.trials.c.datetime_start, tables.trials.c.datetime_complete
+    ).where(
+        tables.trials.c.datetime_complete >= now - timedelta(seconds=window),
+        tables.trials.c.state.in_(FINISHED),
     )
-    spans = [
-        (start or end, end)
-        for study_id, start, end in connection.execute(query)
-        if study_id in wanted
-    ]
+    with storage.read() as connection:
+        spans = [
+            (start or end, end)
+            for study_id, start, end in connection.execute(query)
+            if study_id in wanted
+        ]
     if not spans:
         return 0, 0.0
     return len(spans), (now - min(start for start, _ in spans)).total_seconds()
@@ -396,15 +391,15 @@ def set_system_attributes(
     connection: Connection, trial_id: int, attributes: Mapping[str, Any]
 ) -> None:
     """Set system attributes of a trial, replacing those of the same name."""
-    _attributes(connection, system_attrs, trial_id, attributes)
+    _attributes(connection, tables.system_attrs, trial_id, attributes)
 
 
 def remove_system_attributes(connection: Connection, keys: Iterable[tuple[int, str]]) -> None:
     """Remove system attributes ``(trial_id, key)``."""
     for trial_id, key in keys:
         connection.execute(
-            system_attrs.delete().where(
-                system_attrs.c.trial_id == trial_id, system_attrs.c.key == key
+            tables.system_attrs.delete().where(
+                tables.system_attrs.c.trial_id == trial_id, tables.system_attrs.c.key == key
             )
         )
 

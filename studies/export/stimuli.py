@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.database.stores import Stores
-from studies.export.heatmap import ensemble, study_encoder, with_best
 from studies.grid import Spec
+from studies.results.encoders import best_studies
 from studies.workspace import Workspace
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
     from tuner.synthesis.stimuli.placement import Rig
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,13 @@ def export_stimuli(
         return tell
 
     sources, encoders = [], {}
-    for spec, study, item in with_best(workspace, stores, specs):
-        encoders[spec.name] = study_encoder(workspace, stores, spec, study, item)
+    for best in best_studies(workspace, stores, specs):
+        spec = best.spec
+        encoders[spec.name] = best.encoder()
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         if mine is not None and not mine:
             continue
-        makers = ensemble(workspace, stores, spec, study, item, session.ensemble)
+        makers = best.ensemble(session.ensemble)
         result = synthesize(makers, mine, session.settings, told(f"images of {spec.name}"))
         sources.append(Source(spec.name, result, encoders[spec.name], session.settings.photometry))
     stimuli = choose(sources, workspace.images, session.choice, session.rig.placement, units)

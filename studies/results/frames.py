@@ -13,9 +13,8 @@ from studies.config.ranges import FloatRange, IntRange, Setting
 from studies.database import trials
 from studies.database.stores import Stores, open_stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import cohort_claim, listing, summaries
+from studies.database.summaries import MEAN_LOSS, cohort_claim, listing, summaries
 from studies.database.trials import Trial
-from studies.results.scores import MEAN_LOSS
 from tuner.errors import unknown
 
 if TYPE_CHECKING:
@@ -90,16 +89,13 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     if per not in ("trial", "study"):
         raise unknown("per", per, ("trial", "study"))
     experiment = load_experiment(config)
-    stores = open_stores(experiment)
-    try:
+    with open_stores(experiment) as stores:
         studies = list(stored_studies(stores.storage).values())
         rows = (
             _trial_rows(stores, studies, experiment)
             if per == "trial"
             else _study_rows(stores, studies, experiment)
         )
-    finally:
-        stores.storage.close()
     first = TRIAL_COLUMNS if per == "trial" else STUDY_COLUMNS
     named = {f"params_{name}" for space in experiment.search.space.values() for name in space}
     named |= {key for row in rows for key in row if key.startswith("params_")}
@@ -143,8 +139,7 @@ def _trial_rows(
         for item in summaries(stores.storage, studies)
         if item.best is not None
     }
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, [study.study_id for study in studies])
+    loaded = trials.load(stores.storage, [study.study_id for study in studies])
     held: dict[str, bool] = {}
     return [
         _parts(study)

@@ -59,10 +59,9 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
             ]
         if row["best"] is not None and not row["best"]["value"] < MEAN_LOSS:
             failed_fits[row["study"]] = row["best"]["value"]
-    with stores.storage.read() as connection:
-        done, seconds = trials.recently_finished(
-            connection, [study.study_id for study in chosen], WINDOW
-        )
+    done, seconds = trials.recently_finished(
+        stores.storage, [study.study_id for study in chosen], WINDOW
+    )
     return Overview(
         studies=len(rows),
         finished=counts["complete"] + counts["pruned"],

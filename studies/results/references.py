@@ -5,7 +5,7 @@ And what it would reach if the network had learned nothing: the same layer with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ import numpy as np
 from studies.grid import Spec
 from studies.results.scores import predictions
 from studies.workspace import Workspace
+from tuner.progress import Progress
 
 RIDGE = "ridge"
 RANDOM = "ridge (random weights)"
-
-Progress = Callable[[str, int, int], None]
 
 
 def ridge_rows(

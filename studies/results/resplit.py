@@ -7,7 +7,7 @@ used, and nothing is chosen by what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ from optuna.trial import TrialState
 from studies.database.stores import Stores
 from studies.database.summaries import Summary
 from studies.database.trials import Trial
-from studies.export.heatmap import with_best
 from studies.grid import Spec, cohorts
 from studies.names import StudyKey
+from studies.results.encoders import best_studies
 from studies.results.scores import predictions
 from studies.search.best_weights import Fitted
 from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
 from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.progress import Progress
 from tuner.scores.moments import nan_mean
 
-Progress = Callable[[str, int, int], None]
 Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Training images that a fit was not fitted to, and its losses on them ``(images, units)``, NaN = not judged."""
 
@@ -87,7 +87,7 @@ def resplit(
     """
     if cuts < 1:
         raise InputError(f"--resplit {cuts}: must be at least 1")
-    ready = {spec.name: (spec, item) for spec, _, item in with_best(workspace, stores, specs)}
+    ready = {b.spec.name: (b.spec, b.summary) for b in best_studies(workspace, stores, specs)}
     contests: dict[tuple[str, str, str], _Contest] = {}
     for spec, item in ready.values():
         key = (spec.key.backbone, spec.key.region, spec.key.readout)

@@ -5,7 +5,7 @@ Nothing here chooses anything: which trial is best was decided on validation los
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +14,19 @@ from numpy.typing import NDArray
 
 from studies.database.artifacts import Tensors
 from studies.database.stores import Stores
-from studies.database.studies import Stored, require, stored_studies
-from studies.database.summaries import Summary, summaries
-from studies.fingerprint import refuse
+from studies.database.summaries import MEAN_LOSS, Summary
 from studies.grid import Spec
-from studies.search.best_weights import kept_files
+from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
 from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
-    from tuner.encoder import Encoder
     from tuner.features.computed import ComputedFeatures
 
 _CHUNK = 512
 _SEED = 0
 """Of the bootstrap: intervals come out the same at every export."""
-
-MEAN_LOSS = 1.0
-"""Validation loss of predicting every unit's mean."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +54,6 @@ class Evaluated:
     parameters: Tensors | None
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     image_losses: NDArray[np.float64] | None = None
-
-
-def checked(
-    workspace: Workspace, stores: Stores, specs: Sequence[Spec]
-) -> list[tuple[Spec, Stored]]:
-    """Pair specs with their studies; refuses those that were made with other settings."""
-    stored = stored_studies(stores.storage)
-    found = require(stored, [spec.name for spec in specs], workspace.experiment.file)
-    for spec, study in zip(specs, found, strict=True):
-        refuse(workspace.experiment.file, spec.name, study.fingerprint, workspace.fingerprint(spec))
-    return list(zip(specs, found, strict=True))
-
-
-def best_parameters(
-    stores: Stores, study: Stored, *, per_unit: bool = False, trial: int | None = None
-) -> Tensors:
-    """Kept weights of a study's best trial, of a given trial, or of the best of every unit.
-
-    Raises
-    ------
-    InputError
-        If they are not kept.
-    """
-    with stores.storage.read() as connection:
-        files = kept_files(connection, study.study_id)
-    key = None if per_unit else trial
-    if key not in files:
-        kept = ", ".join(str(number) for number in sorted(n for n in files if n is not None))
-        raise InputError(
-            f"study {study.name}: weights of {'its units' if per_unit else f'trial {trial}'} are not "
-            f"kept (kept: {kept or 'none'}); bring it to more trials with 'tuner optimize'"
-        )
-    return stores.artifacts.read_tensors(files[key])
 
 
 def predictions(
@@ -126,23 +88,38 @@ def respond(loss: str, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(scaled > 0, scaled + 1, np.exp(np.minimum(scaled, 0))).astype(np.float32)
 
 
-def evaluate(
-    workspace: Workspace, stores: Stores, specs: Sequence[Spec], *, draws: int = 1000
+def evaluate_all(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    *,
+    draws: int = 1000,
+    what: str = "scoring studies",
+    progress: Progress | None = None,
 ) -> Iterator[Evaluated]:
     """Score the best trial of every study, in the order given.
 
     Parameters
     ----------
     draws
-        Bootstrap samples behind the intervals.
+        Number of bootstrap samples behind the intervals.
+    what
+        What is being done, for `progress`, which is told after each study.
+
+    Raises
+    ------
+    InputError
+        If no study has a complete trial.
     """
-    pairs = checked(workspace, stores, specs)
-    items = summaries(stores.storage, [study for _, study in pairs])
-    for (spec, study), item in zip(pairs, items, strict=True):
-        parameters = None
-        if item.best is not None:
-            parameters = best_parameters(stores, study, trial=item.best.number)
-        yield _evaluate_one(workspace, spec, item, parameters, draws)
+    opened = opened_studies(workspace, stores, specs)
+    if all(best.summary.best is None for best in opened):
+        raise InputError(NONE_COMPLETE)
+    for done, best in enumerate(opened, start=1):
+        there = best.summary.best is not None
+        parameters = best.parameters(best.number) if there else None
+        yield _evaluate_one(workspace, best.spec, best.summary, parameters, draws)
+        if progress is not None:
+            progress(what, done, len(opened))
 
 
 def _evaluate_one(
@@ -251,48 +228,3 @@ def _receptive_fields(
     model = encoder(workspace, spec, parameters, trial=None, value=None)
     columns = from_readout(model).columns(workspace.experiment.data.pixels_per_degree)
     return {name: np.asarray(values) for name, values in columns.items()}
-
-
-def encoder(
-    workspace: Workspace,
-    spec: Spec,
-    parameters: Mapping[str, Any],
-    *,
-    trial: int | None,
-    value: float | None,
-) -> Encoder:
-    """The image-computable model of a study with these weights."""
-    import torch
-
-    from tuner.encoder import Encoder
-
-    settings = workspace.settings(spec.key.backbone)
-    experiment = workspace.experiment
-    features = workspace.features(spec.key.backbone, spec.key.layer)
-    own = {name: t for name, t in parameters.items() if name not in ("unit_loss", "trial")}
-    units: dict[str, NDArray[Any]] = {
-        name: values[spec.units] for name, values in workspace.recording.units.items()
-    }
-    return Encoder(
-        backbone=workspace.backbone(spec.key.backbone),
-        layer=spec.key.layer,
-        normalization=features.normalization,
-        readout=spec.key.readout,
-        parameters=own,
-        response_mean=torch.from_numpy(workspace.scaling.mean[spec.units]),
-        response_scale=torch.from_numpy(workspace.scaling.scale[spec.units]),
-        loss=experiment.training.loss,
-        image_size=experiment.data.image_size,
-        units=units,
-        unit_indices=spec.units,
-        weights=settings.weights,
-        weights_seed=experiment.search.seed,
-        meta={
-            "study": spec.name,
-            "trial": "best of every unit" if trial is None else trial,
-            "validation_loss": value,
-            "simulated": workspace.recording.simulated,
-            "recording": workspace.recording.label,
-            "pixels_per_degree": experiment.data.pixels_per_degree,
-        },
-    ).to(workspace.device)

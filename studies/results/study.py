@@ -36,9 +36,8 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
         raise unknown("study", name, shown)
     study = stored[name]
     item = listing(summaries(stores.storage, [study]), stores.claims)[0]
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, [study.study_id])[study.study_id]
-        times = trials.durations(connection, [study.study_id])[study.study_id]
+    loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
+    times = trials.durations(stores.storage, [study.study_id])[study.study_id]
     space = experiment.search.space.get(study.key.readout, {})
     facts: dict[str, Any] = {
         key: item[key] for key in ("backbone", "layer", "region", "readout", "layer_index")

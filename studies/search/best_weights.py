@@ -7,20 +7,18 @@ so that the other half can report it without the optimism of having been chosen 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import sqlalchemy as sa
 import torch
 from numpy.typing import NDArray
 from optuna.trial import TrialState
-from sqlalchemy.engine import Connection
 
-from studies.database import trials
 from studies.database.artifacts import Artifacts, Tensors, dashboard_attribute
-from studies.database.connection import Storage, weights_table
+from studies.database.connection import Storage
 from studies.database.studies import Stored
 from studies.database.trials import Trial
+from studies.database.weights import Swap, kept_files
 
 CHOICE, REPORT = 0, 1
 """Halves of the validation images."""
@@ -44,54 +42,9 @@ class Fitted:
     unit_loss: NDArray[np.float64]
 
 
-@dataclass
-class Swap:
-    """Files that become part of the search, and files that leave it, in one transaction."""
-
-    rows: list[dict[str, object]] = field(default_factory=list)
-    attach: list[tuple[int, str, str]] = field(default_factory=list)
-    detach: list[tuple[int, str]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-
-    def apply(self, connection: Connection) -> None:
-        """Write the change of hands."""
-        for artifact_id in self.gone:
-            connection.execute(
-                weights_table.delete().where(weights_table.c.artifact_id == artifact_id)
-            )
-        for row in self.rows:
-            connection.execute(
-                weights_table.delete().where(weights_table.c.artifact_id == row["artifact_id"])
-            )
-            connection.execute(weights_table.insert().values(**row))
-
-    def show(self, connection: Connection) -> None:
-        """Let the dashboard show the files that are kept, and no others."""
-        trials.remove_system_attributes(connection, self.detach)
-        for trial_id, key, value in self.attach:
-            trials.set_system_attributes(connection, trial_id, {key: value})
-
-    def finish(self, artifacts: Artifacts) -> None:
-        """Delete the files that left; after the transaction."""
-        kept = {row["artifact_id"] for row in self.rows}
-        for artifact_id in self.gone:
-            if artifact_id not in kept:
-                artifacts.delete(artifact_id)
-
-
 def best_first(values: Mapping[int, float]) -> list[int]:
     """Trial numbers by value, ties to the lower number."""
     return sorted(values, key=lambda number: (values[number], number))
-
-
-def kept_files(connection: Connection, study_id: int) -> dict[int | None, str]:
-    """Trial number (None: the per-unit best) to the artifact that holds its weights."""
-    rows = connection.execute(
-        sa.select(weights_table.c.trial_number, weights_table.c.artifact_id).where(
-            weights_table.c.study_id == study_id
-        )
-    )
-    return {row.trial_number: row.artifact_id for row in rows}
 
 
 def prepare(
@@ -116,8 +69,7 @@ def prepare(
     swap = Swap()
     if not fitted:
         return swap
-    with storage.read() as connection:
-        files = kept_files(connection, study.study_id)
+    files = kept_files(storage, study.study_id)
     complete = {
         t.number: t.value for t in earlier if t.state == TrialState.COMPLETE and t.value is not None
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from optuna.trial import TrialState
 
-from studies.database import trials
+from studies.database import rounds, trials
 from studies.database.connection import Storage
 from studies.database.rounds import Asked
 from studies.database.studies import Stored
@@ -66,7 +66,7 @@ class Asking:
             new = [] if waiting else self._propose(spec, mine, count)
             study_id = self._stored[name].study_id
             wanted[name] = Asked(study_id, waiting, new, distributions(spec.space))
-        made = self._storage.writer.ask(list(wanted.values())) if wanted else []
+        made = rounds.ask(self._storage, list(wanted.values())) if wanted else []
         return dict(zip(wanted, made, strict=True))
 
     def _propose(self, spec: Spec, mine: Sequence[Trial], count: int) -> list[Proposal]:
@@ -90,8 +90,7 @@ class Asking:
         if neighbour is None or neighbour.name not in self._stored:
             return None
         study_id = self._stored[neighbour.name].study_id
-        with self._storage.read() as connection:
-            loaded = trials.load(connection, [study_id], curves=False)[study_id]
+        loaded = trials.load(self._storage, [study_id], curves=False)[study_id]
         first = [t for t in loaded if t.number < size]
         if len(first) < size or any(t.state not in trials.FINISHED for t in first):
             return None

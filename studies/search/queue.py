@@ -26,7 +26,7 @@ HANDICAP = 2.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """How far a study is.
 
     Attributes
@@ -67,7 +67,7 @@ class Work:
 
 
 def handicap(
-    spec: Spec, progress: Mapping[str, Progress], specs: Sequence[Spec], round_size: int
+    spec: Spec, progress: Mapping[str, Standing], specs: Sequence[Spec], round_size: int
 ) -> float:
     """Trials that a study counts as having besides its own, under ``promising``.
 
@@ -90,7 +90,7 @@ def handicap(
 
 def next_work(
     groups: Mapping[tuple[str, str, str], Sequence[Sequence[Spec]]],
-    progress: Mapping[str, Progress],
+    progress: Mapping[str, Standing],
     order: str,
     *,
     specs: Sequence[Spec],
@@ -142,5 +142,5 @@ def next_work(
     return [work for _, work in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _fewest(needy: Sequence[Spec], progress: Mapping[str, Progress]) -> tuple[float]:
+def _fewest(needy: Sequence[Spec], progress: Mapping[str, Standing]) -> tuple[float]:
     return (min(progress[spec.name].finished for spec in needy),)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from optuna.trial import TrialState
 
 from studies.config.ranges import varies
 from studies.dashboard.pictures import Pictures
-from studies.database import trials
+from studies.database import rounds, trials
 from studies.database.artifacts import Artifacts
 from studies.database.claims import Claims
 from studies.database.connection import Storage
@@ -26,9 +27,9 @@ from studies.database.summaries import summaries
 from studies.database.trials import Outcome, Trial
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
-from studies.search import best_weights as keeping
+from studies.search import best_weights
 from studies.search.proposals import Asking
-from studies.search.queue import Progress, Work, next_work
+from studies.search.queue import Standing, Work, next_work
 from studies.search.training import Ended, Training
 from studies.workspace import Workspace
 from tuner.errors import TunerError
@@ -161,7 +162,9 @@ class Search:
                 workspace.fingerprint(spec),
             )
         self._asking = Asking(workspace, storage, self._everything, self._target)
-        self._training = Training(workspace, self._everything, listener, storage.writer.report)
+        self._training = Training(
+            workspace, self._everything, listener, partial(rounds.report, storage)
+        )
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._set_aside = {
             name: stored.set_aside
@@ -176,8 +179,6 @@ class Search:
         progress = self._progress()
         finished, target = self._totals(progress)
         self.listener.started(finished, target)
-        if self.storage.writer.notice is not None:
-            self.listener.say(self.storage.writer.notice)
         groups = self._groups()
         waiting = False
         while True:
@@ -205,7 +206,7 @@ class Search:
         self.report.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}
         return self.report
 
-    def _draw(self, progress: dict[str, Progress]) -> None:
+    def _draw(self, progress: dict[str, Standing]) -> None:
         """Pictures for the dashboard of the studies that have their trials."""
         done = [spec for spec in self.specs if not progress[spec.name].open]
         pictures = Pictures(self.workspace, self.storage, self.artifacts, self.claims)
@@ -219,7 +220,7 @@ class Search:
                     return True
         return False
 
-    def _spent(self, progress: dict[str, Progress]) -> bool:
+    def _spent(self, progress: dict[str, Standing]) -> bool:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.listener.say("the time given is over")
             return True
@@ -231,10 +232,10 @@ class Search:
     def _target(self, spec: Spec) -> int:
         return self.n_trials if varies(spec.space) else min(1, self.n_trials)
 
-    def _progress(self) -> dict[str, Progress]:
+    def _progress(self) -> dict[str, Standing]:
         stored = [self._everything[spec.name] for spec in self.specs]
         return {
-            spec.name: Progress(
+            spec.name: Standing(
                 finished=summary.finished,
                 target=self._target(spec),
                 best=None if summary.best is None else summary.best.value,
@@ -244,7 +245,7 @@ class Search:
         }
 
     @staticmethod
-    def _totals(progress: dict[str, Progress]) -> tuple[int, int]:
+    def _totals(progress: dict[str, Standing]) -> tuple[int, int]:
         return (
             sum(min(p.finished, p.target) for p in progress.values()),
             sum(p.target for p in progress.values()),
@@ -283,7 +284,7 @@ class Search:
 
     def _put_back(self, study_ids: Sequence[int]) -> None:
         try:
-            self.storage.writer.requeue(study_ids, "putting back")
+            rounds.requeue(self.storage, study_ids, "putting back")
         except TunerError:
             # The database is what failed; whoever takes the claim next finds the orphans.
             return
@@ -297,9 +298,8 @@ class Search:
             for s in self._everything.values()
             if (s.key.backbone, s.key.layer, s.key.readout) == cohort
         ]
-        orphans = self.storage.writer.requeue(everyone, "recovering")
-        with self.storage.read() as connection:
-            loaded = trials.load(connection, [s.study_id for s in stored])
+        orphans = rounds.requeue(self.storage, everyone, "recovering")
+        loaded = trials.load(self.storage, [s.study_id for s in stored])
         if orphans:
             reach("recovered")
             self.listener.say(
@@ -346,8 +346,9 @@ class Search:
                         self._fail(name, asked[name], _one_line(error))
 
     def _fail(self, name: str, failed: Sequence[Trial], message: str) -> None:
-        self.storage.writer.tell(
-            [Outcome(t.trial_id, TrialState.FAIL, None, {}, {"error": message}) for t in failed]
+        rounds.tell(
+            self.storage,
+            [Outcome(t.trial_id, TrialState.FAIL, None, {}, {"error": message}) for t in failed],
         )
         set_aside(self.storage, self._everything[name].study_id, message)
         self._set_aside[name] = message
@@ -362,7 +363,7 @@ class Search:
     ) -> None:
         """Write the files of a round, then everything else in one transaction."""
         swaps = [
-            keeping.prepare(
+            best_weights.prepare(
                 self.storage,
                 self.artifacts,
                 self._everything[name],
@@ -374,7 +375,7 @@ class Search:
         ]
         outcomes = [o for mine, _ in results.values() for o in mine]
         reach("files written")
-        self.storage.writer.tell(outcomes, swaps)
+        rounds.tell(self.storage, outcomes, swaps)
         reach("told")
         for swap in swaps:
             swap.finish(self.artifacts)

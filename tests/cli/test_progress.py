@@ -7,7 +7,7 @@ import io
 import pytest
 
 from cli import options
-from cli.progress import LINE_EVERY, Pace, Progress, duration_text, rate_text
+from cli.progress import LINE_EVERY, Pace, ProgressDisplay, duration_text, rate_text
 
 
 class Clock:
@@ -58,7 +58,7 @@ def test_durations(seconds, text):
 
 def test_lines_come_seldom_and_the_last_always():
     clock, stream = Clock(), io.StringIO()
-    with Progress(quiet=False, stream=stream, clock=clock) as progress:
+    with ProgressDisplay(quiet=False, stream=stream, clock=clock) as progress:
         for done in range(0, 101):
             progress.update("fitting", done, 100)
             clock.now += LINE_EVERY / 20
@@ -71,7 +71,7 @@ def test_lines_come_seldom_and_the_last_always():
 
 def test_a_task_that_comes_again_starts_anew():
     clock, stream = Clock(), io.StringIO()
-    progress = Progress(quiet=False, stream=stream, clock=clock)
+    progress = ProgressDisplay(quiet=False, stream=stream, clock=clock)
     progress.update("reading", 5, 5)
     clock.now += 10
     progress.update("reading", 0, 8)
@@ -80,13 +80,13 @@ def test_a_task_that_comes_again_starts_anew():
 
 def test_an_empty_task_is_done():
     stream = io.StringIO()
-    Progress(quiet=False, stream=stream).update("reading", 0, 0)
+    ProgressDisplay(quiet=False, stream=stream).update("reading", 0, 0)
     assert stream.getvalue() == "reading: 0/0 (100 %)\n"
 
 
 def test_quiet_is_silent():
     stream = io.StringIO()
-    with Progress(quiet=True, stream=stream) as progress:
+    with ProgressDisplay(quiet=True, stream=stream) as progress:
         progress.update("fitting", 1, 1)
     assert stream.getvalue() == ""
 
@@ -94,7 +94,7 @@ def test_quiet_is_silent():
 def test_quiet_follows_the_command(monkeypatch):
     options.reset().quiet = True
     stream = io.StringIO()
-    with Progress(stream=stream) as progress:
+    with ProgressDisplay(stream=stream) as progress:
         progress.update("fitting", 1, 1)
     assert stream.getvalue() == ""
 
@@ -103,7 +103,7 @@ def test_a_terminal_shows_bars_that_fit(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     clock, stream = Clock(), Terminal()
-    with Progress(quiet=False, stream=stream, clock=clock) as progress:
+    with ProgressDisplay(quiet=False, stream=stream, clock=clock) as progress:
         progress.update("[b]extracting features of a layer with a long name[/b]", 10, 100)
         clock.now += 5
         progress.update("[b]extracting features of a layer with a long name[/b]", 60, 100)
@@ -119,7 +119,7 @@ def test_a_terminal_shows_bars_that_fit(monkeypatch):
 def test_the_bars_are_gone_after_an_error(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    progress = Progress(quiet=False, stream=stream)
+    progress = ProgressDisplay(quiet=False, stream=stream)
 
     def interrupted() -> None:
         with progress:

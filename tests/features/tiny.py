@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tuner.backbones.backbone import IMAGENET, Backbone
+from tuner.backbones.backbone import Backbone
 from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import IMAGENET
 from tuner.backbones.published import Source
 from tuner.backbones.trace import Traced
 from tuner.backbones.weights import initialise

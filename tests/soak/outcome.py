@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
-from studies.database import trials
-from studies.database.connection import weights_table
+from studies.database import optuna_tables as tables
+from studies.database import own_tables, trials
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 
@@ -43,25 +43,25 @@ def look(config: Path, n_trials: int) -> Seen:
     problems: list[str] = []
     outcome: Outcome = {}
     total = 0
+    loaded = trials.load(stores.storage, [s.study_id for s in stored.values()])
     with stores.storage.read() as connection:
-        loaded = trials.load(connection, [s.study_id for s in stored.values()])
-        rows = list(connection.execute(sa.select(weights_table)))
+        rows = list(connection.execute(sa.select(own_tables.weights)))
         doubled = connection.execute(
-            sa.select(trials.params.c.trial_id, trials.params.c.param_name)
-            .group_by(trials.params.c.trial_id, trials.params.c.param_name)
+            sa.select(tables.params.c.trial_id, tables.params.c.param_name)
+            .group_by(tables.params.c.trial_id, tables.params.c.param_name)
             .having(sa.func.count() > 1)
         ).all()
         counts = dict(
             connection.execute(
-                sa.select(trials.params.c.trial_id, sa.func.count()).group_by(
-                    trials.params.c.trial_id
+                sa.select(tables.params.c.trial_id, sa.func.count()).group_by(
+                    tables.params.c.trial_id
                 )
             ).all()
         )
         values = dict(
             connection.execute(
-                sa.select(trials.values.c.trial_id, sa.func.count()).group_by(
-                    trials.values.c.trial_id
+                sa.select(tables.values.c.trial_id, sa.func.count()).group_by(
+                    tables.values.c.trial_id
                 )
             ).all()
         )

@@ -127,10 +127,10 @@ def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:
     os.environ.update(env)
     from cli import progress
     from cli.main import main
-    from studies.search import round as cohort
+    from studies.search import round as rounds
 
     progress.LINE_EVERY = 0.0  # every step of progress is a line
-    cohort.REPORT_SECONDS = 0.05  # short rounds write reports while they run, too
+    rounds.REPORT_SECONDS = 0.05  # short rounds write reports while they run, too
     code = 1
     try:
         code = main(list(words))
@@ -143,7 +143,6 @@ def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:
 def _import_everything() -> None:
     """Import what a command imports on its way, also inside torch and matplotlib, so that a child need not."""
     import studies.database.stores
-    import studies.public
     import studies.results.scores
     import studies.workspace  # noqa: F401
     from studies.dashboard.pictures import trial_curves

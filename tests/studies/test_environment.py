@@ -15,7 +15,7 @@ import pytest
 
 from studies.database import trials
 from studies.database.artifacts import Artifacts
-from studies.search import round as cohort
+from studies.search import round as rounds
 from tests.conftest import Run
 from tests.soak.outcome import Outcome, differences, look
 from tests.studies.conftest import MakeExperiment
@@ -175,17 +175,17 @@ def test_a_database_that_is_moved_away_under_a_search(
 ) -> None:
     config = start(make_experiment, run)
     database = config.parent / "tuner.db"
-    train = cohort.Round.run
+    train = rounds.Round.run
 
-    def moved(self: cohort.Round, observer: Any = None) -> cohort.Result:
+    def moved(self: rounds.Round, observer: Any = None) -> rounds.Result:
         if database.exists():
             database.rename(database.with_name("moved.db"))
         return train(self, observer)
 
-    monkeypatch.setattr(cohort.Round, "run", moved)
+    monkeypatch.setattr(rounds.Round, "run", moved)
     ended = run("optimize", "--n-trials", 8, "-q", "-c", config)
     ended.check_one_line_error(3, "tuner.db", "put it back")
-    monkeypatch.setattr(cohort.Round, "run", train)
+    monkeypatch.setattr(rounds.Round, "run", train)
     database.with_name("moved.db").rename(database)
     finish(config, run, whole)
 
@@ -196,14 +196,14 @@ def test_a_database_that_is_replaced_under_a_search(
     config = start(make_experiment, run)
     database = config.parent / "tuner.db"
     shutil.copy(database, database.with_name("older.db"))
-    train = cohort.Round.run
+    train = rounds.Round.run
 
-    def replaced(self: cohort.Round, observer: Any = None) -> cohort.Result:
+    def replaced(self: rounds.Round, observer: Any = None) -> rounds.Result:
         if database.with_name("older.db").exists():
             database.with_name("older.db").replace(database)
         return train(self, observer)
 
-    monkeypatch.setattr(cohort.Round, "run", replaced)
+    monkeypatch.setattr(rounds.Round, "run", replaced)
     ended = run("optimize", "--n-trials", 8, "-q", "-c", config)
     ended.check_one_line_error(3, "tuner.db", "replaced")
     finish(config, run, whole)
@@ -213,10 +213,10 @@ def test_a_study_deleted_under_a_search(
     make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = start(make_experiment, run)
-    train = cohort.Round.run
+    train = rounds.Round.run
     code: list[int] = []
 
-    def deleted(self: cohort.Round, observer: Any = None) -> cohort.Result:
+    def deleted(self: rounds.Round, observer: Any = None) -> rounds.Result:
         from cli.main import main
 
         if not code:
@@ -225,7 +225,7 @@ def test_a_study_deleted_under_a_search(
             )
         return train(self, observer)
 
-    monkeypatch.setattr(cohort.Round, "run", deleted)
+    monkeypatch.setattr(rounds.Round, "run", deleted)
     ended = run("optimize", "--n-trials", 8, "-q", "-c", config)
     assert code in ([0], [2])
     assert ended.code in (0, 3)

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 import tuner
 from studies.config.ranges import FloatRange
+from studies.database import optuna_tables as tables
 from studies.database import trials
 from studies.database.connection import Storage
 from studies.database.studies import NewStudy, add, set_aside, stored_studies
@@ -102,7 +103,7 @@ def test_columns_are_the_same_with_and_without_trials(config):
     assert tuple(full.columns[: len(TRIAL_COLUMNS)]) == TRIAL_COLUMNS
     storage = Storage(f"sqlite:///{config.parent / 'tuner.db'}")
     with storage.begin() as connection:
-        for table in (trials.reports, trials.values, trials.params, trials.trials):
+        for table in (tables.reports, tables.values, tables.params, tables.trials):
             connection.execute(table.delete())
     storage.close()
     empty = load_results(config)

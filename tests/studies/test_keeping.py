@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from studies.database import rounds
 from studies.database.artifacts import Artifacts
 from studies.database.connection import Storage
 from studies.database.rounds import Asked
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.database.trials import Outcome, Proposal, Trial
 from studies.names import StudyKey
-from studies.search import best_weights as keeping
+from studies.search import best_weights
 from studies.search.best_weights import CHOICE, Fitted, best_first, kept_files
 from tuner.errors import EnvironmentFailure, InputError
 
@@ -47,7 +48,7 @@ class Keeper:
     def round(self, losses: list[list[list[float]] | None]) -> None:
         """One trial each: loss of every unit on both halves, or None for a pruned one."""
         asked = Asked(self.study.study_id, [], [Proposal({})] * len(losses), {})
-        trials = self.storage.writer.ask([asked])[0]
+        trials = rounds.ask(self.storage, [asked])[0]
         fitted, outcomes = [], []
         for trial, loss in zip(trials, losses, strict=True):
             trial.state = TrialState.PRUNED if loss is None else TrialState.COMPLETE
@@ -60,17 +61,16 @@ class Keeper:
             if loss is not None:
                 weights = {"weight": torch.full((UNITS, 2), float(trial.number))}
                 fitted.append(Fitted(trial, trial.value, weights, np.array(loss, dtype=float)))
-        swap = keeping.prepare(
+        swap = best_weights.prepare(
             self.storage, self.artifacts, self.study, self.done, fitted, self.keep
         )
-        self.storage.writer.tell(outcomes, [swap])
+        rounds.tell(self.storage, outcomes, [swap])
         swap.finish(self.artifacts)
         self.done += trials
         self.fitted += fitted
 
     def files(self) -> dict[int | None, str]:
-        with self.storage.read() as connection:
-            return kept_files(connection, self.study.study_id)
+        return kept_files(self.storage, self.study.study_id)
 
 
 LOSSES = st.lists(

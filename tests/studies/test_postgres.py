@@ -236,9 +236,8 @@ def test_a_worker_that_is_cut_off_does_not_write_its_round(
         assert "claim on net/_blocks.2/full" in child.text()
         assert child.text().count("error:") == 1
     stores = open_stores(load_experiment(config))
-    with stores.storage.read() as connection:
-        ids = [s.study_id for s in stored_studies(stores.storage).values()]
-        states = {t.state for mine in trials.load(connection, ids).values() for t in mine}
+    ids = [s.study_id for s in stored_studies(stores.storage).values()]
+    states = {t.state for mine in trials.load(stores.storage, ids).values() for t in mine}
     assert states == {TrialState.RUNNING}  # orphans, which the next to come runs again
     assert not list(stores.artifacts.folder.glob("*")) if stores.artifacts.folder.exists() else True
     with contextlib.closing(stores.storage):

@@ -5,7 +5,7 @@ import pytest
 
 from studies.grid import Spec, cohorts, shallower
 from studies.names import StudyKey
-from studies.search.queue import HANDICAP, ORDERS, Progress, handicap, next_work
+from studies.search.queue import HANDICAP, ORDERS, Standing, handicap, next_work
 from tuner.readouts.readout import FeatureShape
 
 SHAPE = FeatureShape(2, 1, 1)
@@ -23,11 +23,11 @@ def names(work: list) -> list[list[str]]:
     return [[s.name for s in one.specs] for one in work]
 
 
-def progress(finished: dict[str, int], target: int = 16, **others: object) -> dict[str, Progress]:
-    return {s.name: Progress(finished.get(s.name, 0), target, **others) for s in GRID}
+def progress(finished: dict[str, int], target: int = 16, **others: object) -> dict[str, Standing]:
+    return {s.name: Standing(finished.get(s.name, 0), target, **others) for s in GRID}
 
 
-def todo(order: str, state: dict[str, Progress]) -> list[list[str]]:
+def todo(order: str, state: dict[str, Standing]) -> list[list[str]]:
     return names(next_work(GROUPS, state, order, specs=GRID, round_size=8))
 
 
@@ -68,23 +68,23 @@ def test_region_finishes_one_region_before_the_next() -> None:
 
 def test_promising_leaves_the_hopeless_for_later() -> None:
     best = {"l0": 0.9, "l1": 0.5, "l2": 0.52}
-    state = {s.name: Progress(8, 48, best[s.key.layer]) for s in GRID}
+    state = {s.name: Standing(8, 48, best[s.key.layer]) for s in GRID}
     first = [work[0].split("/")[1] for work in todo("promising", state)]
     assert first == ["l1", "l2", "l0"]
 
 
 def test_handicap_is_two_rounds_for_ten_percent() -> None:
-    state = {s.name: Progress(8, 48, 0.5) for s in GRID} | {"net/l1/V1/full": Progress(8, 48, 0.55)}
+    state = {s.name: Standing(8, 48, 0.5) for s in GRID} | {"net/l1/V1/full": Standing(8, 48, 0.55)}
     assert handicap(GRID[2], state, GRID, 8) == pytest.approx(HANDICAP * 8)
     assert handicap(GRID[0], state, GRID, 8) == 0
-    untried = state | {"net/l1/V1/full": Progress(0, 48)}
+    untried = state | {"net/l1/V1/full": Standing(0, 48)}
     assert handicap(GRID[2], untried, GRID, 8) == 0
-    nothing_complete = state | {"net/l1/V1/full": Progress(8, 48)}
+    nothing_complete = state | {"net/l1/V1/full": Standing(8, 48)}
     assert handicap(GRID[2], nothing_complete, GRID, 8) == HANDICAP * 8
 
 
 def test_promising_tries_every_study_before_it_prefers() -> None:
-    state = progress({}) | {"net/l0/V1/full": Progress(8, 48, 0.5)}
+    state = progress({}) | {"net/l0/V1/full": Standing(8, 48, 0.5)}
     assert todo("promising", state)[0] == ["net/l0/IT/full"]
 
 
@@ -94,7 +94,7 @@ def test_every_order_ends_with_every_study_done(order: str) -> None:
     rounds = 0
     while True:
         state = {
-            s.name: Progress(done[s.name], 20, 0.5 + s.layer_index / 10 if done[s.name] else None)
+            s.name: Standing(done[s.name], 20, 0.5 + s.layer_index / 10 if done[s.name] else None)
             for s in GRID
         }
         work = next_work(GROUPS, state, order, specs=GRID, round_size=8)

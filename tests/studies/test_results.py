@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from studies.database import rounds
 from studies.database.claims import FileClaims
 from studies.database.connection import Storage
 from studies.database.rounds import Asked
@@ -39,13 +40,14 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 def put(storage: Storage, study_id: int, ended: list[tuple[TrialState, float | None]]) -> None:
     proposals = [Proposal({"x": i / 100}) for i in range(len(ended))]
-    made = storage.writer.ask([Asked(study_id, [], proposals, SPACE)])[0]
-    storage.writer.tell(
+    made = rounds.ask(storage, [Asked(study_id, [], proposals, SPACE)])[0]
+    rounds.tell(
+        storage,
         [
             Outcome(t.trial_id, state, value, {})
             for t, (state, value) in zip(made, ended, strict=True)
             if state != TrialState.RUNNING
-        ]
+        ],
     )
 
 

@@ -12,11 +12,10 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
-from studies.database import trials
-from studies.database.connection import pictures_table
+from studies.database import own_tables, trials
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
-from studies.search import round as cohort
+from studies.search import round as rounds
 from studies.search import search
 from tests.conftest import Run
 from tests.soak.outcome import differences, look
@@ -99,8 +98,7 @@ def test_the_second_round_starts_with_the_shallower_layers_best(
     assert optimize(run, config, 8).code == 0
     stores = open_experiment(config)
     stored = stored_studies(stores.storage)
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, [s.study_id for s in stored.values()])
+    loaded = trials.load(stores.storage, [s.study_id for s in stored.values()])
     for region in ("V1", "IT"):
         for readout in ("full", "factorized"):
             shallow, deep = (
@@ -177,18 +175,18 @@ def test_time_and_budget_begin_no_new_round(small: Path, run: Run) -> None:
 def test_an_interrupt_puts_the_round_back_and_the_next_run_repeats_it(
     small: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cohort.Round.run
+    whole = rounds.Round.run
     assert optimize(run, small, 4).code == 0
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cohort.Round, "run", interrupted)
+    monkeypatch.setattr(rounds.Round, "run", interrupted)
     assert optimize(run, small, 8).code == 130
     rows = listed(run, small)
     assert [row["trials"]["waiting"] for row in rows] == [4, 4]
     assert finished(rows) == [4, 4]
-    monkeypatch.setattr(cohort.Round, "run", whole)
+    monkeypatch.setattr(rounds.Round, "run", whole)
     assert optimize(run, small, 8).code == 0
     assert look(small, 8).problems == []
 
@@ -196,16 +194,16 @@ def test_an_interrupt_puts_the_round_back_and_the_next_run_repeats_it(
 def test_a_study_that_raises_is_set_aside_and_the_others_go_on(
     small: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cohort.Round.run
+    whole = rounds.Round.run
     attempts: list[int] = []
 
-    def some_raise(self: cohort.Round, observer: Any = None) -> cohort.Result:
+    def some_raise(self: rounds.Round, observer: Any = None) -> rounds.Result:
         if any(len(member.units) == 2 for member in self.members):  # IT
             attempts.append(len(self.members))
             raise ZeroDivisionError("made up")
         return whole(self, observer)
 
-    monkeypatch.setattr(cohort.Round, "run", some_raise)
+    monkeypatch.setattr(rounds.Round, "run", some_raise)
     ended = optimize(run, small, 6)
     assert ended.code == 1
     assert "net/_blocks.2/IT/full" in ended.err
@@ -215,7 +213,7 @@ def test_a_study_that_raises_is_set_aside_and_the_others_go_on(
     assert finished([rows["V1"]]) == [6]
     assert rows["IT"]["trials"]["failed"] == 4
     assert finished([rows["IT"]]) == [0]
-    monkeypatch.setattr(cohort.Round, "run", whole)
+    monkeypatch.setattr(rounds.Round, "run", whole)
     assert optimize(run, small, 6).code == 1  # it stays aside until somebody says otherwise
     assert "set aside" in run("doctor", "--fix", "-c", small).out
     assert optimize(run, small, 6).code == 0
@@ -225,17 +223,17 @@ def test_a_study_that_raises_is_set_aside_and_the_others_go_on(
 def test_out_of_memory_goes_on_finer_and_loses_no_trial(
     small: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = cohort.Round._advance
+    whole = rounds.Round._advance
     calls: list[int] = []
 
-    def tight(self: cohort.Round, first: int, last: int) -> Any:
+    def tight(self: rounds.Round, first: int, last: int) -> Any:
         calls.append(last)
         if len(calls) == 3:  # in the middle of a round, with reports behind it
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         return whole(self, first, last)
 
-    monkeypatch.setattr(cohort.Round, "_advance", tight)
-    monkeypatch.setattr(cohort, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(rounds.Round, "_advance", tight)
+    monkeypatch.setattr(rounds, "REPORT_SECONDS", 0.0)
     ended = optimize(run, small, 4)
     assert ended.code == 0
     assert "1/2 of the planned memory" in ended.err
@@ -252,7 +250,7 @@ def test_pictures_are_made_once_the_trials_are_there_and_anew_when_more_came(
 
     def pictures() -> dict[tuple[int, str], Any]:
         with stores.storage.read() as connection:
-            rows = connection.execute(sa.select(pictures_table)).all()
+            rows = connection.execute(sa.select(own_tables.pictures)).all()
         return {(row.study_id, row.filename): row for row in rows}
 
     first = pictures()
@@ -308,25 +306,6 @@ def test_copy_and_delete(small: Path, run: Run, tmp_path: Path) -> None:
     assert run("study", "delete", "--region", "IT", "--yes", "-c", small).code == 0
     assert [r["region"] for r in listed(run, small)] == ["V1"]
     assert load_experiment(small).storage.artifacts.exists()
-
-
-def test_without_known_tables_the_public_interface_writes_the_same(
-    make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from studies.database import optuna_tables as tables
-
-    outcomes = []
-    for name, known in (("known", tables.KNOWN_REVISIONS), ("unknown", ())):
-        monkeypatch.setattr(tables, "KNOWN_REVISIONS", known)
-        config = make_experiment(name=name)
-        assert run("study", "create", "-c", config).code == 0
-        ended = optimize(run, config, 8)
-        assert ended.code == 0
-        assert ended.err.count("through its own calls") == (not known)
-        seen = look(config, 8)
-        assert seen.problems == []
-        outcomes.append(seen.outcome)
-    assert differences(*outcomes) == []
 
 
 def test_a_layer_too_big_for_the_cache_is_searched_all_the_same(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,15 +16,13 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.database import optuna_tables as tables
-from studies.database import trials
+from studies.database import rounds, trials
 from studies.database.connection import Storage
-from studies.database.optuna_tables import KNOWN_REVISIONS
-from studies.database.rounds import Asked, BulkWriter, Writer
+from studies.database.rounds import Asked
 from studies.database.studies import NewStudy, add, stored_studies
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
-from studies.public import PublicWriter
-from tuner.errors import EnvironmentFailure
+from tuner.errors import EnvironmentFailure, InputError
 
 SPACE = {
     "sparsity": FloatDistribution(1e-7, 1e-1, log=True),
@@ -52,11 +52,6 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     made.close()
 
 
-@pytest.fixture(params=["bulk", "public"])
-def writer(request: pytest.FixtureRequest, storage: Storage) -> Writer:
-    return BulkWriter(storage) if request.param == "bulk" else PublicWriter(storage)
-
-
 def study_id(storage: Storage) -> int:
     return next(iter(stored_studies(storage).values())).study_id
 
@@ -71,27 +66,63 @@ def by_optuna(storage: Storage) -> list[FrozenTrial]:
         fresh.engine.dispose()
 
 
-def ask(storage: Storage, writer: Writer) -> list[trials.Trial]:
-    return writer.ask([Asked(study_id(storage), [], PROPOSALS, SPACE)])[0]
+def ask(storage: Storage) -> list[trials.Trial]:
+    return rounds.ask(storage, [Asked(study_id(storage), [], PROPOSALS, SPACE)])[0]
 
 
-def tell(made: list[trials.Trial], writer: Writer) -> None:
-    writer.tell(
+def tell(made: list[trials.Trial], storage: Storage) -> None:
+    rounds.tell(
+        storage,
         [
             Outcome(t.trial_id, state, value, curve, {"error": "x"} if value is None else {})
             for t, state, value, curve in zip(made, STATES, VALUES, CURVES, strict=True)
-        ]
+        ],
     )
 
 
-def test_this_optuna_is_one_that_is_known(storage: Storage) -> None:
-    assert storage.bulk
-    assert storage._revision() in KNOWN_REVISIONS
-    assert isinstance(storage.writer, BulkWriter)
+def revise(path: Path, *statements: str) -> None:
+    """Bring a database to what another optuna might make of it."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
 
-def test_optuna_reads_back_running_trials(storage: Storage, writer: Writer) -> None:
-    ask(storage, writer)
+def test_a_database_of_another_optuna_is_refused(storage: Storage) -> None:
+    """Its tables really differ: what is looked for is not there under that name."""
+    assert storage.path is not None
+    storage.close()
+    revise(
+        storage.path,
+        "ALTER TABLE trials RENAME COLUMN number TO ordinal",
+        "ALTER TABLE trial_values RENAME TO trial_results",
+        "UPDATE alembic_version SET version_num = 'v6.1.0.a'",
+        "UPDATE version_info SET library_version = '6.1.2'",
+    )
+    with pytest.raises(InputError) as refused:
+        Storage(f"sqlite:///{storage.path}")
+    line = str(refused.value)
+    assert "revision v6.1.0.a" in line
+    assert "written by optuna 6.1.2" in line
+    assert "pip install 'optuna" in line
+    assert "\n" not in line
+
+
+def test_a_database_of_another_optuna_that_does_not_say_which(storage: Storage) -> None:
+    assert storage.path is not None
+    storage.close()
+    revise(
+        storage.path,
+        "UPDATE alembic_version SET version_num = 'v9'",
+        "DROP TABLE version_info",
+        "DROP TABLE trials",
+    )
+    with pytest.raises(InputError, match="holds tables of optuna's revision v9, and this tuner"):
+        Storage(f"sqlite:///{storage.path}", create=True)
+
+
+def test_optuna_reads_back_running_trials(storage: Storage) -> None:
+    ask(storage)
     before = datetime.now() - timedelta(minutes=1)  # optuna shows local time
     for number, (trial, proposal) in enumerate(zip(by_optuna(storage), PROPOSALS, strict=True)):
         assert trial.number == number
@@ -104,10 +135,10 @@ def test_optuna_reads_back_running_trials(storage: Storage, writer: Writer) -> N
         assert trial.datetime_complete is None
 
 
-def test_optuna_reads_back_finished_trials(storage: Storage, writer: Writer) -> None:
-    made = ask(storage, writer)
-    writer.report([(made[0].trial_id, 2, 1.5)])
-    tell(made, writer)
+def test_optuna_reads_back_finished_trials(storage: Storage) -> None:
+    made = ask(storage)
+    rounds.report(storage, [(made[0].trial_id, 2, 1.5)])
+    tell(made, storage)
     for trial, state, value, curve in zip(by_optuna(storage), STATES, VALUES, CURVES, strict=True):
         assert (trial.state, trial.value) == (state, value)
         assert trial.intermediate_values == curve
@@ -116,21 +147,6 @@ def test_optuna_reads_back_finished_trials(storage: Storage, writer: Writer) -> 
         assert trial.datetime_start <= trial.datetime_complete
         trial._validate()
     assert by_optuna(storage)[3].user_attrs == {"error": "x"}
-
-
-def test_bulk_and_public_writing_give_equal_trials(tmp_path: Path) -> None:
-    found = []
-    for kind in (BulkWriter, PublicWriter):
-        storage = Storage(f"sqlite:///{tmp_path}/{kind.__name__}.db", create=True)
-        add(storage, [NewStudy(StudyKey("a", "b", "c", "full"), 0, {}, {})])
-        writer = kind(storage)
-        tell(ask(storage, writer), writer)
-        mine = by_optuna(storage)
-        for trial in mine:
-            trial.datetime_start = trial.datetime_complete = None
-        found.append(mine)
-        storage.close()
-    assert found[0] == found[1]
 
 
 def test_what_optuna_writes_is_read(storage: Storage) -> None:
@@ -145,8 +161,7 @@ def test_what_optuna_writes_is_read(storage: Storage) -> None:
                 intermediate_values=dict(curve),
             )
         )
-    with storage.read() as connection:
-        (loaded,) = trials.load(connection, [study_id(storage)]).values()
+    (loaded,) = trials.load(storage, [study_id(storage)]).values()
     for trial, proposal, state, value, curve in zip(
         loaded, PROPOSALS, STATES, VALUES, CURVES, strict=True
     ):
@@ -155,50 +170,48 @@ def test_what_optuna_writes_is_read(storage: Storage) -> None:
         assert isinstance(trial.params["drop"], int)
 
 
-def test_orphans_go_back_to_waiting_as_they_were_asked(storage: Storage, writer: Writer) -> None:
-    made = ask(storage, writer)
-    writer.report([(made[0].trial_id, 2, 1.5), (made[1].trial_id, 2, 1.5)])
-    assert writer.requeue([study_id(storage)], "recovering") == [t.trial_id for t in made]
-    assert writer.requeue([study_id(storage)], "recovering") == []
+def test_orphans_go_back_to_waiting_as_they_were_asked(storage: Storage) -> None:
+    made = ask(storage)
+    rounds.report(storage, [(made[0].trial_id, 2, 1.5), (made[1].trial_id, 2, 1.5)])
+    assert rounds.requeue(storage, [study_id(storage)], "recovering") == [t.trial_id for t in made]
+    assert rounds.requeue(storage, [study_id(storage)], "recovering") == []
     for trial, proposal in zip(by_optuna(storage), PROPOSALS, strict=True):
         assert trial.state == TrialState.WAITING
         assert trial.params == proposal.params
-    with storage.read() as connection:
-        (waiting,) = trials.load(connection, [study_id(storage)]).values()
-    again = writer.ask([Asked(study_id(storage), waiting, [], SPACE)])[0]
+    (waiting,) = trials.load(storage, [study_id(storage)]).values()
+    again = rounds.ask(storage, [Asked(study_id(storage), waiting, [], SPACE)])[0]
     assert [t.trial_id for t in again] == [t.trial_id for t in made]
-    tell(again, writer)
+    tell(again, storage)
     assert [t.intermediate_values for t in by_optuna(storage)][0] == CURVES[0]
 
 
 def test_optuna_itself_takes_up_a_requeued_trial(storage: Storage) -> None:
-    writer = storage.writer
-    made = ask(storage, writer)
-    writer.requeue([study_id(storage)], "recovering")
+    made = ask(storage)
+    rounds.requeue(storage, [study_id(storage)], "recovering")
     study = optuna.load_study(study_name="a/b/c/full", storage=storage.optuna)
     trial = study.ask(fixed_distributions=dict(SPACE))
     assert trial.number == made[0].number
     assert trial.params == PROPOSALS[0].params
 
 
-def test_reports_of_an_earlier_attempt_are_written_over(storage: Storage, writer: Writer) -> None:
-    made = ask(storage, writer)
+def test_reports_of_an_earlier_attempt_are_written_over(storage: Storage) -> None:
+    made = ask(storage)
     for value in (1.5, 2.5):
-        writer.report([(made[0].trial_id, 2, value)])
+        rounds.report(storage, [(made[0].trial_id, 2, value)])
     assert by_optuna(storage)[0].intermediate_values == {2: 2.5}
 
 
-def test_a_trial_that_somebody_else_told_is_refused(storage: Storage, writer: Writer) -> None:
-    made = ask(storage, writer)
-    tell(made, writer)
+def test_a_trial_that_somebody_else_told_is_refused(storage: Storage) -> None:
+    made = ask(storage)
+    tell(made, storage)
     before = by_optuna(storage)
     with pytest.raises(EnvironmentFailure, match="nothing of their round was written"):
-        tell(made, writer)
+        tell(made, storage)
     assert by_optuna(storage) == before
 
 
 def test_a_failure_half_way_writes_nothing(storage: Storage) -> None:
-    made = ask(storage, storage.writer)
+    made = ask(storage)
     outcomes = [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made]
     with pytest.raises(RuntimeError, match="half way"), storage.begin() as connection:
         trials.tell(connection, outcomes)
@@ -210,12 +223,10 @@ def test_a_failure_half_way_writes_nothing(storage: Storage) -> None:
 def test_many_trials_fit_in_one_statement(storage: Storage) -> None:
     """More identifiers than one statement may have."""
     many = [Proposal({"sparsity": 1e-3, "drop": 30})] * 1300
-    writer = storage.writer
-    made = writer.ask([Asked(study_id(storage), [], many, SPACE)])[0]
+    made = rounds.ask(storage, [Asked(study_id(storage), [], many, SPACE)])[0]
     assert [t.number for t in made] == list(range(1300))
-    writer.tell([Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made])
-    with storage.read() as connection:
-        (loaded,) = trials.load(connection, [study_id(storage)]).values()
+    rounds.tell(storage, [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made])
+    (loaded,) = trials.load(storage, [study_id(storage)]).values()
     assert len(loaded) == 1300
     assert all(t.curve == {2: 0.5} and t.params["drop"] == 30 for t in loaded)
 
@@ -223,14 +234,12 @@ def test_many_trials_fit_in_one_statement(storage: Storage) -> None:
 def test_the_rate_survives_a_clock_that_jumps_back(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = storage.writer
-    made = ask(storage, writer)
+    made = ask(storage)
     past = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=400)
     monkeypatch.setattr(trials, "_now", lambda: past)
-    tell(made, writer)
-    with storage.read() as connection:
-        assert trials.durations(connection, [study_id(storage)]) == {study_id(storage): 0.0}
-        count, seconds = trials.recently_finished(connection, [study_id(storage)], 60)
+    tell(made, storage)
+    assert trials.durations(storage, [study_id(storage)]) == {study_id(storage): 0.0}
+    count, seconds = trials.recently_finished(storage, [study_id(storage)], 60)
     assert count == 3
     assert seconds <= 0  # nothing is known, and no rate is shown
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.backbones.backbone import Backbone, LayerInfo, Preprocessing
+    from tuner.backbones.backbone import Backbone, LayerInfo
+    from tuner.backbones.preprocessing import Preprocessing
     from tuner.backbones.registry import (
         backbone_names,
         list_backbones,

@@ -6,32 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.trace import Traced, trace
 from tuner.backbones.weights import state_digest
 from tuner.errors import InputError, unknown
 
-if TYPE_CHECKING:
-    from tuner.backbones.family import Family
-
 T = TypeVar("T")
 
 REFERENCE_SIZE = 224  # px; where nothing else is asked for, layers are looked up at this size
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network expects of its input: (x - mean) / std per channel, for x in [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)

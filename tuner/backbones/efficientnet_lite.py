@@ -16,8 +16,8 @@ from pathlib import Path
 
 from torch import nn
 
-from tuner.backbones.backbone import Preprocessing
 from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.published import Source
 from tuner.backbones.trace import Traced
 

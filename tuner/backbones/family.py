@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tuner.backbones.backbone import IMAGENET, Preprocessing
+from tuner.backbones.preprocessing import IMAGENET, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from tuner.backbones.backbone import Preprocessing
 from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.published import Source, hub_source
 from tuner.backbones.trace import Traced
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.backbones.backbone import Backbone, Preprocessing
+from tuner.backbones.backbone import Backbone
 from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.published import fetch
 from tuner.backbones.weights import initialise, load_into, read_state
 from tuner.errors import InputError, unknown

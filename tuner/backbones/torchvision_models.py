@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from tuner.backbones.backbone import IMAGENET, Preprocessing
 from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import IMAGENET, Preprocessing
 from tuner.backbones.published import Source, hub_source
 from tuner.backbones.trace import Traced
 

@@ -20,8 +20,9 @@ from tuner.features.entry import Entry
 from tuner.features.layout import Images, chunk_images, feature_key, layouts
 from tuner.features.normalize import Normalization
 from tuner.features.partial import MemoryEntry, PartialEntry
-from tuner.features.sweeps import Job, Progress, Sweeps
+from tuner.features.sweeps import Job, Sweeps
 from tuner.features.tiers import RecomputeStore
+from tuner.progress import Progress
 
 Half = NDArray[np.float16]
 

@@ -23,10 +23,10 @@ from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.layout import Images, Layout
 from tuner.features.normalize import Moments, Normalization
 from tuner.features.partial import Sink
+from tuner.progress import Progress
 
 T = TypeVar("T")
 Half = NDArray[np.float16]
-Progress = Callable[[str, int, int], None]
 
 _LARGEST_HALF = 65504.0
 # what the layers return is kept from the first sweep for the second where all of it is this small

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import InputError
+from tuner.progress import Progress
 from tuner.recordings.hdf5 import open as h5
-from tuner.recordings.hdf5.writer import Progress
 from tuner.recordings.recording import Recording
 
 

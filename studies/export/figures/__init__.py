@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +14,15 @@ from studies.export.figures.drawn import FIGURES, Drawn, Look
 from studies.export.figures.of_regions import compare
 from studies.export.figures.of_studies import study_figures
 from studies.grid import Spec
-from studies.results.scores import Evaluated, evaluate
+from studies.results.scores import Evaluated, evaluate_all
 from studies.workspace import Workspace
-from tuner.errors import InputError, unknown
+from tuner.errors import unknown
+from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.figures.style import ThemeName, WidthName
 
 __all__ = ["FIGURES", "Drawn", "export_figures"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def export_figures(
@@ -68,16 +67,11 @@ def export_figures(
     look = Look(theme, width, workspace.recording.simulated)
     stored = stored_studies(stores.storage)
     found: list[Evaluated] = []
-    for done, one in enumerate(evaluate(workspace, stores, specs), start=1):
+    for one in evaluate_all(workspace, stores, specs, what="drawing studies", progress=progress):
         study_id = stored[one.spec.name].study_id
-        with stores.storage.read() as connection:
-            loaded = trials.load(connection, [study_id])[study_id]
+        loaded = trials.load(stores.storage, [study_id])[study_id]
         study_figures(workspace, one, loaded, out, look, drawn)
         found.append(replace(one, parameters=None))  # of many studies they would fill the memory
-        if progress is not None:
-            progress("drawing studies", done, len(specs))
     rows = [one.row for one in found]
-    if all("validation_loss" not in row for row in rows):
-        raise InputError("no study has a complete trial yet; run 'tuner optimize --n-trials 50'")
     compare(found, choose_metric(rows, metric), out, look, drawn)
     return drawn

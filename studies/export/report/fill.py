@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,19 +18,16 @@ from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored, stored_studies
 from studies.database.trials import Trial
-from studies.export.heatmap import areas
 from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
 from studies.export.report.page import write_report
 from studies.grid import Spec
 from studies.results.importance import importance
 from studies.results.references import ridge_rows
-from studies.results.scores import Evaluated, evaluate
+from studies.results.scores import Evaluated, evaluate_all
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
-from tuner.errors import InputError
-
-Progress = Callable[[str, int, int], None]
+from tuner.progress import Progress
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
@@ -52,19 +49,14 @@ def export_report(
     """
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
-    for done, one in enumerate(evaluate(workspace, stores, specs, draws=200), start=1):
+    for one in evaluate_all(workspace, stores, specs, draws=200, progress=progress):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
-        if progress is not None:
-            progress("scoring studies", done, len(specs))
     rows = [one.row for one in found.values()]
-    if all("validation_loss" not in row for row in rows):
-        raise InputError("no study has a complete trial yet; run 'tuner optimize --n-trials 50'")
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
-    with stores.storage.read() as connection:
-        loaded = trials.load(connection, ids)
-        seconds = trials.durations(connection, ids)
+    loaded = trials.load(stores.storage, ids)
+    seconds = trials.durations(stores.storage, ids)
 
     def details(name: str) -> StudyDetails | None:
         if name not in found:
@@ -87,7 +79,7 @@ def export_report(
         provenance(workspace, sum(seconds.values())),
         out / "report.html",
         references=ridge_rows(workspace, specs, progress),
-        groups=areas(workspace),
+        groups=workspace.areas,
     )
 
 
@@ -159,7 +151,7 @@ def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
 def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> RecordingSummary:
     """The recording as the report introduces it."""
     recording, data = workspace.recording, workspace.experiment.data
-    area_of = areas(workspace) or {}
+    area_of = workspace.areas or {}
     regions = []
     for region, units in workspace.regions.items():
         one = next((o for o in found if o.spec.key.region == region), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import EnvironmentFailure, InputError
+from tuner.progress import Progress
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages, NamedImages
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and how much there is."""
 
 
 def write_recording(

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
+from tuner.progress import Progress
 from tuner.recordings.hdf5 import open as h5
 from tuner.recordings.hdf5.matlab import oriented
-from tuner.recordings.hdf5.writer import Progress
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages, NamedImages
 from tuner.recordings.tvsd.layout import (

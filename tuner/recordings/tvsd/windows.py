@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
+from tuner.progress import Progress
 from tuner.recordings.hdf5 import open as h5
 from tuner.recordings.hdf5.integrity import check_reached
-from tuner.recordings.hdf5.writer import Progress
 from tuner.recordings.tvsd.layout import N_CHANNELS, Monkey, columns
 from tuner.recordings.tvsd.table import TrialTable
 

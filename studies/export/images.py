@@ -1,0 +1,149 @@
+"""``tuner export mei``: most exciting images of every unit of the selected studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.database.stores import Stores
+from studies.database.studies import stored_studies
+from studies.grid import Spec
+from studies.results.encoders import Best, best_studies
+from studies.workspace import Workspace
+from tuner.errors import InputError
+from tuner.progress import Progress
+
+if TYPE_CHECKING:
+    from tuner.encoder import Encoder
+    from tuner.synthesis.mei import MeiSettings
+
+
+@dataclass(frozen=True)
+class Again:
+    """Images that are to be made again: by the trials that made them, whatever the search has found since.
+
+    Attributes
+    ----------
+    manifest
+        The images' own record.
+    trials
+        Number of each trial.
+    checksums
+        Of each encoder.
+    """
+
+    manifest: Path
+    trials: Sequence[int | str | None]
+    checksums: Sequence[str]
+
+    def encoders(self, best: Best) -> list[Encoder]:
+        """The encoders of those trials.
+
+        Raises
+        ------
+        InputError
+            If the weights of one are no longer kept.
+        """
+        kept = best.kept
+        numbers = [trial for trial in self.trials if isinstance(trial, int) and trial in kept]
+        if len(numbers) < len(self.trials):
+            lost = next(trial for trial in self.trials if trial not in kept)
+            raise InputError(
+                f"{self.manifest}: made with trial {lost} of {best.spec.name}, whose weights are no "
+                "longer kept: better trials took its place; make new images without --from"
+            )
+        return [best.encoder(number) for number in numbers]
+
+
+def export_images(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    settings: MeiSettings,
+    *,
+    units: Sequence[int] | None = None,
+    ensemble_size: int = 1,
+    again: Again | None = None,
+    evaluate: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write most exciting images of every study's units into ``OUT/<name>/``.
+
+    With ``evaluate``, ``evaluation.csv`` too: every image's predicted response under the encoder that made it and under
+    encoders that did not (other kept trials, the other readouts and backbones of the region), the grey screen, and the
+    best natural training image of equal mean and contrast.
+    """
+    from tuner.figures.tables import write_csv
+    from tuner.synthesis.evaluate import COLUMNS, compare
+    from tuner.synthesis.export import check_same, export_meis
+
+    ready = best_studies(workspace, stores, specs)
+    if units is not None:
+        known = {int(unit) for best in ready for unit in best.spec.units}
+        missing = [unit for unit in units if unit not in known]
+        if missing:
+            raise InputError(
+                f"--units {missing[0]}: no selected study has this unit; valid: "
+                f"{_ranges(sorted(known))}"
+            )
+    written = []
+    for best in ready:
+        spec = best.spec
+        mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
+        if mine is not None and not mine:
+            continue
+        if again is None:
+            encoders = best.ensemble(ensemble_size)
+        else:
+            encoders = again.encoders(best)
+            check_same(encoders, again.checksums, again.manifest)
+
+        def tell(done: int, total: int, name: str = spec.name) -> None:
+            if progress is not None:
+                progress(f"images of {name}", done, total)
+
+        result = export_meis(
+            out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
+        )
+        written.append(out / spec.name)
+        if evaluate:
+            made, judges = judges_of(best, encoders)
+            table = compare(result, judges, made, settings.photometry, workspace.images)
+            written.append(write_csv(table, COLUMNS, out / spec.name / "evaluation.csv"))
+    return written
+
+
+def judges_of(best: Best, makers: Sequence[Encoder]) -> tuple[list[str], dict[str, Encoder]]:
+    """Encoders by name that judge a study's images, and the names of those that made them.
+
+    Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
+    all studies of the region.
+    """
+    workspace, stores, key = best.workspace, best.stores, best.spec.key
+    own = best.ensemble(len(best.kept))
+    judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
+    made = [f"{best.spec.name} #{model.meta['trial']}" for model in makers]
+    rivals: dict[tuple[str, str], Best] = {}
+    created = stored_studies(stores.storage)
+    region = [s for s in workspace.grid if s.key.region == key.region and s.name in created]
+    for other in best_studies(workspace, stores, region):
+        kind = (other.spec.key.backbone, other.spec.key.readout)
+        if kind == (key.backbone, key.readout):
+            continue
+        if kind not in rivals or other.value < rivals[kind].value:
+            rivals[kind] = other
+    return made, judges | {rival.spec.name: rival.encoder() for rival in rivals.values()}
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Consecutive numbers as ranges: ``0-11, 24``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
