@@ -10,22 +10,42 @@ from cli.options import example, experiment
 from cli.show import note
 
 
-@example("tuner dashboard", "tuner dashboard --port 9000")
+@example(
+    "tuner dashboard",
+    "tuner dashboard --port 9000",
+    "tuner dashboard --host 0.0.0.0 --allow-host lab-server",
+)
 def dashboard(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME[:PORT]",
+            help="Another name that browsers may reach it by; this machine's own always are.",
+        ),
+    ] = None,
+    allow_delete: Annotated[
+        bool, typer.Option("--allow-delete", help="Let studies be deleted in the browser.")
+    ] = False,
 ) -> None:
-    """Inspect the search in a browser, also while it runs."""
-    from studies.dashboard.serve import serve
+    """Inspect the search in a browser, also while it runs; notes are all that can be changed there."""
+    from studies.dashboard.serve import dashboard_server
     from studies.database.stores import open_stores
 
     with open_stores(experiment()) as stores:
         if host not in ("127.0.0.1", "localhost", "::1"):
             note(
-                f"warning: anyone who reaches {host} can read, rename and delete these studies: the "
-                "dashboard asks for no password; put it behind a tunnel (ssh -L 8080:127.0.0.1:8080)"
+                f"warning: anyone who reaches {host} can read these studies"
+                f"{' and delete them' if allow_delete else ''}: the dashboard asks for no password; "
+                f"put it behind a tunnel (ssh -L {port}:127.0.0.1:{port})"
             )
-        note(f"dashboard on http://{host}:{port}/ ; end it with Ctrl-C")
-        serve(stores, host, port)
+        with dashboard_server(
+            stores, host, port, allowed=allow_host or (), allow_delete=allow_delete
+        ) as server:
+            shown = f"[{host}]" if ":" in host else host
+            note(f"dashboard on http://{shown}:{port}/ ; end it with Ctrl-C")
+            server.serve_forever()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
+from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from studies.dashboard.gate import Gate, allowed_hosts
 from studies.database.stores import Stores
 from tuner.errors import EnvironmentFailure
 
@@ -16,6 +19,12 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Server6(_Server):
+    """On an address of IPv6."""
+
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     """No line for every request."""
 
@@ -23,8 +32,24 @@ class _Quiet(WSGIRequestHandler):
         return
 
 
-def serve(stores: Stores, host: str, port: int) -> None:
-    """Serve until interrupted.
+def dashboard_server(
+    stores: Stores,
+    host: str,
+    port: int,
+    *,
+    allowed: Iterable[str] = (),
+    allow_delete: bool = False,
+) -> WSGIServer:
+    """Bind optuna-dashboard, behind its gate, to an address; it answers once it is told to serve.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen.
+    allowed
+        Further names by which it may be addressed; see :func:`studies.dashboard.gate.allowed_hosts`.
+    allow_delete
+        Whether studies and files may be deleted in it.
 
     Raises
     ------
@@ -41,11 +66,13 @@ def serve(stores: Stores, host: str, port: int) -> None:
             stores.storage.optuna,
             artifact_store=FileSystemArtifactStore(str(stores.artifacts.folder)),
         )
+    kind = _Server6 if ":" in host else _Server
     try:
-        server = make_server(host, port, application, server_class=_Server, handler_class=_Quiet)
+        server = make_server(host, port, application, server_class=kind, handler_class=_Quiet)
     except OSError as error:
         raise EnvironmentFailure(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
         ) from error
-    with server:
-        server.serve_forever()
+    hosts = allowed_hosts(host, server.server_port, allowed)
+    server.set_app(Gate(application, hosts, allow_delete=allow_delete))
+    return server
