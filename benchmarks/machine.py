@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tuner.readouts.native import compiler
+from tuner.readouts.native.build import compiler
 
 
 def processor() -> str:

@@ -21,7 +21,7 @@ from benchmarks.machine import cores, describe, publish
 from benchmarks.throughput.problem import Problem, Scene
 from tuner.closed_form.smooth import PENALTIES, fit_smooth
 from tuner.fitting.schedule import report_steps
-from tuner.readouts.native import compiler
+from tuner.readouts.native.build import compiler
 
 LAYERS = ("features.10", "features.19", "features.30")
 STEPS, REPORT_EVERY = 900, 45

@@ -35,7 +35,7 @@ from benchmarks.throughput.problem import BATCH, REPORT_EVERY, TRIALS, UNITS, Pr
 from benchmarks.throughput.scaling import Growth, growth, memory_of_rounds
 from tuner.fitting.columns import ColumnState
 from tuner.fitting.trainer import Trainer
-from tuner.readouts.native import compiler
+from tuner.readouts.native.build import compiler
 
 LAYERS = ("features.10", "features.19", "features.30")
 MIDDLE = "features.19"

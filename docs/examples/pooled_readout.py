@@ -10,7 +10,7 @@ import math
 import torch
 
 from tuner.readouts import penalties
-from tuner.readouts.readout import ColumnKernel, adam_proximal, column, update_bias
+from tuner.readouts.readout import ColumnKernel, adam_proximal, update_bias
 
 
 class PooledReadout:
@@ -78,14 +78,15 @@ class PooledKernel(ColumnKernel):
             "bias": torch.zeros_like(parameters["bias"]),
         }
 
-    def update(self, parameters, gradients, first, second, weights, c):
+    def update(self, descent, gradients, c):
         """One Adam step, in place; a penalty that no column has is left out of ``weights``."""
-        decay = column(weights, "weight_decay")
-        f, total = parameters["features"], gradients["features"]
+        decay = descent.penalty("weight_decay")
+        f, total = descent.parameters["features"], gradients["features"]
         if decay is not None:
             total = total + 2 * decay * f
-        adam_proximal(f, first["features"], second["features"], total, None, c)
-        update_bias(parameters, gradients, first, second, c)
+        moments = descent.first["features"], descent.second["features"]
+        adam_proximal(f, *moments, total, None, c)
+        update_bias(descent, gradients["bias"], c)
 
     def export(self, parameters):
         """What predict reads and encoders store; the mask says that every place counts alike."""

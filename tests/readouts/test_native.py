@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tuner.fitting import losses
 from tuner.readouts import READOUTS, full
-from tuner.readouts.native import compiler
-from tuner.readouts.readout import Batch, FeatureShape, Parameters, StepCoefficients
+from tuner.readouts.native.build import compiler
+from tuner.readouts.native.steps import FactorizedStep, FullStep
+from tuner.readouts.readout import Batch, Descent, FeatureShape, Parameters, StepCoefficients
 
 
 def cpp_compiler() -> bool:
@@ -89,8 +90,7 @@ class Case:
         x, following, saved = self.x, self.following, None
         for step in range(steps):
             saved = kernel.turn(
-                *state,
-                weights,
+                Descent(*state, weights),
                 c,
                 Batch(x, self.target[rows], self.share[rows], self.loss, derivative),
                 saved,
@@ -211,3 +211,34 @@ def test_other_memory_is_refused(readout: str) -> None:
     moment[name] = moment[name].double()
     with pytest.raises(ValueError, match="contiguous float32"):
         case.turned(compiled=True)
+
+
+def test_a_wrong_shape_never_reaches_the_code_in_c() -> None:
+    """A pointer says nothing about how much lies behind it."""
+    k, shape = 4, (3, 5, 5)
+    size, channels, cells = 75, 3, 25
+    full = FullStep(*shape)
+    packed = full.pack(torch.rand(BATCH, size))
+    rows, fields, residual = torch.zeros(k, size), torch.zeros(k, 9), torch.zeros(k, BATCH)
+    good = [rows, rows.clone(), rows.clone(), residual, fields, packed, packed.clone()]
+    full.turn(*good)
+    for place, wrong in enumerate(good):
+        for bad in (wrong[:-1].clone(), wrong.double(), wrong.repeat_interleave(2, 0)[::2]):
+            with pytest.raises(ValueError, match="the fused step takes"):
+                full.turn(*good[:place], bad, *good[place + 1 :])
+    with pytest.raises(ValueError, match="takes features"):
+        full.pack(torch.rand(BATCH, size - 1))
+
+    factorized = FactorizedStep(channels, cells)
+    features, mask = torch.zeros(k, channels), torch.zeros(k, cells)
+    batch = factorized.pack(torch.rand(BATCH, size))
+    answers = [
+        *(features, features.clone(), features.clone(), mask, fields, batch),
+        *(residual, residual.clone()),
+    ]
+    factorized.turn(*answers, "mse")
+    for place, wrong in enumerate(answers):
+        with pytest.raises(ValueError, match="the fused step takes"):
+            factorized.turn(*answers[:place], wrong[:-1].clone(), *answers[place + 1 :], "mse")
+    with pytest.raises(ValueError, match="takes mask"):
+        factorized.responses(features, mask[:, 1:].contiguous(), fields, batch, BATCH)

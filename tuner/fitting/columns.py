@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.fitting.parking import Parked, park
-from tuner.readouts.readout import ColumnKernel, Parameters
+from tuner.readouts.readout import ColumnKernel, Descent, Parameters
 
 LEARNING_RATE = "learning_rate"
 DROP = "drop"
@@ -196,6 +196,11 @@ class ColumnState:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    @property
+    def descent(self) -> Descent:
+        """What the kernel's steps work on; good until columns are taken out."""
+        return Descent(self.parameters, self.first, self.second, self.weights)
 
     def remember(self, rows: NDArray[np.int64]) -> None:
         """Copy the parameters of the columns at ``rows`` as their best so far."""

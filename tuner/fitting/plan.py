@@ -72,7 +72,7 @@ def compiler_there(device: torch.device) -> bool:
         except ImportError:
             return False
         return True
-    from tuner.readouts.native import compiler
+    from tuner.readouts.native.build import compiler
 
     return device.type == "cpu" and compiler() is not None
 

@@ -158,10 +158,7 @@ class Trainer:
         for target, share, c in self._steps(state, places, first):
             following = next(batches, None)
             saved = self.kernel.turn(
-                state.parameters,
-                state.first,
-                state.second,
-                state.weights,
+                state.descent,
                 c,
                 Batch(x, target, share, self.loss, derivative),
                 saved,

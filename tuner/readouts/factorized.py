@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.readouts import native, penalties
+from tuner.readouts import penalties
+from tuner.readouts.native import steps
 from tuner.readouts.readout import (
     Batch,
     ColumnKernel,
+    Descent,
     FeatureShape,
     Parameters,
     StepCoefficients,
     adam_proximal,
-    column,
     step_fields,
     update_bias,
 )
@@ -150,7 +151,7 @@ class FactorizedKernel(ColumnKernel):
         self._scale = 1.0 / math.sqrt(shape.channels)
         self._mask_rate = 1.0 / math.sqrt(shape.cells)
         native_there = compiled and device.type == "cpu" and dtype == torch.float32
-        self._native = native.FactorizedStep(shape.channels, shape.cells) if native_there else None
+        self._native = steps.FactorizedStep(shape.channels, shape.cells) if native_there else None
         self._square: Tensor | None = None
         if shape.cells <= _CELLS_AS_MATRIX:
             square = penalties.squared_laplacian_matrix(shape.height, shape.width, dtype)
@@ -244,44 +245,29 @@ class FactorizedKernel(ColumnKernel):
             "bias": torch.zeros_like(parameters["bias"]),
         }
 
-    def update(
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-    ) -> None:
+    def update(self, descent: Descent, gradients: Parameters, c: StepCoefficients) -> None:
         """One step of features, mask and bias."""
         _update_features(
-            parameters["features"],
-            first["features"],
-            second["features"],
+            descent.parameters["features"],
+            descent.first["features"],
+            descent.second["features"],
             gradients["features"],
-            column(weights, "sparsity"),
-            column(weights, "weight_decay"),
+            descent.penalty("sparsity"),
+            descent.penalty("weight_decay"),
             (c.rate, c.new1, c.new2, c.correct1, c.root2),
         )
-        self._step_mask(parameters, gradients["mask"], first, second, weights, c)
-        update_bias(parameters, gradients, first, second, c)
+        self._step_mask(descent, gradients["mask"], c)
+        update_bias(descent, gradients["bias"], c)
 
-    def _step_mask(
-        self,
-        parameters: Parameters,
-        gradient: Tensor,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-    ) -> None:
-        smooth = column(weights, "smoothness")
+    def _step_mask(self, descent: Descent, gradient: Tensor, c: StepCoefficients) -> None:
+        smooth = descent.penalty("smoothness")
+        mask = descent.parameters["mask"]
         _update_mask(
-            parameters["mask"],
-            first["mask"],
-            second["mask"],
+            mask,
+            descent.first["mask"],
+            descent.second["mask"],
             gradient,
-            None if smooth is None else self._rough(parameters["mask"].abs()),
+            None if smooth is None else self._rough(mask.abs()),
             smooth,
             c.rate * self._mask_rate,
             (c.new1, c.new2, c.correct1, c.root2),
@@ -289,44 +275,41 @@ class FactorizedKernel(ColumnKernel):
 
     def turn(
         self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
+        descent: Descent,
         c: StepCoefficients,
         batch: Batch,
         saved: Any,
         following: Tensor | None,
     ) -> Any:
         """One step."""
-        if self._native is None or batch.loss not in native.LOSSES:
-            super().turn(parameters, first, second, weights, c, batch, saved, following)
+        if self._native is None or batch.loss not in steps.LOSSES:
+            super().turn(descent, c, batch, saved, following)
             return
-        decay = column(weights, "weight_decay")
+        decay = descent.penalty("weight_decay")
         by_mask, by_bias = self._native.turn(
-            parameters["features"],
-            first["features"],
-            second["features"],
-            parameters["mask"].abs(),
+            descent.parameters["features"],
+            descent.first["features"],
+            descent.second["features"],
+            descent.parameters["mask"].abs(),
             step_fields(
                 c,
-                column(weights, "sparsity"),
+                descent.penalty("sparsity"),
                 None if decay is None else 2 * decay,
-                parameters["bias"],
+                descent.parameters["bias"],
             ),
             self._native.pack(batch.x),
             batch.target,
             batch.share,
             batch.loss,
         )
-        self._step_mask(parameters, by_mask, first, second, weights, c)
-        update_bias(parameters, {"bias": by_bias}, first, second, c)
+        self._step_mask(descent, by_mask, c)
+        update_bias(descent, by_bias, c)
 
     def responses(self, parameters: Parameters, x: Tensor) -> Tensor:
         """``(K, B)`` responses."""
         mask, features, bias = (parameters[name] for name in ("mask", "features", "bias"))
         if self._native is not None:
-            fields = torch.zeros(len(mask), native.FACTORIZED_FIELDS)
+            fields = torch.zeros(len(mask), steps.FACTORIZED_FIELDS)
             fields[:, -1:] = bias
             return self._native.responses(
                 features, mask.abs(), fields, self._native.pack(x), len(x)

@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuner.readouts import native, penalties
+from tuner.readouts import penalties
+from tuner.readouts.native import steps
 from tuner.readouts.readout import (
     Batch,
     ColumnKernel,
+    Descent,
     FeatureShape,
     Parameters,
     StepCoefficients,
     adam_proximal,
-    column,
     step_fields,
     update_bias,
 )
@@ -112,7 +113,7 @@ class FullKernel(ColumnKernel):
         self._scale = 1.0 / math.sqrt(shape.size)
         native_there = compiled and device.type == "cpu" and dtype == torch.float32
         self._native = (
-            native.FullStep(shape.channels, shape.height, shape.width) if native_there else None
+            steps.FullStep(shape.channels, shape.height, shape.width) if native_there else None
         )
         compile_it = compiled and not native_there and device.type != "meta"
         self._fused = torch.compile(_update, dynamic=True) if compile_it else _update
@@ -162,25 +163,14 @@ class FullKernel(ColumnKernel):
         smooth = 2 * weights["smoothness"][:, None] * rough
         return {"weight": smooth + group, "bias": torch.zeros_like(parameters["bias"])}
 
-    def update(
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-    ) -> None:
+    def update(self, descent: Descent, gradients: Parameters, c: StepCoefficients) -> None:
         """One step: penalties, Adam and the proximal map."""
-        self._update_rows(parameters, gradients["weight"], first, second, weights, c, 0)
-        update_bias(parameters, gradients, first, second, c)
+        self._update_rows(descent, gradients["weight"], c, 0)
+        update_bias(descent, gradients["bias"], c)
 
     def turn(
         self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
+        descent: Descent,
         c: StepCoefficients,
         batch: Batch,
         saved: Any,
@@ -188,24 +178,21 @@ class FullKernel(ColumnKernel):
     ) -> Any:
         """One step; no gradient is ever stored whole."""
         if self._native is not None:
-            return self._fused_turn(parameters, first, second, weights, c, batch, saved, following)
-        residual = batch.residual(self.responses(parameters, batch.x))
+            return self._fused_turn(descent, c, batch, saved, following)
+        residual = batch.residual(self.responses(descent.parameters, batch.x))
         scaled = residual * self._scale
-        update_bias(parameters, {"bias": residual.sum(1, keepdim=True)}, first, second, c)
+        update_bias(descent, residual.sum(1, keepdim=True), c)
         rows = max(1, gradient_bytes(self.device) // (4 * self.shape.size))
         for start in range(0, len(scaled), rows):
             some = scaled[start : start + rows]
             gradient = self._room(len(some))
             torch.mm(some, batch.x, out=gradient)
-            self._update_rows(parameters, gradient, first, second, weights, c, start)
+            self._update_rows(descent, gradient, c, start)
         return None
 
     def _fused_turn(
         self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
+        descent: Descent,
         c: StepCoefficients,
         batch: Batch,
         saved: tuple[Tensor, Tensor] | None,
@@ -214,16 +201,16 @@ class FullKernel(ColumnKernel):
         """By the code in C, which meets the batch that follows while it has the weights at hand."""
         assert self._native is not None
         if saved is None:
-            saved = self.responses(parameters, batch.x), self._native.pack(batch.x)
+            saved = self.responses(descent.parameters, batch.x), self._native.pack(batch.x)
         y, now = saved
         residual = batch.residual(y)
-        update_bias(parameters, {"bias": residual.sum(1, keepdim=True)}, first, second, c)
-        sparse, smooth, group = (column(weights, name) for name in FullReadout.penalties)
+        update_bias(descent, residual.sum(1, keepdim=True), c)
+        sparse, smooth, group = map(descent.penalty, FullReadout.penalties)
         ahead = None if following is None else self._native.pack(following)
         products = self._native.turn(
-            parameters["weight"],
-            first["weight"],
-            second["weight"],
+            descent.parameters["weight"],
+            descent.first["weight"],
+            descent.second["weight"],
             residual * self._scale,
             step_fields(c, sparse, None if smooth is None else 2 * smooth, group),
             now,
@@ -231,7 +218,7 @@ class FullKernel(ColumnKernel):
         )
         if products is None or ahead is None:
             return None
-        return torch.add(parameters["bias"], products, alpha=self._scale), ahead
+        return torch.add(descent.parameters["bias"], products, alpha=self._scale), ahead
 
     def _room(self, rows: int) -> Tensor:
         """Where a gradient goes, the same memory every time."""
@@ -241,18 +228,11 @@ class FullKernel(ColumnKernel):
         return self._gradient[:wanted].view(rows, self.shape.size)
 
     def _update_rows(
-        self,
-        parameters: Parameters,
-        gradient: Tensor,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-        begin: int,
+        self, descent: Descent, gradient: Tensor, c: StepCoefficients, begin: int
     ) -> None:
         """Step of the weights of the columns from ``begin`` on, as many as ``gradient`` has rows."""
         shape = self.shape
-        columns = [column(weights, name) for name in FullReadout.penalties]
+        columns = [descent.penalty(name) for name in FullReadout.penalties]
         coefficients = (c.rate, c.new1, c.new2, c.correct1, c.root2)
         k = len(gradient)
         whole = self._fused is not _update or self.device.type != "cpu"
@@ -261,9 +241,9 @@ class FullKernel(ColumnKernel):
             rows = slice(begin + start, begin + min(start + step, k))
             sparse, smooth, group = (None if p is None else p[rows] for p in columns)
             self._fused(
-                parameters["weight"][rows],
-                first["weight"][rows],
-                second["weight"][rows],
+                descent.parameters["weight"][rows],
+                descent.first["weight"][rows],
+                descent.second["weight"][rows],
                 gradient[start : start + step],
                 sparse,
                 smooth,

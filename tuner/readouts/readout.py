@@ -38,6 +38,35 @@ class FeatureShape:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """What one optimiser step changes, and the penalties that it feels.
+
+    Attributes
+    ----------
+    parameters
+        Of the columns, one row each.
+    first, second
+        Adam's moments, of the same shapes.
+    weights
+        Penalty to its weight in each column, ``(K,)``; a penalty that no column has may be left out.
+    """
+
+    parameters: Parameters
+    first: Parameters
+    second: Parameters
+    weights: Mapping[str, Tensor]
+
+    @property
+    def moved(self) -> tuple[Parameters, Parameters, Parameters]:
+        """Parameters and both moments."""
+        return self.parameters, self.first, self.second
+
+    def penalty(self, name: str) -> Tensor | None:
+        """A penalty's weights as ``(K, 1)``; None where no column has it."""
+        return self.weights[name][:, None] if name in self.weights else None
+
+
+@dataclass(frozen=True)
 class StepCoefficients:
     """What one optimiser step needs per column, each ``(K, 1)``.
 
@@ -115,24 +144,13 @@ class ColumnKernel(Protocol):
         """Gradient of the penalties but the L1 sparsity, which is met by a proximal step."""
         ...
 
-    def update(
-        self,
-        parameters: Parameters,
-        gradients: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
-        c: StepCoefficients,
-    ) -> None:
+    def update(self, descent: Descent, gradients: Parameters, c: StepCoefficients) -> None:
         """One Adam step with penalties, in place on parameters and moments."""
         ...
 
     def turn(
         self,
-        parameters: Parameters,
-        first: Parameters,
-        second: Parameters,
-        weights: Mapping[str, Tensor],
+        descent: Descent,
         c: StepCoefficients,
         batch: Batch,
         saved: Any,
@@ -143,9 +161,9 @@ class ColumnKernel(Protocol):
         One call, so that a readout can do all of it in one pass over its weights. What it returns is handed to the next
         turn as ``saved``, whose features are ``following``; both are None at the ends.
         """
-        y, between = self.forward(parameters, batch.x)
-        gradients = self.gradients(parameters, batch.x, between, batch.residual(y))
-        self.update(parameters, gradients, first, second, weights, c)
+        y, between = self.forward(descent.parameters, batch.x)
+        gradients = self.gradients(descent.parameters, batch.x, between, batch.residual(y))
+        self.update(descent, gradients, c)
         return None
 
     def responses(self, parameters: Parameters, x: Tensor) -> Tensor:
@@ -236,11 +254,6 @@ def adam_proximal(
         w.sub_(w.clamp(-shrink, shrink))
 
 
-def column(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """A penalty's weights as ``(K, 1)``; None where the mapping leaves it out, since no column has it."""
-    return weights[name][:, None] if name in weights else None
-
-
 def step_fields(c: StepCoefficients, sparse: Tensor | None, *more: Tensor | None) -> Tensor:
     """What the fused steps in C read per column, in the order of ``vectors.h``; ``more`` is a readout's own.
 
@@ -260,12 +273,7 @@ def step_fields(c: StepCoefficients, sparse: Tensor | None, *more: Tensor | None
     return torch.cat(fields, dim=1)
 
 
-def update_bias(
-    parameters: Parameters,
-    gradients: Parameters,
-    first: Parameters,
-    second: Parameters,
-    c: StepCoefficients,
-) -> None:
-    """Adam on the unpenalised bias, in place."""
-    adam_proximal(parameters["bias"], first["bias"], second["bias"], gradients["bias"], None, c)
+def update_bias(descent: Descent, gradient: Tensor, c: StepCoefficients) -> None:
+    """Adam on the unpenalised bias, in place; ``gradient`` is ``(K, 1)``."""
+    bias, first, second = (part["bias"] for part in descent.moved)
+    adam_proximal(bias, first, second, gradient, None, c)

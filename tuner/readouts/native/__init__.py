@@ -1,0 +1,1 @@
+"""The fused steps of the readouts in C: how they are built, and how they are called."""
