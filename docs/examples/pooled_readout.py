@@ -38,6 +38,10 @@ class PooledReadout:
             "bias": (units,),
         }
 
+    def fused_pays(self, shape):
+        """It has no step in C."""
+        return False
+
     def spatial_profile(self, parameters):
         """Where each unit reads (n, h, w)."""
         return parameters["mask"]

@@ -7,7 +7,6 @@ without a file.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.database.killpoints import reach
+from tuner.atomic import replacing
 from tuner.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
@@ -46,19 +46,13 @@ class Artifacts:
         digest = hashlib.blake2b(identity.encode() + b"\0" + content, digest_size=16)
         artifact_id = digest.hexdigest()
         target = self.path(artifact_id)
-        temporary = target.with_name(f".{artifact_id}.{os.getpid()}.partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            reach("file half written")
-            temporary.replace(target)
+            with replacing(target, durable=True) as partial:
+                partial.write_bytes(content)
+                reach("file half written")
             _settle(self.folder)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             remedy = (
                 "free space on that disk and run the command again; finished trials are safe"
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -28,6 +28,7 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
 
     ``memory`` in bytes, ``compiled``, and the kind of ``device``.
     """
+    from tuner import readouts
     from tuner.fitting.plan import resolve_memory, worth_compiling
 
     experiment, device = workspace.experiment, workspace.device
@@ -35,7 +36,9 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
     out: dict[str, dict[str, Any]] = {}
     for members in cohorts(specs).values():
         columns = sum(len(s.units) for s in members) * experiment.search.parallel_trials
-        compiled = worth_compiling(columns, members[0].shape, experiment.training.steps, device)
+        readout = readouts.get(members[0].key.readout)
+        steps = experiment.training.steps
+        compiled = worth_compiling(readout, columns, members[0].shape, steps, device)
         for spec in members:
             out[spec.name] = {"memory": memory, "compiled": compiled, "device": device.type}
     return out

@@ -307,9 +307,9 @@ def test_arrays_are_read_only(tmp_path: Path) -> None:
 
 def test_progress_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Path] = []
-    write = partial._write_atomically
+    write = partial.write_bytes
     monkeypatch.setattr(
-        partial, "_write_atomically", lambda path, text: (saved.append(path), write(path, text))
+        partial, "write_bytes", lambda path, *a, **k: (saved.append(path), write(path, *a, **k))
     )
     _extract(FeatureCache(tmp_path), "first", pictures=Pictures(320))
     # 20 chunks in two sweeps take no two seconds: once at the end, and the record itself

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from tuner.atomic import replacing
 from tuner.errors import EnvironmentFailure, InputError
 
 _log = logging.getLogger("tuner")
@@ -97,9 +98,8 @@ def fetch(source: Source, backbone: str) -> Path:
 def _download(url: str, path: Path) -> None:
     """Download to a temporary name; published files that carry their hash are checked."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     digest = hashlib.sha256()
-    try:
+    with replacing(path) as partial:
         with urllib.request.urlopen(url, timeout=20) as response, partial.open("wb") as file:
             while block := response.read(1 << 20):
                 digest.update(block)
@@ -108,6 +108,3 @@ def _download(url: str, path: Path) -> None:
         hexadecimal = all(c in "0123456789abcdef" for c in expected)
         if len(expected) == 8 and hexadecimal and not digest.hexdigest().startswith(expected):
             raise ValueError("the file does not have the published checksum")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tuner.atomic import write_bytes
 from tuner.encoder.model import Encoder, as_batch
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.normalize import Normalization
@@ -94,8 +93,8 @@ def save_encoder(
     text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / TENSORS, payload)
-        _write_atomically(folder / DESCRIPTION, text.encode())
+        write_bytes(folder / TENSORS, payload, durable=True)
+        write_bytes(folder / DESCRIPTION, text.encode(), durable=True)
     except OSError as error:
         raise EnvironmentFailure(f"cannot write the encoder to {folder}: {error}") from error
     return folder
@@ -143,23 +142,6 @@ def _column_from_json(column: Mapping[str, Any]) -> NDArray[Any]:
     if kind == "float":
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     return np.array(values, dtype={"int": np.int64, "bool": np.bool_, "str": np.str_}[kind])
-
-
-def _write_atomically(path: Path, payload: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; an export is meant to be read by others, as any new file is
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def load_encoder(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.atomic import write_bytes
 from tuner.features.normalize import Moments
 
 _SAVE_EVERY = 2.0  # seconds
@@ -193,7 +194,7 @@ class PartialEntry(Sink):
             "mean": self.moments.mean.tolist(),
             "deviations": self.moments.deviations.tolist(),
         }
-        _write_atomically(self.folder / "progress.json", json.dumps(record))
+        write_bytes(self.folder / "progress.json", json.dumps(record).encode(), durable=True)
         self._saved = time.monotonic()
 
     def discard(self) -> None:
@@ -226,7 +227,7 @@ class PartialEntry(Sink):
         for handle in self._files.values():
             os.fsync(handle)
         self.abandon()
-        _write_atomically(self.folder / "entry.json", record)
+        write_bytes(self.folder / "entry.json", record.encode(), durable=True)
 
     def abandon(self) -> None:
         """Close the files and leave them where they are."""
@@ -262,12 +263,3 @@ def _header(shape: tuple[int, ...]) -> bytes:
     description = {"descr": "<f2", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -186,6 +186,9 @@ def grouping(
     return groups
 
 
-def worth_compiling(columns: int, shape: FeatureShape, steps: int, device: torch.device) -> bool:
-    """Whether a round of this size is big enough, and a compiler there."""
-    return columns * shape.size * steps >= _COMPILE_WORK and compiler_there(device)
+def worth_compiling(
+    readout: Readout, columns: int, shape: FeatureShape, steps: int, device: torch.device
+) -> bool:
+    """Whether a round of this size is big enough for the readout's fused step, and a compiler there."""
+    pays = device.type != "cpu" or readout.fused_pays(shape)
+    return pays and columns * shape.size * steps >= _COMPILE_WORK and compiler_there(device)

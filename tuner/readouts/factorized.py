@@ -39,6 +39,9 @@ _NUMBERS = 1 << 25
 _CELLS_AS_MATRIX = 1024
 """Grids up to this many cells have their Laplacian as a matrix, larger ones by shifted sums."""
 
+FUSED_CELLS = 64
+"""Grids up to this many cells have their step compiled from C; on larger ones tensor operations are mostly as fast or faster."""
+
 Order = Literal["features", "mask", "outer"]
 
 
@@ -82,6 +85,10 @@ class FactorizedReadout:
     def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The mask, ``(n, h, w)``."""
         return parameters["mask"].abs()
+
+    def fused_pays(self, shape: FeatureShape) -> bool:
+        """On small grids only; ``python -m benchmarks.fused`` has the times."""
+        return shape.cells <= FUSED_CELLS
 
 
 def contraction_order(shape: FeatureShape, batch_size: int) -> Order:

@@ -68,6 +68,10 @@ class FullReadout:
         """Norm of the weights over channels, ``(n, h, w)``."""
         return parameters["weight"].square().sum(1).sqrt()
 
+    def fused_pays(self, shape: FeatureShape) -> bool:
+        """Always: a chain of tensor operations reads and writes all weights many times."""
+        return True
+
 
 def _update(
     w: Tensor,

@@ -216,6 +216,10 @@ class Readout(Protocol):
         """Where each unit reads, ``(n, h, w)``, never negative."""
         ...
 
+    def fused_pays(self, shape: FeatureShape) -> bool:
+        """Whether a step compiled from C is faster than tensor operations on a CPU."""
+        ...
+
 
 ADAM_BETA1 = 0.9
 ADAM_BETA2 = 0.999

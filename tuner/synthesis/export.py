@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.atomic import replacing, write_bytes
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.synthesis import priors
@@ -139,11 +140,8 @@ class _Partial:
 
     def write(self, mei: Mei) -> None:
         """Set an image aside."""
-        path = self._path(mei.job)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with replacing(self._path(mei.job)) as partial, partial.open("wb") as file:
             np.savez(file, pixels=mei.pixels, activation=mei.activation, step=mei.step)
-        temporary.replace(path)
 
     def remove(self) -> None:
         """All is written where it belongs."""
@@ -165,12 +163,6 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _replace(path: Path, payload: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(payload)
-    temporary.replace(path)
-
-
 def _write(
     folder: Path,
     encoders: Sequence[Encoder],
@@ -189,7 +181,7 @@ def _write(
         for variant in range(settings.variants):
             payload = png_bytes(result.pixels[k, variant])
             file = file_name(int(unit), name, variant)
-            _replace(folder / file, payload)
+            write_bytes(folder / file, payload)
             images.append(
                 {
                     "file": file,
@@ -202,8 +194,8 @@ def _write(
         if settings.variants > 1:  # 1 less the correlation of pixels, every pair of variants
             entry["distances"] = np.round(apart[k], 4).tolist()
         entries.append(entry)
-    _replace(folder / ARRAYS, _npz(result, settings.variants))
-    _replace(folder / SHEET, _sheet(result, settings, fields, title, simulated))
+    write_bytes(folder / ARRAYS, _npz(result, settings.variants))
+    write_bytes(folder / SHEET, _sheet(result, settings, fields, title, simulated))
     manifest = {
         "format": FORMAT,
         "kind": "most exciting images",
@@ -215,7 +207,7 @@ def _write(
         "surroundings": surroundings(encoders[0].device),
         "nondeterministic_operations": list(result.nondeterministic),
     }
-    _replace(
+    write_bytes(
         folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
     )
 

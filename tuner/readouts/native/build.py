@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from tuner.atomic import replacing
 from tuner.errors import EnvironmentFailure
 
 _SOURCES = ("full_step.c", "factorized_step.c")
@@ -112,15 +113,14 @@ def library() -> ctypes.CDLL:
 
 def _compile(cc: str, sources: list[Path], target: Path) -> None:
     """Compile with OpenMP, and where that cannot be had without it."""
-    temporary = target.with_suffix(f".{os.getpid()}.partial.so")
-    for threads in (["-fopenmp", *_openmp()], []):
-        command = [cc, *_FLAGS, *map(str, sources), *threads, "-lm", "-o", str(temporary)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise EnvironmentFailure(f"{cc}: cannot be run: {error}; {_REMEDY}") from error
-        if done.returncode == 0:
-            temporary.replace(target)
-            return
-    last = " ".join(done.stderr.split())[-300:]
-    raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {last}; {_REMEDY}")
+    with replacing(target) as partial:
+        for threads in (["-fopenmp", *_openmp()], []):
+            command = [cc, *_FLAGS, *map(str, sources), *threads, "-lm", "-o", str(partial)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            except OSError as error:
+                raise EnvironmentFailure(f"{cc}: cannot be run: {error}; {_REMEDY}") from error
+            if done.returncode == 0:
+                return
+        last = " ".join(done.stderr.split())[-300:]
+        raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {last}; {_REMEDY}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.atomic import replacing
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.progress import Progress
 from tuner.recordings.recording import ImageSource, Recording
@@ -80,21 +80,18 @@ def new_file(path: Path) -> Iterator[h5py.File]:
         raise InputError(f"{path.parent}: no such folder; create it first")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the file to write")
-    # Named anew each time, so that two writers never share a file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        with h5py.File(partial, "w", locking=False, libver="v110") as file:
+        with (
+            replacing(path, durable=True) as partial,
+            h5py.File(partial, "w", locking=False, libver="v110") as file,
+        ):
             yield file
-        _flush(partial)
-        partial.replace(path)
     except OSError as error:
         raise _failure(path, error) from error
     except RuntimeError as error:  # h5py reports a full disk on closing as this.
         if _out_of_space(path.parent):
             raise _failure(path, OSError(errno.ENOSPC, "No space left on device")) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_attributes(
@@ -160,11 +157,6 @@ def _write_part(
         data[index] = image
         if progress is not None:
             progress(f"writing {part} images", index + 1, len(images))
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _out_of_space(folder: Path) -> bool:
