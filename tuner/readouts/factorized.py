@@ -40,7 +40,7 @@ _CELLS_AS_MATRIX = 1024
 """Grids up to this many cells have their Laplacian as a matrix, larger ones by shifted sums."""
 
 FUSED_CELLS = 64
-"""Grids up to this many cells have their step compiled from C; on larger ones tensor operations are mostly as fast or faster."""
+"""Grids up to this many cells have their step compiled from C; on larger ones it is seldom faster."""
 
 Order = Literal["features", "mask", "outer"]
 
