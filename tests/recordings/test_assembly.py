@@ -174,3 +174,27 @@ def test_a_wrong_stimulus_set(content: str | None, message: str, tmp_path: Path)
         table.write_text(content.replace("a,a.png", "im000,a.png"))
     with pytest.raises(InputError, match=message):
         case.load(stimuli=table)
+
+
+@pytest.mark.parametrize("where", ["presentations", "stimulus set"])
+def test_images_of_one_object_are_a_group(tmp_path: Path, images: Path, where: str) -> None:
+    objects = {"a": "car", "b": "face", "c": "car", "d": "face"}
+    first, second = ["a", "b", "a", "c"], ["d", "d"]
+    options: dict[str, Any] = {}
+
+    def shown(ids: list[str]) -> dict[str, Any]:
+        if where == "presentations":
+            return named(ids) | {"object_name": ("presentation", [objects[i] for i in ids])}
+        return {"stimulus_id": ("presentation", ids)}
+
+    if where == "stimulus set":
+        options["stimuli"] = tmp_path / "stimuli.csv"
+        rows = [f"{i},{i}.png,{objects[i]}" for i in IDS]
+        options["stimuli"].write_text("\n".join(["stimulus_id,filename,object_name", *rows]))
+    train = write(tmp_path / "train.nc", np.eye(4)[:, :3] + 1, **shown(first))
+    test = write(tmp_path / "test.nc", np.eye(3)[:2] + 1, **shown(second))
+    found = load_recording(train, "assembly", images=images, test=test, **options)
+    assert found.train_groups is not None
+    assert found.test_groups is not None
+    assert found.train_groups.tolist() == [0, 1, 0]
+    assert found.test_groups.tolist() == [1]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from tests.recordings.cases import things_names
+from tests.recordings.cases import AREAS, things_names
 from tests.recordings.pictures import write_pictures
-from tests.recordings.trials_file import mapping, write_sparse, write_trials
+from tests.recordings.trials_file import WINDOWS, mapping, write_sparse, write_trials
 from tuner.errors import InputError
 from tuner.recordings import load_recording, write_recording
 from tuner.recordings.tvsd import trials as tvsd_trials
@@ -148,6 +148,40 @@ def test_repeats_days_and_gaps(tmp_path: Path) -> None:
     assert np.isnan(found.test_responses[-1]).any(axis=1).sum() == 1
     assert any("1 days have no test images: 1 presentations" in note for note in found.notes)
     assert np.isfinite(np.delete(found.train_responses, lost, axis=0)).all()
+
+
+def test_a_missing_sample_costs_its_own_presentation(tmp_path: Path) -> None:
+    """Not the channel's day: the others are normalised by the pool of whole presentations."""
+    raw = write_trials(tmp_path)
+    sound = read_trials(raw.path, monkey="F")
+    tested = int(np.flatnonzero(raw.table[2] > 0)[0])
+    sample = int(np.flatnonzero(raw.times > 60)[0])  # in the window of every area but IT's
+    with h5py.File(raw.path, "a") as file:
+        file["ALLMUA"][sample, tested, 0] = np.nan
+    found = read_trials(raw.path, monkey="F")
+    channel = int(np.flatnonzero(mapping() - 1 == 0)[0])
+    unit = found.units["channel"].tolist().index(channel)
+    image = int(raw.table[2, tested]) - 1
+    lost = np.argwhere(np.isnan(found.test_responses))
+    assert lost.tolist() == [[0, image, unit]]
+    assert np.isfinite(found.train_responses).all()
+    raw.mua[sample, tested, 0] = np.nan
+    after, until = WINDOWS[AREAS["F"][channel]]
+    inside = raw.mua[(raw.times > after) & (raw.times <= until), :, 0]
+    day = raw.table[5]
+    pool = inside[:, (day == day[tested]) & (raw.table[2] > 0)]
+    pool = pool[:, ~np.isnan(pool).any(axis=0)]
+    trained = int(np.flatnonzero((raw.table[1] > 0) & (day == day[tested]))[0])
+    z = (inside[:, trained].mean() - pool.mean()) / pool.std(ddof=1)
+    row = int(raw.table[1, trained]) - 1
+    assert found.train_responses[row, unit] == pytest.approx(z, rel=1e-5)
+    others = np.delete(np.arange(found.n_units), unit)
+    np.testing.assert_array_equal(
+        found.train_responses[:, others], sound.train_responses[:, others]
+    )
+    assert [n for n in found.notes if n not in sound.notes] == [
+        "1 responses are left out, in 1 presentations and 1 channels: a sample in their window is missing"
+    ]
 
 
 def table(**columns: Any) -> Any:

@@ -2,7 +2,8 @@
 
 One variable has the dimensions ``presentation`` and ``neuroid``, in any order, and maybe
 ``time_bin``. The others describe them: along ``presentation`` ``stimulus_id`` (or ``image_id``) and
-maybe file names; along ``neuroid`` ``region``, ``neuroid_id`` and anything else, which become unit
+maybe file names and what the image shows (an object or a scene: images of one are a group and stay on
+one side of every cut); along ``neuroid`` ``region``, ``neuroid_id`` and anything else, which become unit
 columns; along ``time_bin`` ``time_bin_start`` and ``time_bin_end`` in ms. The stimulus set is a csv
 file that gives each stimulus its image file.
 """
@@ -26,6 +27,9 @@ from tuner.recordings.recording import Recording
 from tuner.recordings.sources import FileImages
 
 _IDS = ("stimulus_id", "image_id", "hash_id")
+GROUPS = ("object_name", "object_id", "object", "scene_name", "scene_id", "scene")
+"""Columns of presentations, or of the stimulus set, whose equal values make a group of images."""
+
 _FILES = (
     "filename",
     "image_file_name",
@@ -77,6 +81,7 @@ def load(
     order = _matched(path, main, test, other)
     train_images, train = averaged(main.responses, main.image)
     test_images, tested = repeats(other.responses[:, order], other.image)
+    groups = _numbered(main, train_images, other, test_images)
     return Recording(
         label=path.stem,
         source=str(path),
@@ -84,8 +89,10 @@ def load(
         units=main.units,
         train_images=FileImages(images, [main.files[int(i)] for i in train_images], str(path)),
         train_responses=h5.float32(path, "responses", train),
+        train_groups=groups[0],
         test_images=FileImages(images, [other.files[int(i)] for i in test_images], str(test)),
         test_responses=h5.float32(test, "responses", tested),
+        test_groups=groups[1],
     )
 
 
@@ -103,12 +110,15 @@ class _Assembly:
         Image file by code.
     units
         Columns of the neuroids.
+    shows
+        What each image shows, by code; empty where nothing says so.
     """
 
     responses: NDArray[np.float64]
     image: NDArray[np.int64]
     files: dict[int, str]
     units: dict[str, NDArray[Any]]
+    shows: dict[int, str]
 
 
 def _from_one(path: Path, images: Path | None, main: _Assembly) -> Recording:
@@ -120,6 +130,7 @@ def _from_one(path: Path, images: Path | None, main: _Assembly) -> Recording:
     found = sort_presentations(str(path), main.responses, main.image, repeated)
     names = [main.files[int(i)] for i in found.train_images]
     test_names = [main.files[int(i)] for i in found.test_images]
+    groups = _numbered(main, found.train_images, main, found.test_images)
     return Recording(
         label=path.stem,
         source=str(path),
@@ -127,8 +138,10 @@ def _from_one(path: Path, images: Path | None, main: _Assembly) -> Recording:
         units=main.units,
         train_images=FileImages(images, names, str(path)),
         train_responses=h5.float32(path, "responses", found.train),
+        train_groups=groups[0],
         test_images=None if found.test is None else FileImages(images, test_names, str(path)),
         test_responses=None if found.test is None else h5.float32(path, "responses", found.test),
+        test_groups=None if found.test is None else groups[1],
         notes=notes,
     )
 
@@ -156,8 +169,22 @@ def _read(path: Path, stimuli: Path | None, window: tuple[float, float] | None) 
                 raise InputError(
                     f"{path}: {name} has {len(values)} entries but there are {length} {dim}s"
                 )
-    image, files = _images(path, about["presentation"], stimuli)
-    return _Assembly(responses, image, files, _units(path, about["neuroid"]))
+    image, files, shows = _images(path, about["presentation"], stimuli)
+    return _Assembly(responses, image, files, _units(path, about["neuroid"]), shows)
+
+
+def _numbered(
+    main: _Assembly, train: NDArray[np.int64], other: _Assembly, test: NDArray[np.int64]
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """Give each training and each test image the code of what it shows, in the same codes.
+
+    None for both where the images are not known to show two things at least: nothing could be cut.
+    """
+    if len({main.shows.get(int(i)) for i in train} - {None}) < 2:
+        return None, None
+    named = [main.shows[int(i)] for i in train] + [other.shows.get(int(i), "") for i in test]
+    codes = np.unique(np.array(named), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return codes[: len(train)], codes[len(train) :] if other.shows else None
 
 
 def _responses(
@@ -192,16 +219,22 @@ def _responses(
 
 def _images(
     path: Path, about: dict[str, NDArray[Any]], stimuli: Path | None
-) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Give each presentation the code of its image, and each code its file."""
+) -> tuple[NDArray[np.int64], dict[int, str], dict[int, str]]:
+    """Give each presentation the code of its image, and each code its file and what it shows."""
     name = next((name for name in _IDS if name in about), None)
     if name is None:
         raise InputError(f"{path}: presentations have no {' or '.join(_IDS)}")
     ids = about[name].astype(np.str_)
     codes = {stimulus: code for code, stimulus in enumerate(dict.fromkeys(ids.tolist()))}
     image = np.array([codes[stimulus] for stimulus in ids.tolist()], dtype=np.int64)
+    group_of: dict[str, str] = {}
+    kind = next((name for name in GROUPS if name in about), None)
+    if kind is not None:
+        shown = about[kind].astype(np.str_).tolist()
+        group_of = dict(zip(reversed(ids.tolist()), reversed(shown), strict=True))
     if stimuli is not None:
-        file_of = _stimulus_set(stimuli)
+        file_of, told = _stimulus_set(stimuli)
+        group_of = group_of or told
         missing = [stimulus for stimulus in codes if stimulus not in file_of]
         if missing:
             raise InputError(
@@ -212,11 +245,12 @@ def _images(
         if column is None:
             raise InputError(f"{path}: does not name its image files; give the stimulus set's csv")
         file_of = dict(zip(ids.tolist(), about[column].astype(np.str_).tolist(), strict=True))
-    return image, {code: file_of[s] for s, code in codes.items()}
+    shows = {code: group_of[s] for s, code in codes.items() if s in group_of}
+    return image, {code: file_of[s] for s, code in codes.items()}, shows
 
 
-def _stimulus_set(path: Path) -> dict[str, str]:
-    """Read a stimulus set: the image file of each stimulus."""
+def _stimulus_set(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read a stimulus set: the image file of each stimulus, and what it shows where that is said."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -232,7 +266,9 @@ def _stimulus_set(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path}: needs a column {' or '.join(_IDS)} and a column {' or '.join(_FILES)}"
         )
-    return {row[key] or "": row[value] or "" for row in rows}
+    kind = next((name for name in GROUPS if name in header), None)
+    shows = {} if kind is None else {row[key] or "": row[kind] or "" for row in rows}
+    return {row[key] or "": row[value] or "" for row in rows}, shows
 
 
 def _units(path: Path, about: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

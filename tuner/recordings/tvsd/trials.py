@@ -77,6 +77,7 @@ def read_trials(
     with h5.open_hdf5(path) as file:
         trials, table, times = _open(path, file, len(shown.train), len(shown.test))
         responses = windowed(path, trials, table, times, animal, raw_of, progress)
+    gaps = responses.notes()
     normalised, notes = _normalised(responses, table)
     train = _by_image(normalised, table.train, len(shown.train))
     test = _by_repeat(normalised, table, len(shown.test))
@@ -99,7 +100,7 @@ def read_trials(
         test_images=_images(images, shown.test, shown.path),
         test_responses=h5.float32(path, "ALLMUA", test),
         test_groups=groups[1],
-        notes=(*dropped, *notes),
+        notes=(*dropped, *gaps, *notes),
     )
 
 

@@ -75,7 +75,21 @@ class Windowed:
     pool_square: NDArray[np.float64]
 
     def pool(self, day: int, channels: NDArray[np.int64], samples: NDArray[np.float64]) -> None:
-        """Add samples (n, channels) of test presentations to a day's pool (Chan et al. 1979)."""
+        """Add samples (time, presentations, channels) of test presentations to a day's pool.
+
+        Partial sums as of Chan, Golub and LeVeque (1979). A presentation with a missing sample has no
+        part in the pool of that channel, as it has no response of it.
+        """
+        whole = np.asarray(~np.isnan(samples).any(axis=0))
+        if whole.all():
+            self._add(day, channels, samples.reshape(-1, channels.size))
+            return
+        for place, channel in enumerate(channels):
+            mine = samples[:, whole[:, place], place]
+            if mine.size:
+                self._add(day, np.array([channel]), mine.reshape(-1, 1))
+
+    def _add(self, day: int, channels: NDArray[np.int64], samples: NDArray[np.float64]) -> None:
         count = float(len(samples))
         mean = samples.mean(axis=0)
         square = ((samples - mean) ** 2).sum(axis=0)
@@ -85,6 +99,18 @@ class Windowed:
         self.pool_mean[day, channels] += step * count / total
         self.pool_square[day, channels] += square + step**2 * before * count / total
         self.count[day, channels] = total
+
+    def notes(self) -> list[str]:
+        """Say how many responses are missing because a sample of their window is; dead channels aside."""
+        missing = np.isnan(self.mean)
+        missing[:, missing.all(axis=0)] = False
+        lost = int(missing.sum())
+        if not lost:
+            return []
+        return [
+            f"{lost} responses are left out, in {int(missing.any(axis=1).sum())} presentations and "
+            f"{int(missing.any(axis=0).sum())} channels: a sample in their window is missing"
+        ]
 
 
 def _window(path: Path, times: NDArray[np.float64], area: str) -> slice:
@@ -196,5 +222,4 @@ def _pool(
 ) -> None:
     is_test, day = table.test[rows] >= 0, table.day[rows]
     for which in np.unique(day[is_test]):
-        chosen = samples[:, is_test & (day == which)]
-        out.pool(int(which), physical, chosen.reshape(-1, physical.size))
+        out.pool(int(which), physical, samples[:, is_test & (day == which)])
