@@ -1,0 +1,199 @@
+"""Real recordings: every way of predicting them beside every other. ``python -m benchmarks.real FOLDER -o PAGE.md``.
+
+For each generic HDF5 of a folder, each layer and each way: correlation with the mean over repeats of the test images, where
+the recording repeats images normalised by the ceiling too; differences to the smooth readout with standard errors over
+units; trials; CPU seconds. What is found is kept in ``--work`` and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe, publish, threads
+from benchmarks.real.closed import CLOSED
+from benchmarks.real.problem import Problem, Settings
+from benchmarks.real.searched import search
+from studies.workspace import Workspace
+
+BASELINE = "smooth"
+SEARCHED = ("full", "factorized")
+WAYS = (*CLOSED, *SEARCHED)
+LAYERS = ("_blocks.2", "_blocks.4", "_blocks.10")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One way on one layer of one recording.
+
+    Attributes
+    ----------
+    correlation, normalized
+        Of each unit with the test images; NaN where undefined, the latter everywhere without repeats.
+    trials
+        Of the search; 0 where there was none.
+    seconds
+        Of CPU time, extraction of features and imports not counted.
+    """
+
+    recording: str
+    layer: str
+    way: str
+    correlation: list[float]
+    normalized: list[float]
+    trials: int
+    seconds: float
+
+
+def measure(workspace: Workspace, recording: str, layer: str, way: str, trials: int) -> Found:
+    """One way on one layer."""
+    from tuner.scores import score_units
+
+    backbone = workspace.experiment.backbone[0].alias
+    if way in SEARCHED:
+        workspace.features(backbone, layer)  # cached: extraction is no part of a search
+        units, done, seconds = search(workspace.experiment.file.parent, layer, way, trials)
+        r, normalized = (
+            [float(v) for v in units[name]]
+            for name in ("test_correlation", "test_correlation_normalized")
+        )
+        return Found(recording, layer, way, r, normalized, done, seconds)
+    problem = Problem.of(workspace, backbone, layer)
+    begin = time.process_time()
+    predicted = CLOSED[way](problem)
+    seconds = time.process_time() - begin
+    measured = workspace.recording.test_responses
+    scores = score_units(predicted, measured, draws=0)
+    r, normalized = (
+        [float(v) for v in scores[name]]
+        for name in ("test_correlation", "test_correlation_normalized")
+    )
+    return Found(recording, layer, way, r, normalized, 0, seconds)
+
+
+def everything(
+    files: Sequence[Path], settings: Settings, ways: Sequence[str], work: Path
+) -> list[Found]:
+    """All of it, what lies in the work folder read from there."""
+    out = []
+    for file in files:
+        key = json.dumps(asdict(settings)).encode() + hashlib.blake2b(file.read_bytes()).digest()
+        folder = work / f"{file.stem}-{hashlib.blake2b(key, digest_size=4).hexdigest()}"
+        workspace = settings.experiment(file, folder)
+        if workspace.recording.test_responses is None:
+            raise SystemExit(f"error: {file}: no test set to predict; leave it out of the folder")
+        for layer in settings.layers:
+            for way in ways:
+                kept = folder / "results" / f"{layer}.{way}.json"
+                if kept.exists():
+                    out.append(Found(**json.loads(kept.read_text(encoding="utf-8"))))
+                    continue
+                found = measure(workspace, file.stem, layer, way, settings.trials)
+                kept.parent.mkdir(exist_ok=True)
+                kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
+                out.append(found)
+                print(
+                    f"{file.stem} {layer} {way}: {np.mean(zeroed(found.correlation)):.3f}, "
+                    f"{found.seconds:.1f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return out
+
+
+def zeroed(correlations: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """A unit that is predicted by a constant counts as 0."""
+    return np.nan_to_num(np.asarray(correlations, dtype=np.float64))
+
+
+def table(found: Sequence[Found], which: str) -> list[str]:
+    """Ways by layers: means over units, and differences to the baseline with standard errors over units."""
+    layers = list(dict.fromkeys(f.layer for f in found))
+    at = {(f.way, f.layer): f for f in found}
+    lines = [
+        "| | " + " | ".join(layers) + " | trials | CPU s a layer |",
+        "|---" * (len(layers) + 3) + "|",
+    ]
+    for way in dict.fromkeys(f.way for f in found):
+        cells = []
+        for layer in layers:
+            one, base = at.get((way, layer)), at.get((BASELINE, layer))
+            if one is None:
+                cells.append("")
+                continue
+            values = zeroed(getattr(one, which))
+            cell = f"{values.mean():.3f}"
+            if base is not None and way != BASELINE:
+                gap = values - zeroed(getattr(base, which))
+                cell += f" ({gap.mean():+.3f} ± {gap.std(ddof=1) / np.sqrt(len(gap)):.3f})"
+            cells.append(cell)
+        mine = [f for f in found if f.way == way]
+        trials = max(f.trials for f in mine)
+        seconds = np.mean([f.seconds for f in mine])
+        lines.append(f"| {way} | " + " | ".join(cells) + f" | {trials or ''} | {seconds:.1f} |")
+    return lines
+
+
+def page(found: Sequence[Found], source: str, command: str, settings: Settings) -> str:
+    """All recordings as Markdown."""
+    lines = [
+        "# Real recordings",
+        "",
+        describe(command),
+        "",
+        f"{source}{'' if source.endswith('.') else '.'} {settings.backbone} at {settings.image_size} px. Correlation "
+        "of predictions with the mean over repeats of the test images, mean over units; in brackets the difference to "
+        f"`{BASELINE}` with its standard error over units. Searches run as shipped, by the command, {settings.trials} "
+        "trials a study. CPU seconds are those of the fit or of `tuner optimize`, without the extraction of features.",
+    ]
+    for recording in dict.fromkeys(f.recording for f in found):
+        mine = [f for f in found if f.recording == recording]
+        lines += ["", f"## {recording}", "", f"{len(mine[0].correlation)} units.", ""]
+        lines += table(mine, "correlation")
+        if np.isfinite([v for f in mine for v in f.normalized]).any():
+            lines += ["", "Normalised by the ceiling:", "", *table(mine, "normalized")]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description="Real recordings, every way beside every other.")
+    parser.add_argument("folder", type=Path, help="of generic HDF5 files")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("real-work"), help="what is kept")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--layers", nargs="+", default=list(LAYERS))
+    parser.add_argument("--image-size", type=int, default=112)
+    parser.add_argument("--region", default="area", help="the unit column of the regions")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--source", default="Recordings of a folder", help="where they come from")
+    given = parser.parse_args()
+    torch.set_num_threads(threads())
+    files = sorted(given.folder.glob("*.h5"))
+    if not files:
+        raise SystemExit(f"error: {given.folder}: no .h5 file in it; write recordings there first")
+    ways = list(given.ways)
+    if "himalaya" in ways and importlib.util.find_spec("himalaya") is None:
+        print("himalaya is not installed: pip install himalaya", file=sys.stderr)
+        ways.remove("himalaya")
+    settings = Settings(
+        given.backbone, tuple(given.layers), given.image_size, given.region, given.trials
+    )
+    found = everything(files, settings, ways, given.work)
+    command = f"python -m benchmarks.real FOLDER --trials {given.trials}"
+    publish(page(found, given.source, command, settings), given.out)
+
+
+if __name__ == "__main__":
+    main()
