@@ -27,7 +27,7 @@ from studies.database import trials
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 from studies.search.create import create
-from studies.search.search import Search, Silent
+from studies.search.search import Search
 from studies.workspace import Workspace
 
 COMBINATIONS = (
@@ -98,19 +98,16 @@ def search(
         key = (layer, region, readout)
         specs += [s for s in workspace.grid if (s.key.layer, s.key.region, s.key.readout) == key]
     stores = open_stores(workspace.experiment, create=True)
-    create(workspace, stores.storage, stores.artifacts, specs)
+    create(workspace, stores, specs)
     for spec in specs:
         workspace.features(spec.key.backbone, spec.key.layer)
     with without_pictures():
         begun = time.perf_counter()
         Search(
             workspace,
-            stores.storage,
-            stores.artifacts,
-            stores.claims,
+            stores,
             specs,
             n_trials=n_trials,
-            listener=Silent(),
         ).run()
         seconds = time.perf_counter() - begun
     stored = stored_studies(stores.storage)

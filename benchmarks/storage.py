@@ -38,7 +38,7 @@ from studies.database.trials import Outcome, Proposal
 from studies.search import proposals
 from studies.search import round as search_round
 from studies.search.best_weights import Fitted
-from studies.search.search import Search, Silent
+from studies.search.search import Search
 from studies.search.space import distributions, propose
 from studies.workspace import Workspace
 
@@ -164,7 +164,7 @@ def made_up(
         fitted[running.member].append(Fitted(running.trial, float(curves[i, -1]), weights, loss))
     if observer is not None:
         for number, step in enumerate(self.reports):
-            observer.reported(
+            observer(
                 step,
                 self.reports[-1],
                 len(self.running),
@@ -209,12 +209,9 @@ def bookkeeping(config: Path, n_trials: int, layer: str) -> tuple[int, float, fl
     ):
         search = Search(
             workspace,
-            stores.storage,
-            stores.artifacts,
-            stores.claims,
+            stores,
             specs,
             n_trials=n_trials,
-            listener=Silent(),
         )
         search._training._trainer_of = lambda spec: None  # type: ignore[method-assign,assignment,return-value]
         begun = time.perf_counter()

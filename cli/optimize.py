@@ -10,12 +10,13 @@ from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
 from cli.show import detail, note
+from studies.search.listener import Listener
 
 if TYPE_CHECKING:
-    from studies.search.search import Report
+    from studies.search.search import Done
 
 
-class Terminal:
+class Terminal(Listener):
     """Tells the person at the terminal how the search goes."""
 
     def __init__(self, progress: ProgressDisplay) -> None:
@@ -98,9 +99,7 @@ def optimize(
                 note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
             search = Search(
                 workspace,
-                stores.storage,
-                stores.artifacts,
-                stores.claims,
+                stores,
                 specs,
                 n_trials=n_trials,
                 order=order,
@@ -109,27 +108,27 @@ def optimize(
                 listener=Terminal(progress),
             )
             try:
-                report = search.run()
+                done = search.run()
             except KeyboardInterrupt:  # SIGTERM too
                 note("finished trials are kept; run the same command again to go on")
                 raise
-    _conclude(report, n_trials, len(specs))
+    _conclude(done, n_trials, len(specs))
 
 
-def _conclude(report: Report, n_trials: int, studies: int) -> None:
-    if report.trials == 0 and report.complete and not report.set_aside:
+def _conclude(done: Done, n_trials: int, studies: int) -> None:
+    if done.trials == 0 and done.complete and not done.set_aside:
         note(f"nothing to do: all {studies} studies have {n_trials} finished trials")
     else:
-        note(f"{report.trials} trials finished ({report.pruned} pruned) in {studies} studies")
-        if not report.complete:
+        note(f"{done.trials} trials finished ({done.pruned} pruned) in {studies} studies")
+        if not done.complete:
             note("not all studies have their trials yet; run the command again to go on")
         else:
             note("see 'tuner study list', or write figures with 'tuner export heatmap -o OUT'")
-    if report.set_aside:
+    if done.set_aside:
         from tuner.errors import TunerError
 
-        name, message = next(iter(report.set_aside.items()))
+        name, message = next(iter(done.set_aside.items()))
         raise TunerError(
-            f"{len(report.set_aside)} studies were set aside; {name}: {message}; "
+            f"{len(done.set_aside)} studies were set aside; {name}: {message}; "
             "'tuner study show' has the trials, 'tuner doctor' what can be done"
         )

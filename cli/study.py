@@ -72,7 +72,7 @@ def create_command(
             show_plan(workspace, specs, format)
             return
         with open_stores(workspace.experiment, create=True) as stores:
-            done = create(workspace, stores.storage, stores.artifacts, specs, force=force)
+            done = create(workspace, stores, specs, force=force)
     for line in workspace.recording.notes:
         note(f"note: {line}")
     if done.replaced:

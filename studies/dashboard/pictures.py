@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studies.database import trials
-from studies.database.artifacts import Artifacts
 from studies.database.pictures import attach, drawn
+from studies.database.stores import Stores
 from studies.database.studies import Stored
 from studies.database.summaries import Summary, cohort_claim, summaries
 from studies.database.trials import Trial
@@ -24,8 +24,6 @@ from tuner.progress import Progress
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from studies.database.claims import Claims
-    from studies.database.connection import Storage
     from tuner.figures.trials import TrialCurve
 
 CURVE = "learning-curve.png"
@@ -58,15 +56,15 @@ class Pictures:
     ----------
     workspace
         The experiment.
+    stores
+        Where its results are kept, and who works on what.
     """
 
-    def __init__(
-        self, workspace: Workspace, storage: Storage, artifacts: Artifacts, claims: Claims
-    ) -> None:
+    def __init__(self, workspace: Workspace, stores: Stores) -> None:
         self._workspace = workspace
-        self._storage = storage
-        self._artifacts = artifacts
-        self._claims = claims
+        self._storage = stores.storage
+        self._artifacts = stores.artifacts
+        self._claims = stores.claims
 
     def outdated(self, studies: Sequence[Stored]) -> list[Summary]:
         """Studies with a best trial that has no pictures, or pictures from before its last trials."""

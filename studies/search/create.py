@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from studies.database.artifacts import Artifacts
-from studies.database.connection import Storage
+from studies.database.stores import Stores
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.fingerprint import difference, refuse
 from studies.grid import Spec, cohorts
@@ -46,8 +45,7 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
 
 def create(
     workspace: Workspace,
-    storage: Storage,
-    artifacts: Artifacts,
+    stores: Stores,
     specs: Sequence[Spec],
     *,
     force: bool = False,
@@ -66,7 +64,7 @@ def create(
     InputError
         If a study is there with other settings, naming the key.
     """
-    stored = stored_studies(storage)
+    stored = stored_studies(stores.storage)
     prints = {spec.name: workspace.fingerprint(spec) for spec in specs}
     outdated: list[Stored] = []
     done = Created()
@@ -80,13 +78,13 @@ def create(
         else:
             refuse(workspace.experiment.file, name, stored[name].fingerprint, now)
     if outdated:
-        delete(storage, artifacts, outdated)
+        delete(stores.storage, stores.artifacts, outdated)
         done.replaced = [study.name for study in outdated]
     gone = set(done.replaced)
     missing = [spec for spec in specs if spec.name not in stored or spec.name in gone]
     how = plans(workspace, missing)
     done.new = add(
-        storage,
+        stores.storage,
         [
             NewStudy(spec.key, spec.layer_index, prints[spec.name], how[spec.name])
             for spec in missing

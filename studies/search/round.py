@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,8 @@ REPORT_SECONDS = 1.0
 """Least time between two writes of a running round's reports."""
 
 
-class Observer(Protocol):
-    """What is told of a round while it runs."""
-
-    def reported(self, step: int, steps: int, running: int, reports: Reports) -> None:
-        """After each report: how many trials still run, and ``(trial_id, step, value)`` of each."""
-        ...
+Observer = Callable[[int, int, int, Reports], None]
+"""Told at each report: its step, the last step, how many trials still run, and ``(trial_id, step, value)`` of each."""
 
 
 @dataclass
@@ -154,7 +150,7 @@ class Round:
             self._stop(number, [other[:, number - 1] for other in others])
             if observer is not None:
                 alive = [r for r in self.running if step in r.curve]
-                observer.reported(
+                observer(
                     step,
                     self.reports[-1],
                     sum(r.state == TrialState.RUNNING for r in self.running),

@@ -11,23 +11,21 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 from optuna.trial import TrialState
 
 from studies.config.ranges import varies
 from studies.dashboard.pictures import Pictures
 from studies.database import rounds, trials
-from studies.database.artifacts import Artifacts
-from studies.database.claims import Claims
-from studies.database.connection import Storage
 from studies.database.killpoints import reach
+from studies.database.stores import Stores
 from studies.database.studies import Stored, require, set_aside, stored_studies
 from studies.database.summaries import summaries
 from studies.database.trials import Outcome, Trial
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
 from studies.search import best_weights
+from studies.search.listener import Listener
 from studies.search.proposals import Asking
 from studies.search.queue import Standing, Work, next_work
 from studies.search.training import Ended, Training
@@ -41,44 +39,8 @@ POLL_SECONDS = 1.0
 """How often it is looked whether what others hold has become free."""
 
 
-class Listener(Protocol):
-    """What the person at the terminal is told."""
-
-    def started(self, finished: int, target: int) -> None:
-        """Finished trials of all selected studies, and how many they are to have."""
-        ...
-
-    def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
-        """While a round runs."""
-        ...
-
-    def told(self, finished: int) -> None:
-        """After a round: finished trials of all selected studies."""
-        ...
-
-    def say(self, message: str) -> None:
-        """Something worth a line."""
-        ...
-
-
-class Silent:
-    """A listener that tells nobody: for searches from a program."""
-
-    def started(self, finished: int, target: int) -> None:
-        """Finished trials, and how many there are to be."""
-
-    def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
-        """While a round runs."""
-
-    def told(self, finished: int) -> None:
-        """After a round."""
-
-    def say(self, message: str) -> None:
-        """Something worth a line."""
-
-
 @dataclass
-class Report:
+class Done:
     """What a search did.
 
     Attributes
@@ -106,7 +68,7 @@ class Search:
     ----------
     workspace
         The experiment.
-    storage, artifacts, claims
+    stores
         Where results are kept, and who works on what.
     specs
         The selected studies, in the grid's order.
@@ -118,6 +80,8 @@ class Search:
         Seconds after which no new round is begun.
     budget
         Finished trials over all selected studies after which no new round is begun.
+    listener
+        Whom it tells how it goes; nobody where not given.
 
     Raises
     ------
@@ -128,28 +92,25 @@ class Search:
     def __init__(
         self,
         workspace: Workspace,
-        storage: Storage,
-        artifacts: Artifacts,
-        claims: Claims,
+        stores: Stores,
         specs: Sequence[Spec],
         *,
         n_trials: int,
         order: str = "fewest",
         timeout: float | None = None,
         budget: int | None = None,
-        listener: Listener,
+        listener: Listener | None = None,
     ) -> None:
         self.workspace = workspace
-        self.storage = storage
-        self.artifacts = artifacts
-        self.claims = claims
+        self.stores = stores
+        self.storage = storage = stores.storage
         self.specs = list(specs)
         self.n_trials = n_trials
         self.order = order
         self.timeout = timeout
         self.budget = budget
-        self.listener = listener
-        self.report = Report()
+        self.listener = listener = listener or Listener()
+        self.done = Done()
         self._everything = stored_studies(storage)
         names = [spec.name for spec in self.specs]
         require(self._everything, names, workspace.experiment.file)
@@ -174,7 +135,7 @@ class Search:
 
     # -- the loop -------------------------------------------------------------------------------
 
-    def run(self) -> Report:
+    def run(self) -> Done:
         """Work until every selected study has its trials, or time or budget is spent."""
         progress = self._progress()
         finished, target = self._totals(progress)
@@ -200,21 +161,21 @@ class Search:
                 time.sleep(POLL_SECONDS)
             progress = self._progress()
             self.listener.told(self._totals(progress)[0])
-        self.report.complete = not any(p.open for p in progress.values())
+        self.done.complete = not any(p.open for p in progress.values())
         self._draw(progress)
         selected = {spec.name for spec in self.specs}
-        self.report.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}
-        return self.report
+        self.done.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}
+        return self.done
 
     def _draw(self, progress: dict[str, Standing]) -> None:
         """Pictures for the dashboard of the studies that have their trials."""
         done = [spec for spec in self.specs if not progress[spec.name].open]
-        pictures = Pictures(self.workspace, self.storage, self.artifacts, self.claims)
+        pictures = Pictures(self.workspace, self.stores)
         pictures.make(done, self._everything, self.workspace.progress)
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:
-            with self.claims.claim(item.claim) as mine:
+            with self.stores.claims.claim(item.claim) as mine:
                 if mine:
                     self._round(item)
                     return True
@@ -365,7 +326,7 @@ class Search:
         swaps = [
             best_weights.prepare(
                 self.storage,
-                self.artifacts,
+                self.stores.artifacts,
                 self._everything[name],
                 [t for t in history[name] if t.state in trials.FINISHED],
                 fitted,
@@ -378,11 +339,11 @@ class Search:
         rounds.tell(self.storage, outcomes, swaps)
         reach("told")
         for swap in swaps:
-            swap.finish(self.artifacts)
+            swap.finish(self.stores.artifacts)
         reach("files deleted")
         self.storage.settle()
-        self.report.trials += len(outcomes)
-        self.report.pruned += sum(o.state == TrialState.PRUNED for o in outcomes)
+        self.done.trials += len(outcomes)
+        self.done.pruned += sum(o.state == TrialState.PRUNED for o in outcomes)
 
 
 def _one_line(error: BaseException) -> str:

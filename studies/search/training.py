@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from studies.database import trials
 from studies.database.studies import Stored
 from studies.database.trials import Outcome, Trial
 from studies.grid import Spec
+from studies.search.listener import Listener
 from studies.search.round import Member, Reports, ReportWriter, Result, Round
 from studies.search.space import hyperparameters
 from studies.workspace import Workspace
@@ -23,18 +24,6 @@ FINEST = 64
 
 Trials = Mapping[str, list[Trial]]
 Ended = tuple[list[Outcome], "list[Fitted]"]
-
-
-class Listener(Protocol):
-    """What the person at the terminal is told."""
-
-    def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
-        """While a round runs."""
-        ...
-
-    def say(self, message: str) -> None:
-        """Something worth a line."""
-        ...
 
 
 class Training:
@@ -146,7 +135,13 @@ class Training:
         )
         what = "/".join(specs[0].cohort)
         n = sum(len(m.trials) for m in members)
-        return running.run(_Watcher(what, n, self.listener, self._write))
+        writer = ReportWriter(self._write)
+
+        def reported(step: int, steps: int, running: int, reports: Reports) -> None:
+            self.listener.training(what, n, step, steps, running)
+            writer.add(reports)
+
+        return running.run(reported)
 
     def _trainer_of(self, spec: Spec) -> Trainer:
         from tuner import readouts
@@ -171,22 +166,6 @@ class Training:
         )
         self._trainer = (key, trainer)
         return trainer
-
-
-class _Watcher:
-    """Passes a round's reports on to the terminal and to the database."""
-
-    def __init__(
-        self, what: str, n: int, listener: Listener, write: Callable[[Reports], None]
-    ) -> None:
-        self._what = what
-        self._n = n
-        self._listener = listener
-        self._writer = ReportWriter(write)
-
-    def reported(self, step: int, steps: int, running: int, reports: Reports) -> None:
-        self._listener.training(self._what, self._n, step, steps, running)
-        self._writer.add(reports)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ class Seen:
         self.running: list[int] = []
         self.rows: list[tuple[int, int, float]] = []
 
-    def reported(self, step: int, steps: int, running: int, reports: list) -> None:
+    def __call__(self, step: int, steps: int, running: int, reports: list) -> None:
         self.steps.append(step)
         self.running.append(running)
         self.rows += reports
