@@ -53,6 +53,12 @@ def as_group(path: Path) -> None:
     edit(path, "train/responses/x", 1)
 
 
+def unreadable_name(path: Path) -> None:
+    edit(path, "train/responses", None)
+    with h5py.File(path, "a") as file:
+        file.create_group(b"\xffresponses")
+
+
 R = np.random.default_rng(0).standard_normal((30, 9))
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "no responses": (put("train/responses", None), "has no train/responses; it holds"),
@@ -90,6 +96,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "test responses swapped": (put("test/responses", np.ones((6, 4, 9))), "6 test images but"),
     "other units in the test set": (put("test/responses", np.ones((4, 6, 8))), "of 8 units but"),
     "responses elsewhere": (link("train/responses"), "kept in another file"),
+    "a name that is not UTF-8": (unreadable_name, r"it holds .*\\xffresponses"),
     "never finished": (unfinished, "not stored whole"),
 }
 

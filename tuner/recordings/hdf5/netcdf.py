@@ -28,7 +28,7 @@ def variables(path: Path, file: h5py.File) -> dict[str, tuple[str, ...]]:
     """List the variables at the top of a file with their dimensions."""
     found = {}
     with h5.guarded(path, "the list of variables"):
-        names = list(file)
+        names = h5.names(file)
     for name in names:
         with h5.guarded(path, name):
             member = file.get(name)

@@ -90,6 +90,13 @@ def has(group: h5py.Group, name: str) -> bool:
         return False
 
 
+def names(group: h5py.Group) -> list[str]:
+    """Names of a group's members as text; what is not UTF-8, as damage leaves it, is written in escapes."""
+    return [
+        name if isinstance(name, str) else name.decode(errors="backslashreplace") for name in group
+    ]
+
+
 def dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
     """Find a dataset of a file, refusing those whose data lie in another file.
 
@@ -229,9 +236,9 @@ def text(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _top(group: h5py.Group) -> list[str]:
-    names: list[str] = []
-    for name in list(group)[:8]:
+    shown: list[str] = []
+    for name in names(group)[:8]:
         member = group.get(name)
-        inside = list(member)[:6] if isinstance(member, h5py.Group) else []
-        names += [f"{name}/{child}" for child in inside] or [name]
-    return names
+        inside = names(member)[:6] if isinstance(member, h5py.Group) else []
+        shown += [f"{name}/{child}" for child in inside] or [name]
+    return shown

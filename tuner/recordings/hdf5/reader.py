@@ -87,7 +87,7 @@ def _images(path: Path, file: h5py.File, part: str, folder: Path | None) -> Imag
 
 def _units(path: Path, file: h5py.File) -> dict[str, NDArray[Any]]:
     with h5.guarded(path, "units"):
-        names = list(file["units"]) if h5.has(file, "units") else []
+        names = h5.names(file["units"]) if h5.has(file, "units") else []
     if "area" not in names:
         raise InputError(f"{path}: has no units/area; write the area of each unit there")
     # The area first, then as stored: alphabetical order is HDF5's, not a person's.
