@@ -15,11 +15,11 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
 ) -> None:
     """Find orphaned trials, lost or stray files, a damaged cache, settings that do not match."""
-    from studies.database.stores import open_stores
+    from studies.database.stores import as_made, open_stores
     from studies.doctor import examine
     from studies.workspace import Workspace
 
-    workspace = Workspace(experiment())
+    workspace = Workspace(as_made(experiment()))
     with open_stores(workspace.experiment) as stores:
         findings = examine(workspace, stores)
         for finding in findings:

@@ -37,13 +37,13 @@ Opened = tuple["Workspace", "Stores", "list[Spec]", "Progress"]
 def opened(selection: Selection) -> Iterator[Opened]:
     """An experiment opened to export from, closed however it is left."""
     from cli.study import select_specs
-    from studies.database.stores import open_stores
+    from studies.database.stores import as_made, open_stores
     from studies.database.studies import stored_studies
     from studies.workspace import Workspace
     from tuner.errors import InputError
 
     with ProgressDisplay() as bar:
-        workspace = Workspace(experiment(), bar.update)
+        workspace = Workspace(as_made(experiment()), bar.update)
         with open_stores(workspace.experiment) as stores:
             created = stored_studies(stores.storage)
             specs = [s for s in select_specs(workspace, selection) if s.name in created]

@@ -80,7 +80,7 @@ def optimize(
     """
     from cli.study import select_specs
     from studies.config.ranges import varies
-    from studies.database.stores import open_stores
+    from studies.database.stores import as_made, open_stores
     from studies.search.queue import ORDERS
     from studies.search.search import Search
     from studies.workspace import Workspace
@@ -89,7 +89,7 @@ def optimize(
     if order not in ORDERS:
         raise unknown("--order", order, ORDERS)
     with ProgressDisplay() as progress:
-        workspace = Workspace(experiment(), progress.update)
+        workspace = Workspace(as_made(experiment()), progress.update)
         with open_stores(workspace.experiment) as stores:
             specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
             for line in workspace.recording.notes:

@@ -59,12 +59,12 @@ def create_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Make every study of the grid; doing it again does nothing."""
-    from studies.database.stores import open_stores
+    from studies.database.stores import as_made, open_stores
     from studies.search.create import create
     from studies.workspace import Workspace
 
     with ProgressDisplay() as progress:
-        workspace = Workspace(experiment(), progress.update)
+        workspace = Workspace(as_made(experiment()), progress.update)
         specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
         if dry_run:
             from cli.dryrun import show_plan
@@ -128,11 +128,11 @@ def show_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Show one study: its trials, its best parameters, and what deserves attention."""
-    from studies.database.stores import open_stores
+    from studies.database.stores import as_made, open_stores
     from studies.results.study import describe
 
     with open_stores(experiment()) as stores:
-        shown = describe(stores, name, experiment())
+        shown = describe(stores, name, as_made(experiment()))
     if format is Format.table:
         facts = dict(shown["facts"])
         facts["training time"] = duration_text(facts.pop("training time, s"))

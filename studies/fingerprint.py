@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from studies.config.experiment import Experiment
 from studies.config.ranges import plain_space
+from studies.earlier import completed
 from studies.grid import Spec
 from tuner.errors import InputError
 
@@ -76,6 +77,7 @@ def fingerprint(
         "training.batch_size": training.batch_size,
         "training.report_every": training.report_every,
         "training.loss": training.loss,
+        "training.center": training.center,
         "search.sampler": search.sampler,
         "search.pruner": search.pruner,
         "search.parallel_trials": search.parallel_trials,
@@ -86,8 +88,9 @@ def fingerprint(
 
 
 def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """First key in which two fingerprints differ, or None."""
-    normal = json.loads(json.dumps(now))
+    """First key in which two fingerprints differ, or None; one without a key was made before there was the key."""
+    normal = completed(json.loads(json.dumps(now)))
+    stored = completed(stored)
     for key in [*normal, *(key for key in stored if key not in normal)]:
         if stored.get(key) != normal.get(key):
             return str(key)
@@ -105,7 +108,7 @@ def refuse(config: object, study: str, stored: Mapping[str, Any], now: Mapping[s
     key = difference(stored, now)
     if key is None:
         return
-    was, is_ = _shown(stored.get(key)), _shown(now.get(key))
+    was, is_ = _shown(completed(stored).get(key)), _shown(now.get(key))
     remedy = _REMEDY.get(key, "set it back")
     raise InputError(
         f"{config}: {key} is {is_} but study {study} was created with {was}; {remedy}, or start it "

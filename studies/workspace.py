@@ -17,6 +17,7 @@ from tuner.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from studies.config.experiment import BackboneConfig, Experiment
     from tuner.backbones import Backbone, LayerInfo
@@ -46,6 +47,7 @@ class Workspace:
         self._backbones: dict[str, Backbone] = {}
         self._digests: dict[str, str] = {}
         self._features: dict[tuple[str, str], LayerFeatures] = {}
+        self._centers: dict[tuple[str, str], Tensor] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -271,6 +273,24 @@ class Workspace:
         tier = self._tier(features.train.nbytes, memory)
         assert tier != "recompute"
         return open_store(features.train, tier, self.device)
+
+    def center(self, alias: str, layer: str, store: FeatureStore) -> Tensor | None:
+        """Mean of a layer's features over the fit images, ``(F,)``, where ``training.center`` asks for it.
+
+        Parameters
+        ----------
+        store
+            The layer's training features, as :meth:`store` has them.
+        """
+        from tuner.fitting.center import feature_mean
+        from tuner.readouts.readout import FeatureShape
+
+        if not self.experiment.training.center:
+            return None
+        if (alias, layer) not in self._centers:
+            shape = FeatureShape(*store.shape)
+            self._centers[alias, layer] = feature_mean(store, self.split.fit, shape)
+        return self._centers[alias, layer]
 
     def cached_bytes(self, shape: FeatureShape) -> int:
         """What a layer's features of all images take on disk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -46,11 +46,17 @@ class Experiment(Table):
     storage: StorageConfig
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_FILE))
+    _written: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
     def file(self) -> Path:
         """The config file."""
         return self._file
+
+    @property
+    def written(self) -> frozenset[str]:
+        """Keys that the config file writes, with their tables: ``training.steps``; the others have their defaults."""
+        return self._written
 
     @property
     def folder(self) -> Path:
@@ -109,7 +115,16 @@ def parse_experiment(document: Mapping[str, object], file: str | Path = DEFAULT_
         # Not chained: pydantic's own text can show what was written, passwords included.
         raise InputError(f"{file}: {explain(error, Experiment)}") from None
     experiment._file = path
+    experiment._written = frozenset(_keys(document))
     return experiment
+
+
+def _keys(document: Mapping[str, object], table: str = "") -> Iterator[str]:
+    """Name all keys of nested tables, the tables too."""
+    for name, value in document.items():
+        yield table + name
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{table}{name}.")
 
 
 def load_experiment(path: str | Path = DEFAULT_FILE) -> Experiment:

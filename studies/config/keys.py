@@ -231,6 +231,11 @@ class TrainingConfig(Table):
         description="squared error of z-scored responses, or Poisson likelihood of counts "
         "(output through ELU + 1)",
     )
+    center: bool = Field(
+        True,
+        description="whether the mean over the images is taken from each feature; encoders read "
+        "features as they are all the same",
+    )
     device: Device = Field(
         "auto",
         description="where it runs",

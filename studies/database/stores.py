@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from studies import earlier
 from studies.config.experiment import Experiment
 from studies.database.artifacts import Artifacts
 from studies.database.claims import Claims, FileClaims, PostgresClaims
 from studies.database.connection import Storage
+from studies.database.studies import stored_studies
+from tuner.errors import InputError
 
 
 @dataclass
@@ -24,6 +27,25 @@ class Stores:
 
     def __exit__(self, *exception: object) -> None:
         self.storage.close()
+
+
+def as_made(experiment: Experiment) -> Experiment:
+    """Return an experiment with which the studies in its database, if it has one, go on as they were made.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If the database cannot be reached.
+    """
+    try:
+        storage = Storage(experiment.storage.url.get_secret_value())
+    except InputError:  # there is none yet, or who opens it to work says what is wrong with it
+        return experiment
+    try:
+        prints = [study.fingerprint for study in stored_studies(storage).values()]
+    finally:
+        storage.close()
+    return earlier.as_made(experiment, prints)
 
 
 def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:

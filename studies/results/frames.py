@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from studies.config.experiment import DEFAULT_FILE, Experiment, load_experiment
 from studies.config.ranges import FloatRange, IntRange, Setting
 from studies.database import trials
-from studies.database.stores import Stores, open_stores
+from studies.database.stores import Stores, as_made, open_stores
 from studies.database.studies import Stored, stored_studies
 from studies.database.summaries import MEAN_LOSS, cohort_claim, listing, summaries
 from studies.database.trials import Trial
@@ -88,7 +88,7 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
 
     if per not in ("trial", "study"):
         raise unknown("per", per, ("trial", "study"))
-    experiment = load_experiment(config)
+    experiment = as_made(load_experiment(config))
     with open_stores(experiment) as stores:
         studies = list(stored_studies(stores.storage).values())
         rows = (

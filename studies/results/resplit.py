@@ -116,6 +116,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     """
     from tuner import readouts
     from tuner.fitting import losses
+    from tuner.fitting.center import feature_mean
     from tuner.fitting.plan import resolve_memory
     from tuner.fitting.schedule import report_steps
     from tuner.fitting.trainer import Targets, Trainer
@@ -131,9 +132,10 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     scaled = losses.response_scaling(training.loss, responses[split.fit]).apply(responses)
     spec = members[0][0]
     memory = resolve_memory(training.memory, device)
+    store = workspace.store(spec.key.backbone, spec.key.layer, memory)
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
-        workspace.store(spec.key.backbone, spec.key.layer, memory),
+        store,
         Targets(
             scaled[split.fit],
             scaled[split.validation],
@@ -145,6 +147,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         batch_size=training.batch_size,
         seed=experiment.search.seed,
         device=device,
+        center=feature_mean(store, split.fit, spec.shape) if training.center else None,
     )
     units = [one.units[judged[one.units]] for one, _ in members]
     taking = [i for i, mine in enumerate(units) if len(mine)]

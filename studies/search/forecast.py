@@ -197,6 +197,8 @@ def _time(
     workspace: Workspace, members: Sequence[Spec], compiled: bool, limit: int, size: int
 ) -> tuple[float, float]:
     """Seconds per column of a step and of a validation, measured on random features of the cohort's size."""
+    import torch
+
     from tuner import readouts
     from tuner.fitting.columns import Columns
     from tuner.fitting.trainer import Trainer
@@ -219,6 +221,7 @@ def _time(
         batch_size=experiment.training.batch_size,
         seed=0,
         device=device,
+        center=torch.zeros(spec.shape.size) if experiment.training.center else None,
     )
     state = trainer.start(Columns.of_trials([middle], [units]))
     trainer.advance(state, 0, 1)

@@ -154,14 +154,17 @@ class Training:
         # The old one's features go before the new one's are brought in.
         self._trainer = None
         experiment, device = self.workspace.experiment, self.workspace.device
+        backbone, layer = spec.key.backbone, spec.key.layer
+        store = self.workspace.store(backbone, layer, plan["memory"])
         trainer = Trainer(
             readouts.get(spec.key.readout).kernel(spec.shape, device, compiled=plan["compiled"]),
-            self.workspace.store(spec.key.backbone, spec.key.layer, plan["memory"]),
+            store,
             self.workspace.targets,
             loss=experiment.training.loss,
             batch_size=experiment.training.batch_size,
             seed=experiment.search.seed,
             device=device,
+            center=self.workspace.center(backbone, layer, store),
             parking=experiment.storage.cache,
         )
         self._trainer = (key, trainer)

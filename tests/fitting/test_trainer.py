@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.fitting import losses
+from tuner.fitting.center import feature_mean
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates, report_steps
 from tuner.fitting.trainer import Targets, Trainer
@@ -43,6 +44,8 @@ def make(
     dtype: torch.dtype = torch.float32,
     batch_size: int = 32,
     targets: NDArray[np.float32] | None = None,
+    center: bool = False,
+    offset: float = 0.0,
 ) -> tuple[Trainer, Tensor, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     x = np.maximum(rng.standard_normal((n, shape.size)), 0).astype(np.float32)
@@ -57,7 +60,7 @@ def make(
         targets[rng.random(targets.shape) < missing] = np.nan
     cut = n - n // 5
     rows = np.arange(n)
-    table = Table(torch.from_numpy(x).to(dtype))
+    table = Table(torch.from_numpy(x + np.float32(offset)).to(dtype))
     trainer = Trainer(
         READOUTS[readout].kernel(shape, torch.device("cpu"), dtype=dtype),
         table,
@@ -67,6 +70,7 @@ def make(
         seed=3,
         device=torch.device("cpu"),
         dtype=dtype,
+        center=feature_mean(table, rows[:cut], shape) if center else None,
     )
     return trainer, table.values, targets
 
@@ -106,6 +110,37 @@ def test_column_equals_itself_trained_alone(readout: str, missing: float) -> Non
         for name, value in alone.parameters.items():
             if name != "bias":
                 assert relative(together.parameters[name][[k]], value) < 1e-4
+
+
+@pytest.mark.parametrize("readout", sorted(READOUTS))
+def test_centred_training_does_not_see_what_all_images_share(readout: str) -> None:
+    columns = Columns.of_trials(random_trials(readout, 4), [np.arange(3)] * 4)
+    found = []
+    for offset in (0.0, 8.0):
+        trainer, x, targets = make(readout, 3, center=True, offset=offset)
+        before = x.clone()
+        state = trainer.start(columns)
+        trainer.advance(state, 0, 60)
+        losses = trainer.validate(state).sum(1)
+        assert torch.equal(x, before)
+        state.remember(np.arange(len(state)))
+        maps = x[192:].view(-1, SHAPE.channels, SHAPE.height, SHAPE.width)
+        exported = state.best_of(np.arange(len(state)))
+        predicted = READOUTS[readout].predict(exported, maps).numpy()
+        again = (predicted - targets[192:][:, columns.unit]) ** 2
+        np.testing.assert_allclose(again.sum(0), losses, rtol=1e-3)
+        found.append((losses, predicted))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-3)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-2, atol=1e-2)
+
+
+def test_the_mean_is_that_of_the_images_that_are_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((700, SHAPE.size)).astype(np.float16)
+    rows = np.sort(rng.permutation(700)[:600])
+    found = feature_mean(Table(torch.from_numpy(values).float()), rows, SHAPE)
+    expected = values[rows].astype(np.float64).mean(0)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("readout", sorted(READOUTS))

@@ -167,6 +167,15 @@ def test_exported_prediction_equals_training_prediction(readout: Readout) -> Non
     assert bool((profile >= 0).all())
 
 
+def test_parameters_of_centred_features_answer_to_features_as_they_come(readout: Readout) -> None:
+    kernel, p = random_parameters(readout, 20, torch.float64)
+    x, center = batch(B, torch.float64), 3 + batch(1, torch.float64, seed=5)[0]
+    before = {name: value.clone() for name, value in p.items()}
+    y, _ = kernel.forward(kernel.uncentered(p, center), x)
+    torch.testing.assert_close(y, kernel.forward(p, x - center)[0])
+    assert all(torch.equal(value, before[name]) for name, value in p.items())
+
+
 def test_prediction_of_a_unit_is_the_same_bytes_in_any_company(readout: Readout) -> None:
     kernel, p = random_parameters(readout, K, torch.float32)
     x = as_maps(p, batch(B, torch.float32))

@@ -495,4 +495,4 @@ def test_the_reference_shows_the_defaults_that_hold(tmp_path):
     text = text.replace("[[backbone]]", '[[backbone]]\nname = "vgg19"')
     assert "weight of sum \\|w\\|" in render_reference()
     written = parse_experiment(tomllib.loads(text), tmp_path / "tuner.toml")
-    assert written == load(tmp_path, "")
+    assert written.model_dump() == load(tmp_path, "").model_dump()

@@ -37,6 +37,7 @@ CHANGES = {
     "training.steps": {"training": {"steps": 22}},
     "training.batch_size": {"training": {"batch_size": 10}},
     "training.report_every": {"training": {"report_every": 5}},
+    "training.center": {"training": {"center": False}},
     "search.sampler": {"search": {"sampler": "random"}},
     "search.pruner": {"search": {"pruner": "none"}},
     "search.parallel_trials": {"search": {"parallel_trials": 3}},

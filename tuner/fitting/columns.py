@@ -90,6 +90,8 @@ class ColumnState:
         The readout bound to a shape.
     seed
         Of the initial parameters.
+    center
+        ``(F,)`` what was taken from the features that the columns are trained on, or None.
     parked
         Whether to wait with the tensors until :meth:`resume`.
     folder
@@ -102,10 +104,12 @@ class ColumnState:
         kernel: ColumnKernel,
         seed: int,
         *,
+        center: Tensor | None = None,
         parked: bool = False,
         folder: Path | None = None,
     ) -> None:
         self.columns = columns
+        self.center = center
         self.kernel = kernel
         self.parameters: Parameters = {}
         self.first: Parameters = {}
@@ -222,7 +226,7 @@ class ColumnState:
                 self.best[name].index_copy_(0, index, value.index_select(0, index))
 
     def best_of(self, rows: NDArray[np.int64]) -> Parameters:
-        """Best parameters of the columns at ``rows``, exported, on the host."""
+        """Best parameters of the columns at ``rows``, exported, on the host; they act on features as they come."""
         if self._pending:  # first of all they are to be as they should
             self.resume()
             self.park()
@@ -232,6 +236,8 @@ class ColumnState:
             names = [n for n in self._parked.names() if n.startswith("best.")]
             parts = {n.removeprefix("best."): self._parked.rows(n, rows) for n in names}
             chosen = {name: part.to(self.kernel.device) for name, part in parts.items()}
+        if self.center is not None:
+            chosen = self.kernel.uncentered(chosen, self.center)
         return {name: value.cpu() for name, value in self.kernel.export(chosen).items()}
 
     def finish(self) -> None:

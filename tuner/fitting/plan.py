@@ -111,10 +111,10 @@ def fixed_bytes(shape: FeatureShape, batch_size: int, device: torch.device) -> i
     """Memory that does not grow with columns, whatever the readout.
 
     Two feature batches, as they come and as the fused step reads them, or a chunk of validation features, each float32
-    beside its half-precision rows; and the pieces in which gradients and copies are made.
+    beside its half-precision rows; their mean; and the pieces in which gradients and copies are made.
     """
     chunk = validation_chunk(shape)
-    batches = (8 * batch_size + max(10 * batch_size, 10 * chunk)) * shape.size
+    batches = (8 * batch_size + max(10 * batch_size, 10 * chunk) + 4) * shape.size
     return batches + gradient_bytes(device) + COPY_BYTES + RUNTIME_BYTES
 
 

@@ -51,8 +51,15 @@ class Features(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Features ``(B, F)`` of the images at ``indices``."""
+        """Features ``(B, F)`` of the images at ``indices``, in memory of their own."""
         ...
+
+
+def read(features: Features, indices: list[Tensor]) -> Iterator[Tensor]:
+    """Feature batches, read ahead where the features know how."""
+    batches: Callable[[list[Tensor]], Iterator[Tensor]] | None
+    batches = getattr(features, "batches", None)
+    return map(features.batch, indices) if batches is None else batches(indices)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,9 @@ class Trainer:
         Images a step.
     seed
         Seeds the batches and the initial parameters.
+    center
+        ``(F,)`` what is taken from each feature, see :mod:`tuner.fitting.center`; None for nothing. Exported parameters
+        act on features as they come.
     parking
         Folder for the file of columns that wait while others are trained; None for the system's temporary one.
     """
@@ -108,9 +118,11 @@ class Trainer:
         seed: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        center: Tensor | None = None,
         parking: Path | None = None,
     ) -> None:
         self.kernel = kernel
+        self.center = None if center is None else center.to(device, dtype)
         self.parking = parking
         self.features = features
         self.loss = loss
@@ -144,7 +156,14 @@ class Trainer:
 
     def start(self, columns: Columns, *, parked: bool = False) -> ColumnState:
         """State of ``columns`` before the first step; parked, it takes no memory before it is resumed."""
-        return ColumnState(columns, self.kernel, self.seed, parked=parked, folder=self.parking)
+        return ColumnState(
+            columns,
+            self.kernel,
+            self.seed,
+            center=self.center,
+            parked=parked,
+            folder=self.parking,
+        )
 
     @torch.no_grad()
     def advance(self, state: ColumnState, first: int, last: int) -> None:
@@ -168,10 +187,9 @@ class Trainer:
                 x = following
 
     def _read(self, indices: list[Tensor]) -> Iterator[Tensor]:
-        """Feature batches, read ahead where the features know how."""
-        batches: Callable[[list[Tensor]], Iterator[Tensor]] | None
-        batches = getattr(self.features, "batches", None)
-        return map(self.features.batch, indices) if batches is None else batches(indices)
+        """Feature batches as they are trained on."""
+        batches = read(self.features, indices)
+        return batches if self.center is None else (x.sub_(self.center) for x in batches)
 
     def _steps(
         self, state: ColumnState, places: list[Tensor], first: int
@@ -234,9 +252,9 @@ class Trainer:
         total = torch.zeros(len(state), 2, dtype=torch.float64, device=self.device)
         n = len(self._validation_rows)
         chunk = validation_chunk(self.kernel.shape)
-        for begin in range(0, n, chunk):
-            some = slice(begin, min(begin + chunk, n))
-            x = self.features.batch(self._validation_rows[some])
+        chunks = [slice(begin, min(begin + chunk, n)) for begin in range(0, n, chunk)]
+        batches = self._read([self._validation_rows[some] for some in chunks])
+        for some, x in zip(chunks, batches, strict=True):
             y = self.kernel.responses(state.parameters, x)
             target = self._validation[:, some].index_select(0, state.unit)
             loss = losses.value(self.loss, y, target)

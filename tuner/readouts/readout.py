@@ -111,6 +111,10 @@ class Batch:
         return self.derivative(y, self.target).mul_(self.share)
 
 
+_UNCENTERED_AT_ONCE = 16
+"""Columns whose parameters are in float64 at the same time: bounds memory."""
+
+
 class ColumnKernel(Protocol):
     """A readout bound to a feature shape, a device and a way of running (eager or compiled).
 
@@ -169,6 +173,20 @@ class ColumnKernel(Protocol):
     def responses(self, parameters: Parameters, x: Tensor) -> Tensor:
         """As :meth:`forward`, without what a gradient would need; ``(K, B)``."""
         return self.forward(parameters, x)[0]
+
+    def uncentered(self, parameters: Parameters, center: Tensor) -> Parameters:
+        """Parameters that answer to features as these do to features less ``center`` ``(F,)``.
+
+        Responses are affine in the features, so it is the bias that changes: it becomes the response to ``-center``, in
+        float64. A readout whose bias is not called ``bias`` ``(K, 1)`` says how itself.
+        """
+        at = -center.double()[None]
+        bias = torch.empty_like(parameters["bias"])
+        for start in range(0, len(bias), _UNCENTERED_AT_ONCE):
+            some = slice(start, start + _UNCENTERED_AT_ONCE)
+            wide = {name: value[some].double() for name, value in parameters.items()}
+            bias[some] = self.forward(wide, at)[0].to(bias.dtype)
+        return {**parameters, "bias": bias}
 
     def export(self, parameters: Parameters) -> Parameters:
         """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""

@@ -1,0 +1,89 @@
+"""What the releases before did where ``tuner.toml`` had no key for it, so that their experiments go on as they were made.
+
+A study's fingerprint without a key counts as what was then done. And where the database holds such studies, a key that
+``tuner.toml`` does not write has the value of then, not today's default; written with another value it is refused like
+every mismatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from studies.config.experiment import Experiment
+
+BEFORE: Mapping[str, Any] = {"training.center": False}
+"""Key to what was done before there was the key; a new one that changes results is a line here."""
+
+READOUTS_BEFORE = ("full", "factorized")
+"""Readouts that were tried where ``search.space`` named none."""
+
+_SPACE = "search.space."
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a fingerprint with every key that its study was made without.
+
+    Parameters
+    ----------
+    stored
+        As the database has it.
+    """
+    out = dict(stored)
+    for key in _absent(stored):
+        table, _, name = key.rpartition(".")
+        if key.startswith(_SPACE):
+            out[table] = {**out[table], name: BEFORE[key]}
+        else:
+            out[key] = BEFORE[key]
+    return out
+
+
+def _absent(stored: Mapping[str, Any]) -> list[str]:
+    """Keys that a fingerprint is without; of hyperparameters those of its own readout."""
+    out = []
+    for key in BEFORE:
+        table, _, name = key.rpartition(".")
+        if key.startswith(_SPACE):
+            if table in stored and name not in stored[table]:
+                out.append(key)
+        elif key not in stored:
+            out.append(key)
+    return out
+
+
+def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -> Experiment:
+    """Return the experiment under which studies that are there go on as they were made.
+
+    Parameters
+    ----------
+    experiment
+        What the config file says.
+    fingerprints
+        Of the studies in its database, as stored.
+
+    Returns
+    -------
+    Experiment
+        The same one where no study was made by a release before.
+    """
+    absent = {key for stored in fingerprints for key in _absent(stored)}
+    if not absent:
+        return experiment
+    training: dict[str, Any] = {}
+    space = dict(experiment.search.space)
+    if not any(key.startswith(_SPACE) for key in experiment.written):
+        space = {readout: space[readout] for readout in READOUTS_BEFORE}
+    for key in sorted(absent - experiment.written):
+        table, _, name = key.rpartition(".")
+        if table == "training":
+            training[name] = BEFORE[key]
+        elif (readout := table.removeprefix(_SPACE)) in space:
+            space[readout] = {**space[readout], name: BEFORE[key]}
+    return experiment.model_copy(
+        update={
+            "training": experiment.training.model_copy(update=training),
+            "search": experiment.search.model_copy(update={"space": space}),
+        }
+    )
