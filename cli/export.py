@@ -82,6 +82,14 @@ def heatmap(
         bool,
         typer.Option("--ridge", help="Draw closed-form ridge readouts of the same layers beside."),
     ] = False,
+    fwrf: Annotated[
+        bool,
+        typer.Option(
+            "--fwrf",
+            help="Draw ridge readouts under a Gaussian mask a unit beside: the factorized readout "
+            "in closed form.",
+        ),
+    ] = False,
     random: Annotated[
         bool,
         typer.Option(
@@ -102,11 +110,13 @@ def heatmap(
     Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit).
     """
     from studies.export.heatmap import export_heatmap
-    from studies.results.references import random_rows, ridge_rows
+    from studies.results.references import fwrf_rows, random_rows, ridge_rows
 
     selection = Selection.of(backbone, layer, region, readout)
     with opened(selection) as (workspace, stores, specs, progress):
         references = ridge_rows(workspace, specs, progress) if ridge else []
+        if fwrf:
+            references += fwrf_rows(workspace, specs, progress)
         if random:
             references += random_rows(workspace, specs, progress)
         paths = export_heatmap(

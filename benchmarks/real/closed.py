@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from benchmarks.real.problem import Floats, Problem
-from tuner.closed_form.smooth import PENALTIES, WIDTHS, fit_smooth
+from tuner.closed_form.fwrf import FwrfFit, fit_fwrf
+from tuner.closed_form.smooth import PENALTIES, SmoothFit, fit_smooth
 
 COMPONENTS = 25
 """Of the partial least squares that Brain-Score compares models with (Schrimpf et al. 2018)."""
@@ -42,19 +44,18 @@ def himalaya(problem: Problem) -> Floats:
     return problem.by_missing(fit)
 
 
-def _by_leave_one_out(problem: Problem, widths: tuple[float, ...]) -> Floats:
+def _by_leave_one_out(problem: Problem, fit: Callable[..., SmoothFit | FwrfFit]) -> Floats:
     n = len(problem.train)
     unknown = np.full((len(problem.test), problem.responses.shape[1]), np.nan)
     groups = problem.groups
     if groups is not None:
         groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(problem.test))])
-    found = fit_smooth(
+    found = fit(
         np.concatenate([problem.train, problem.test]),
         np.concatenate([problem.responses, unknown]),
         np.arange(n),
         others=np.arange(n, n + len(problem.test)),
         groups=groups,
-        widths=widths,
         weights=False,
     )
     return found.others.astype(np.float64)
@@ -62,12 +63,17 @@ def _by_leave_one_out(problem: Problem, widths: tuple[float, ...]) -> Floats:
 
 def ridge(problem: Problem) -> Floats:
     """Ridge, the penalty of each unit by leave-one-out."""
-    return _by_leave_one_out(problem, (0.0,))
+    return _by_leave_one_out(problem, partial(fit_smooth, widths=[0.0]))
 
 
 def smooth(problem: Problem) -> Floats:
     """Ridge under a smooth prior, width and penalty of each unit by leave-one-out."""
-    return _by_leave_one_out(problem, WIDTHS)
+    return _by_leave_one_out(problem, fit_smooth)
+
+
+def fwrf(problem: Problem) -> Floats:
+    """Ridge under a Gaussian mask a unit (St-Yves & Naselaris 2018)."""
+    return _by_leave_one_out(problem, fit_fwrf)
 
 
 CLOSED: Mapping[str, Callable[[Problem], Floats]] = {
@@ -75,4 +81,5 @@ CLOSED: Mapping[str, Callable[[Problem], Floats]] = {
     "ridge": ridge,
     "himalaya": himalaya,
     "smooth": smooth,
+    "fwrf": fwrf,
 }

@@ -1,12 +1,13 @@
-"""Ridge readouts beside the studies: what no search at all would reach on the same layer, region and cut.
+"""Closed forms beside the studies: what no search at all would reach on the same layer, region and cut.
 
-And what it would reach if the network had learned nothing: the same layer with random weights.
+Ridge, ridge under a Gaussian mask a unit, and ridge if the network had learned nothing: the same layer with random weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,12 @@ from studies.results.scores import predictions
 from studies.workspace import Workspace
 from tuner.progress import Progress
 
+if TYPE_CHECKING:
+    from tuner.closed_form.fwrf import FwrfFit
+    from tuner.closed_form.smooth import SmoothFit
+
 RIDGE = "ridge"
+FWRF = "fwrf"
 RANDOM = "ridge (random weights)"
 
 
@@ -30,6 +36,13 @@ def ridge_rows(
     return _rows(workspace, specs, RIDGE, progress)
 
 
+def fwrf_rows(
+    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """As `ridge_rows`, with a Gaussian mask for each unit: the factorized readout without a search (fwRF)."""
+    return _rows(workspace, specs, FWRF, progress)
+
+
 def random_rows(
     workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
 ) -> list[dict[str, Any]]:
@@ -41,13 +54,23 @@ def random_rows(
     return _rows(untrained, specs, RANDOM, progress)
 
 
+def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]:
+    """What fits a reference, and the readout whose parameters it gives."""
+    from tuner.closed_form.fwrf import fit_fwrf
+    from tuner.closed_form.smooth import fit_smooth
+
+    if readout == FWRF:
+        return fit_fwrf, "factorized"
+    return partial(fit_smooth, widths=[0.0]), "full"
+
+
 def _rows(
     workspace: Workspace, specs: Sequence[Spec], readout: str, progress: Progress | None
 ) -> list[dict[str, Any]]:
-    from tuner.closed_form.smooth import fit_smooth
     from tuner.fitting.losses import response_scaling
     from tuner.scores import mean_correlation, pearson, score_units, summarise
 
+    fit, kind = _closed_form(readout)
     layers = dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs)
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
     recording, split = workspace.recording, workspace.split
@@ -66,22 +89,21 @@ def _rows(
         local = {
             region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
         }
-        found = fit_smooth(
+        found = fit(
             features.train,
             targets[:, every],
             split.fit,
             others=split.validation,
             groups=recording.train_groups,
-            widths=[0.0],
             weights=features.test is not None,
             device=workspace.algebra_device,
         )
-        validation_loss = found.other_loss[found.chosen, np.arange(len(every))]
+        each = np.square(found.others - targets[split.validation][:, every])
+        validation_loss = np.nanmean(each.astype(np.float64), axis=0)
         tested = None
         if features.test is not None:
-            scaled = predictions(
-                "full", found.parameters, features.test, np.arange(len(features.test))
-            )
+            rows_there = np.arange(len(features.test))
+            scaled = predictions(kind, found.parameters, features.test, rows_there)
             tested = scaled * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
             held_out = targets[split.validation][None, :, every[mine]]

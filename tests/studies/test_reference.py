@@ -9,14 +9,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from studies.config.experiment import load_experiment
 from studies.export.heatmap import export_heatmap
-from studies.results.references import RANDOM, RIDGE, random_rows, ridge_rows
+from studies.results.references import FWRF, RANDOM, RIDGE, fwrf_rows, random_rows, ridge_rows
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import DOCUMENT, write_recording
+from tuner import readouts
+from tuner.closed_form.fwrf import fit_fwrf
 from tuner.errors import InputError
+from tuner.scores import score_units
 
 NETWORK = DOCUMENT["backbone"][0]
 
@@ -49,6 +53,27 @@ def test_only_what_is_selected_is_fitted(make_experiment: MakeExperiment) -> Non
         assert [(row["layer"], row["layer_index"], row["region"]) for row in rows] == [
             ("_blocks.4", chosen[0].layer_index, "IT")
         ]
+
+
+def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fit(
+    make_experiment: MakeExperiment,
+) -> None:
+    workspace = opened(make_experiment())
+    chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")]
+    (row,) = fwrf_rows(workspace, chosen)
+    assert row["readout"] == FWRF
+    features, scaling = workspace.features("net", "_blocks.2"), workspace.scaling
+    targets = scaling.apply(workspace.recording.train_responses)[:, chosen[0].units]
+    fit = fit_fwrf(features.train, targets, workspace.split.fit, others=workspace.split.validation)
+    missed = np.square(fit.others - targets[workspace.split.validation]).mean()
+    assert row["validation_loss"] == pytest.approx(missed, rel=1e-5)
+    assert features.test is not None
+    maps = torch.tensor(np.asarray(features.test)).float()
+    predicted = readouts.get("factorized").predict(fit.parameters, maps).numpy()
+    assert workspace.recording.test_responses is not None
+    measured = workspace.recording.test_responses[:, :, chosen[0].units]
+    expected = score_units(predicted, measured, draws=0)["test_correlation"].mean()
+    assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_another_seed_is_another_network(make_experiment: MakeExperiment) -> None:

@@ -81,7 +81,7 @@ class SmoothFit:
 
 
 @dataclass(frozen=True)
-class _Pattern:
+class Pattern:
     """Units that miss the same responses.
 
     Attributes
@@ -175,7 +175,7 @@ def fit_smooth(
         Plan.of(len(rows), int(np.prod(maps.shape[1:])), memory),
         device,
     )
-    patterns = _patterns(np.isnan(y[rows]))
+    patterns = by_missing(np.isnan(y[rows]))
     together = _together(groups, rows)
     for number, width in enumerate(widths):
         prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
@@ -230,7 +230,7 @@ class _Choice:
 
     def compare(
         self,
-        pattern: _Pattern,
+        pattern: Pattern,
         spectrum: Spectrum,
         together: Sequence[Rows],
         first: int,
@@ -277,7 +277,7 @@ class _Choice:
     def _tensor(self, array: Floats) -> Tensor:
         return torch.from_numpy(array).to(self._device, self.plan.matrix)
 
-    def weights(self, features: Maps, patterns: Sequence[_Pattern]) -> dict[str, Tensor]:
+    def weights(self, features: Maps, patterns: Sequence[Pattern]) -> dict[str, Tensor]:
         """Weights and biases of every unit under its chosen setting."""
         shape = features.shape[1:]
         size = int(np.prod(shape))
@@ -337,7 +337,7 @@ def _check(
         raise ValueError(f"unit {few[0]} has fewer than two responses among the fitted images")
 
 
-def _patterns(missing: NDArray[np.bool_]) -> list[_Pattern]:
+def by_missing(missing: NDArray[np.bool_]) -> list[Pattern]:
     """Units by the responses that they miss, ``(n_rows, n_units)``."""
     found: dict[bytes, list[int]] = {}
     for unit in range(missing.shape[1]):
@@ -346,10 +346,10 @@ def _patterns(missing: NDArray[np.bool_]) -> list[_Pattern]:
     for units in found.values():
         gone = np.flatnonzero(missing[:, units[0]])
         if _COMPLETED * len(gone) < len(missing):
-            out.append(_Pattern(np.array(units), gone, None))
+            out.append(Pattern(np.array(units), gone, None))
         else:
             own = np.flatnonzero(~missing[:, units[0]])
-            out.append(_Pattern(np.array(units), gone[:0], own))
+            out.append(Pattern(np.array(units), gone[:0], own))
     return out
 
 
