@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from studies.config.experiment import Experiment
 
-BEFORE: Mapping[str, Any] = {"training.center": False}
+BEFORE: Mapping[str, Any] = {
+    "training.center": False,
+    "search.space.full.weight_decay": 0.0,
+}
 """Key to what was done before there was the key; a new one that changes results is a line here."""
 
 READOUTS_BEFORE = ("full", "factorized")

@@ -41,8 +41,10 @@ class Full(nn.Module):
     def penalty(self, trial: dict[str, float]) -> Tensor:
         """All but the L1 term, summed over units."""
         rough = functional.conv2d(self.weight, self.stencil, padding=1, groups=self.weight.shape[1])
-        groups = (self.weight.square().sum((2, 3)) + GROUP_EPSILON).sqrt().sum()
-        return trial["smoothness"] * rough.square().sum() + trial["group_sparsity"] * groups
+        squares = self.weight.square().sum((2, 3))
+        groups = trial["group_sparsity"] * (squares + GROUP_EPSILON).sqrt().sum()
+        smooth = trial["smoothness"] * rough.square().sum()
+        return smooth + groups + trial["weight_decay"] * squares.sum()
 
     def rates(self, rate: float) -> list[tuple[nn.Parameter, float]]:
         """Learning rate of each parameter."""

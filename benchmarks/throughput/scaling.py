@@ -77,7 +77,7 @@ def _rounds() -> None:
     rng = np.random.default_rng(0)
     half = np.maximum(rng.standard_normal((200, 64, 12, 12)), 0).astype(np.float16)
     targets = rng.standard_normal((200, 24)).astype(np.float32)
-    trial = {"sparsity": 1e-4, "smoothness": 1e-4, "group_sparsity": 1e-4}
+    trial = dict.fromkeys(("sparsity", "smoothness", "group_sparsity", "weight_decay"), 1e-4)
     trials = [trial | {"learning_rate": 0.01, "drop": 50}] * TRIALS
     problem = Problem("full", half, targets, 40, list(np.arange(24).reshape(3, 8)), trials)
     trainer = problem.trainer(compiled=False)

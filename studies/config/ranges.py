@@ -90,6 +90,7 @@ SPACES: Mapping[str, Mapping[str, Hyperparameter]] = MappingProxyType(
             "group_sparsity": _penalty(
                 1e-7, 1e-1, "weight of the sum over channels of the norm over space"
             ),
+            "weight_decay": _penalty(1e-6, 1e-1, "weight of sum w^2"),
             "learning_rate": _LEARNING_RATE,
             "drop": _DROP,
         },

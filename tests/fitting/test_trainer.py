@@ -199,6 +199,7 @@ def test_l1_reaches_the_lasso_optimum() -> None:
         "sparsity": s,
         "smoothness": 0.0,
         "group_sparsity": 0.0,
+        "weight_decay": 0.0,
         "learning_rate": 0.3,
         "drop": 200,
     }

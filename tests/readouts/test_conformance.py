@@ -42,6 +42,7 @@ def full_penalty(p: Parts, weights: Parts) -> tuple[Tensor, Tensor]:
     w = p["weight"].view(SHAPE.channels, SHAPE.height, SHAPE.width)
     groups = torch.stack([(channel.square().sum() + 1e-12).sqrt() for channel in w]).sum()
     rest = weights["smoothness"] * conv_laplacian(w).square().sum()
+    rest = rest + weights["weight_decay"] * w.square().sum()
     return w.abs().sum(), rest + weights["group_sparsity"] * groups
 
 

@@ -124,7 +124,7 @@ def test_equals_tensor_operations(readout: str, shape: tuple[int, int, int], k: 
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
-@pytest.mark.parametrize("which", [slice(0, 0), slice(0, 1), slice(1, 3)])
+@pytest.mark.parametrize("which", [slice(0, 0), slice(0, 1), slice(1, 3), slice(3, 4)])
 @pytest.mark.parametrize("readout", READOUT_NAMES)
 def test_equals_tensor_operations_with_some_penalties(
     readout: str, which: slice, loss: str
@@ -219,7 +219,7 @@ def test_a_wrong_shape_never_reaches_the_code_in_c() -> None:
     size, channels, cells = 75, 3, 25
     full = FullStep(*shape)
     packed = full.pack(torch.rand(BATCH, size))
-    rows, fields, residual = torch.zeros(k, size), torch.zeros(k, 9), torch.zeros(k, BATCH)
+    rows, fields, residual = torch.zeros(k, size), torch.zeros(k, 10), torch.zeros(k, BATCH)
     good = [rows, rows.clone(), rows.clone(), residual, fields, packed, packed.clone()]
     full.turn(*good)
     for place, wrong in enumerate(good):
@@ -230,7 +230,7 @@ def test_a_wrong_shape_never_reaches_the_code_in_c() -> None:
         full.pack(torch.rand(BATCH, size - 1))
 
     factorized = FactorizedStep(channels, cells)
-    features, mask = torch.zeros(k, channels), torch.zeros(k, cells)
+    features, mask, fields = (torch.zeros(k, n) for n in (channels, cells, 9))
     batch = factorized.pack(torch.rand(BATCH, size))
     answers = [
         *(features, features.clone(), features.clone(), mask, fields, batch),

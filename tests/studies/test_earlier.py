@@ -41,6 +41,13 @@ def test_a_fingerprint_without_a_key_counts_as_what_was_then_done() -> None:
     assert completed({"training.center": True})["training.center"] is True
 
 
+def test_a_space_without_a_hyperparameter_had_none_of_it() -> None:
+    full = {"search.space.full": {"sparsity": 0.1}}
+    assert completed(full)["search.space.full"] == {"sparsity": 0.1, "weight_decay": 0.0}
+    other = {"search.space.factorized": {"sparsity": 0.1}}
+    assert completed(other)["search.space.factorized"] == {"sparsity": 0.1}
+
+
 def forget_new_keys(config: Path) -> None:
     """Make the database what a release before would have left."""
     engine = sa.create_engine(f"sqlite:///{config.parent / 'tuner.db'}")
@@ -60,7 +67,10 @@ def forget_new_keys(config: Path) -> None:
     engine.dispose()
 
 
-OLD: dict[str, Any] = {"training": {"center": False}}
+OLD: dict[str, Any] = {
+    "training": {"center": False},
+    "search": {"space": {"full": {"weight_decay": 0.0}}},
+}
 
 
 def test_what_is_not_written_is_as_it_was(make_experiment: MakeExperiment, run: Run) -> None:
@@ -73,18 +83,23 @@ def test_what_is_not_written_is_as_it_was(make_experiment: MakeExperiment, run: 
     assert made.err.startswith("0 studies created, 8 were there already")
 
 
-@pytest.mark.parametrize(("table", "key", "value"), [("training", "center", True)])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"training": {"center": True}}, "training.center is true but study"),
+        ({"search": {"space": {"full": {"weight_decay": 0.25}}}}, "search.space.full is"),
+    ],
+)
 def test_what_is_written_otherwise_is_refused(
-    make_experiment: MakeExperiment, run: Run, table: str, key: str, value: object
+    make_experiment: MakeExperiment, run: Run, written: dict[str, Any], said: str
 ) -> None:
     config = make_experiment(OLD)
     assert run("study", "create", "-c", config).code == 0
     forget_new_keys(config)
-    make_experiment({table: {key: value}})
+    make_experiment(written)
     refused = run("optimize", "--n-trials", "1", "-c", config)
     assert refused.code == 2
-    assert f"{table}.{key} is true but study" in refused.err
-    assert "was created with false" in refused.err
+    assert said in refused.err
 
 
 def test_without_studies_of_before_nothing_is_changed(

@@ -264,8 +264,8 @@ WRONG = {
     "space that is a value": ("[search]\nspace = 'all'", "search.space: must be a table"),
     "readout that is a value": ("[search.space]\nfull = 1", "search.space.full: must be a table"),
     "unknown hyperparameter": (
-        "[search.space.full]\nweight_decay = 1",
-        "search.space.full.weight_decay: unknown hyperparameter",
+        "[search.space.full]\nridge = 1",
+        "search.space.full.ridge: unknown hyperparameter",
         "group_sparsity",
     ),
     "log range from 0": (

@@ -153,6 +153,7 @@ def test_with_nothing_to_vary_one_trial_is_enough(
         "sparsity": 1e-4,
         "smoothness": 1e-4,
         "group_sparsity": 1e-4,
+        "weight_decay": 1e-4,
         "learning_rate": 0.05,
         "drop": 100,
     }

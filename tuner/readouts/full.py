@@ -2,7 +2,7 @@ r"""The full readout of Cadena et al. 2019: a weight for every channel and place
 
 :math:`y = W \cdot x / \sqrt{F} + b` with :math:`F` features per image, so that learning rates and penalties mean the
 same at every layer size. Penalties on the scaled :math:`W`, per unit: ``sparsity`` (L1), ``smoothness`` (squared true
-Laplacian per channel), ``group_sparsity`` (L2 norm over space, summed over channels).
+Laplacian per channel), ``group_sparsity`` (L2 norm over space, summed over channels), ``weight_decay`` (squared L2).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FullReadout:
     """Full readout; see the module's docstring."""
 
     name: str = "full"
-    penalties: tuple[str, ...] = ("sparsity", "smoothness", "group_sparsity")
+    penalties: tuple[str, ...] = ("sparsity", "smoothness", "group_sparsity", "weight_decay")
 
     def kernel(
         self,
@@ -81,6 +81,7 @@ def _update(
     sparse: Tensor | None,
     smooth: Tensor | None,
     group: Tensor | None,
+    decay: Tensor | None,
     c: tuple[Tensor, ...],
     shape: tuple[int, int, int],
 ) -> None:
@@ -94,6 +95,8 @@ def _update(
         flat = maps.flatten(2)
         inverse = (flat.square().sum(-1, keepdim=True) + penalties.GROUP_EPSILON).rsqrt()
         total = total + (flat * (inverse * group[..., None])).view_as(w)
+    if decay is not None:
+        total = total + 2 * decay * w
     coefficients = StepCoefficients(*c)
     threshold = None if sparse is None else sparse * coefficients.rate
     adam_proximal(w, m, v, total, threshold, coefficients)
@@ -153,19 +156,21 @@ class FullKernel(ColumnKernel):
         maps = self._maps(parameters["weight"])
         value = weights["sparsity"] * penalties.sparsity(maps)
         value = value + weights["smoothness"] * penalties.smoothness(maps)
-        return value + weights["group_sparsity"] * penalties.group_sparsity(maps)
+        value = value + weights["group_sparsity"] * penalties.group_sparsity(maps)
+        return value + weights["weight_decay"] * penalties.weight_decay(maps)
 
     def penalty_gradients(
         self, parameters: Parameters, weights: Mapping[str, Tensor]
     ) -> Parameters:
-        """Gradient of smoothness and group sparsity."""
+        """Gradient of smoothness, group sparsity and weight decay."""
         weight = parameters["weight"]
         maps = weight.view(weight.shape[0], self.shape.channels, -1)
         inverse = (maps.square().sum(-1, keepdim=True) + penalties.GROUP_EPSILON).rsqrt()
         group = (maps * inverse).view_as(weight) * weights["group_sparsity"][:, None]
         rough = penalties.laplacian(penalties.laplacian(self._maps(weight))).view_as(weight)
         smooth = 2 * weights["smoothness"][:, None] * rough
-        return {"weight": smooth + group, "bias": torch.zeros_like(parameters["bias"])}
+        decay = 2 * weights["weight_decay"][:, None] * weight
+        return {"weight": smooth + group + decay, "bias": torch.zeros_like(parameters["bias"])}
 
     def update(self, descent: Descent, gradients: Parameters, c: StepCoefficients) -> None:
         """One step: penalties, Adam and the proximal map."""
@@ -209,14 +214,15 @@ class FullKernel(ColumnKernel):
         y, now = saved
         residual = batch.residual(y)
         update_bias(descent, residual.sum(1, keepdim=True), c)
-        sparse, smooth, group = map(descent.penalty, FullReadout.penalties)
+        sparse, smooth, group, decay = map(descent.penalty, FullReadout.penalties)
+        smooth2, decay2 = (None if p is None else 2 * p for p in (smooth, decay))
         ahead = None if following is None else self._native.pack(following)
         products = self._native.turn(
             descent.parameters["weight"],
             descent.first["weight"],
             descent.second["weight"],
             residual * self._scale,
-            step_fields(c, sparse, None if smooth is None else 2 * smooth, group),
+            step_fields(c, sparse, smooth2, group, decay2),
             now,
             ahead,
         )
@@ -243,7 +249,7 @@ class FullKernel(ColumnKernel):
         step = k if whole else max(1, _CHUNK // shape.size)
         for start in range(0, k, step):
             rows = slice(begin + start, begin + min(start + step, k))
-            sparse, smooth, group = (None if p is None else p[rows] for p in columns)
+            sparse, smooth, group, decay = (None if p is None else p[rows] for p in columns)
             self._fused(
                 descent.parameters["weight"][rows],
                 descent.first["weight"][rows],
@@ -252,6 +258,7 @@ class FullKernel(ColumnKernel):
                 sparse,
                 smooth,
                 group,
+                decay,
                 tuple(part[rows] for part in coefficients),
                 (shape.channels, shape.height, shape.width),
             )

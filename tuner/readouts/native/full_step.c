@@ -9,7 +9,7 @@
 #include "vectors.h"
 
 /* Per row, after what all steps share. */
-enum { SMOOTH2 = SHARED, GROUP, FIELDS };
+enum { SMOOTH2 = SHARED, GROUP, DECAY2, FIELDS };
 
 static const float GROUP_EPSILON = 1e-12f;
 
@@ -101,6 +101,8 @@ static void move(float *restrict weight, float *restrict m, float *restrict v, f
             const float group = c[GROUP] / sqrtf(dot(plane, plane, cells) + GROUP_EPSILON);
             for (int64_t i = 0; i < cells; i++) g[p * cells + i] += group * plane[i];
         }
+    if (c[DECAY2] != 0.0f)
+        for (int64_t i = 0; i < n; i++) g[i] += c[DECAY2] * mine[i];
     adam(mine, weight, m, v, g, c, n);
 }
 

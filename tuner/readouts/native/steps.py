@@ -43,7 +43,7 @@ class _Packing:
         _check("packed batch", packed, self._size(*self._sizes, batch))
 
 
-FULL_FIELDS = 9
+FULL_FIELDS = 10
 """Numbers a column that the fused step of the full readout reads."""
 
 
@@ -79,7 +79,7 @@ class FullStep(_Packing):
         residual
             ``(K, B)`` derivative of the loss by the product of weights and features.
         fields
-            ``(K, 9)``: those of ``readout.step_fields``, twice the smoothness, group sparsity.
+            ``(K, 10)``: those of ``readout.step_fields``, twice the smoothness, group sparsity, twice the weight decay.
         now, following
             Packed batches of equal size.
 
