@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cli.progress import ProgressDisplay, duration_text
+from cli.progress import duration_text
 from cli.show import Column, Format, show, write
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
     """Print studies, memory, disk, cache, predicted time, time of a round."""
     from studies.search.forecast import extraction_seconds, plan
 
-    with ProgressDisplay() as progress:
-        cohorts = plan(workspace, specs, TRIALS, progress.update)
-        extraction = extraction_seconds(workspace, specs)
+    cohorts = plan(workspace, specs, TRIALS)
+    extraction = extraction_seconds(workspace, specs)
     if format is not Format.table:
         rows = [dict(vars(cohort)) for cohort in cohorts]
         show(rows, format)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from studies.database.stores import Stores
     from studies.grid import Spec
     from studies.workspace import Workspace
-    from tuner.progress import Progress
 
 app = typer.Typer(
     help="Write heatmaps, figures, encoders, images, the report.", no_args_is_help=True
@@ -29,8 +28,8 @@ OutOption = Annotated[
 ]
 
 
-Opened = tuple["Workspace", "Stores", "list[Spec]", "Progress"]
-"""An experiment, its stores, the selected studies that were created, and who is told how far it has come."""
+Opened = tuple["Workspace", "Stores", "list[Spec]"]
+"""An experiment, its stores, and the selected studies that were created."""
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def opened(selection: Selection) -> Iterator[Opened]:
                     f"{workspace.experiment.file}: none of these studies was created; run "
                     "'tuner study create' first"
                 )
-            yield workspace, stores, specs, bar.update
+            yield workspace, stores, specs
 
 
 def written(paths: list[Path]) -> None:
@@ -113,12 +112,12 @@ def heatmap(
     from studies.results.references import fwrf_rows, random_rows, ridge_rows
 
     selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs, progress):
-        references = ridge_rows(workspace, specs, progress) if ridge else []
+    with opened(selection) as (workspace, stores, specs):
+        references = ridge_rows(workspace, specs) if ridge else []
         if fwrf:
-            references += fwrf_rows(workspace, specs, progress)
+            references += fwrf_rows(workspace, specs)
         if random:
-            references += random_rows(workspace, specs, progress)
+            references += random_rows(workspace, specs)
         paths = export_heatmap(
             workspace,
             stores,
@@ -127,7 +126,6 @@ def heatmap(
             metric=metric,
             references=references,
             cuts=resplit,
-            progress=progress,
         )
     written(paths)
 
@@ -155,7 +153,7 @@ def best(
     from studies.export.encoders import export_best
 
     selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs, progress):
+    with opened(selection) as (workspace, stores, specs):
         paths = export_best(
             workspace,
             stores,
@@ -163,7 +161,6 @@ def best(
             out,
             per_unit=per_unit,
             with_backbone=with_backbone,
-            progress=progress,
         )
     written(paths)
 
@@ -309,7 +306,7 @@ def mei(
             variants=variants,
             seed=seed,
         )
-    with opened(selection) as (workspace, stores, specs, progress):
+    with opened(selection) as (workspace, stores, specs):
         paths = export_images(
             workspace,
             stores,
@@ -320,7 +317,6 @@ def mei(
             ensemble_size=ensemble,
             again=again,
             evaluate=evaluate,
-            progress=progress,
         )
     written(paths)
     detail("activations are those of the 8-bit images under the encoder that made them")
@@ -344,6 +340,6 @@ def report(
     from studies.export.report.fill import export_report
 
     selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs, progress):
-        path = export_report(workspace, stores, specs, out, progress=progress)
+    with opened(selection) as (workspace, stores, specs):
+        path = export_report(workspace, stores, specs, out)
     written([path])

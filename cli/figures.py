@@ -52,7 +52,7 @@ def figures(
     from studies.export.figures import export_figures
 
     selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs, progress):
+    with opened(selection) as (workspace, stores, specs):
         drawn = export_figures(
             workspace,
             stores,
@@ -62,7 +62,6 @@ def figures(
             metric=metric,
             theme=theme,
             width=width,
-            progress=progress,
         )
     written(drawn.paths)
     for line in drawn.notes():

@@ -80,10 +80,8 @@ def export_command(
         ensemble,
     )
     selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs, progress):
-        path = export_stimuli(
-            workspace, stores, specs, out, session, units=chosen, progress=progress
-        )
+    with opened(selection) as (workspace, stores, specs):
+        path = export_stimuli(workspace, stores, specs, out, session, units=chosen)
     written([path])
     note(
         f"show them as {path / 'README.txt'} says; then: tuner stimuli score {path} RECORDED -o OUT"

@@ -13,7 +13,7 @@ from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
 from tuner.errors import InputError
-from tuner.progress import Progress
+from tuner.progress import Progress, nobody
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,12 @@ class Workspace:
     experiment
         The validated configuration.
     progress
-        Called with (what, done, total) while images are read and features extracted.
+        Called with (what, done, total) by whatever takes long; nobody is told where not given.
     """
 
     def __init__(self, experiment: Experiment, progress: Progress | None = None) -> None:
         self.experiment = experiment
-        self.progress = progress
+        self.progress = progress or nobody
         self._backbones: dict[str, Backbone] = {}
         self._digests: dict[str, str] = {}
         self._features: dict[tuple[str, str], LayerFeatures] = {}

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it is done, and how much there is."""
+
+Item = TypeVar("Item")
+
+
+def nobody(what: str, done: int, total: int) -> None:
+    """Take how far a task is, and tell nobody."""
+
+
+def counted(items: Sequence[Item], what: str, progress: Progress) -> Iterator[Item]:
+    """Go through items, and say after each of them how many are done.
+
+    Parameters
+    ----------
+    items
+        What is worked on, one by one.
+    what
+        Name of the task.
+    progress
+        Whom it is said to.
+    """
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(what, done, len(items))

@@ -19,7 +19,7 @@ from studies.database.weights import kept_files
 from studies.grid import Spec
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import Progress
+from tuner.progress import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,12 +76,7 @@ class Pictures:
             and made.get(summary.study.study_id) != (summary.best.number, summary.finished)
         ]
 
-    def make(
-        self,
-        specs: Sequence[Spec],
-        stored: Mapping[str, Stored],
-        progress: Progress | None = None,
-    ) -> int:
+    def make(self, specs: Sequence[Spec], stored: Mapping[str, Stored]) -> int:
         """Make pictures of these studies; one that somebody works on is left to them.
 
         Returns
@@ -92,12 +87,11 @@ class Pictures:
         by_name = {spec.name: spec for spec in specs}
         wanted = self.outdated([stored[name] for name in by_name])
         count = 0
-        for done, summary in enumerate(wanted, start=1):
+        told = self._workspace.progress
+        for summary in counted(wanted, "pictures for the dashboard", told):
             with self._claims.claim(cohort_claim(summary.study)) as mine:
                 if mine:
                     count += self._one(by_name[summary.study.name], summary)
-            if progress is not None:
-                progress("pictures for the dashboard", done, len(wanted))
         return count
 
     def _one(self, spec: Spec, summary: Summary) -> bool:

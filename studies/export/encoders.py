@@ -11,7 +11,7 @@ from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.encoders import best_studies
 from studies.workspace import Workspace
-from tuner.progress import Progress
+from tuner.progress import counted
 
 CHECK_IMAGES = 4
 """Training images stored with an encoder, whose responses it must reproduce on load."""
@@ -25,7 +25,6 @@ def export_best(
     *,
     per_unit: bool = False,
     with_backbone: bool = False,
-    progress: Progress | None = None,
 ) -> list[Path]:
     """Write the best encoder of every study into ``OUT/<name>/``."""
     from tuner.encoder import save_encoder
@@ -34,12 +33,10 @@ def export_best(
     images = workspace.images.read(rows)
     written = []
     ready = best_studies(workspace, stores, specs)
-    for done, best in enumerate(ready, start=1):
+    for best in counted(ready, "writing encoders", workspace.progress):
         model = best.encoder(per_unit=per_unit)
         folder = out / best.spec.name
         written.append(
             save_encoder(folder, model, check_images=images, with_backbone=with_backbone)
         )
-        if progress is not None:
-            progress("writing encoders", done, len(ready))
     return written

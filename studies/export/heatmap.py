@@ -11,7 +11,6 @@ from studies.grid import Spec
 from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import Progress
 
 
 def export_heatmap(
@@ -23,7 +22,6 @@ def export_heatmap(
     metric: str | None = None,
     references: Sequence[dict[str, Any]] = (),
     cuts: int = 0,
-    progress: Progress | None = None,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``.
 
@@ -51,7 +49,7 @@ def export_heatmap(
     rows: list[dict[str, Any]] = []
     units: list[dict[str, Any]] = []
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
-    for one in evaluate_all(workspace, stores, specs, progress=progress):
+    for one in evaluate_all(workspace, stores, specs):
         rows.append(one.row)
         units += one.units
         intervals[one.spec.name] = one.intervals
@@ -69,6 +67,6 @@ def export_heatmap(
     if cuts:
         from studies.results.resplit import resplit, write_resplit
 
-        found = resplit(workspace, stores, specs, cuts, progress)
+        found = resplit(workspace, stores, specs, cuts)
         paths += write_resplit(found, rows, intervals, out, simulated=workspace.recording.simulated)
     return paths

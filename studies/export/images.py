@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from studies.grid import Spec
 from studies.results.encoders import Best, best_studies
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
@@ -68,7 +68,6 @@ def export_images(
     ensemble_size: int = 1,
     again: Again | None = None,
     evaluate: bool = False,
-    progress: Progress | None = None,
 ) -> list[Path]:
     """Write most exciting images of every study's units into ``OUT/<name>/``.
 
@@ -100,11 +99,7 @@ def export_images(
         else:
             encoders = again.encoders(best)
             check_same(encoders, again.checksums, again.manifest)
-
-        def tell(done: int, total: int, name: str = spec.name) -> None:
-            if progress is not None:
-                progress(f"images of {name}", done, total)
-
+        tell = partial(workspace.progress, f"images of {spec.name}")
         result = export_meis(
             out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
         )

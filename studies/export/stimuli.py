@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.encoders import best_studies
 from studies.workspace import Workspace
-from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.synthesis.mei import MeiSettings
@@ -52,7 +52,6 @@ def export_stimuli(
     session: Session,
     *,
     units: Sequence[int] | None = None,
-    progress: Progress | None = None,
 ) -> Path:
     """Make images and their controls, and write the folder for the rig.
 
@@ -67,13 +66,6 @@ def export_stimuli(
     from tuner.synthesis.stimuli.choice import Source, choose
     from tuner.synthesis.stimuli.folder import write_stimuli
 
-    def told(what: str) -> Callable[[int, int], None]:
-        def tell(done: int, total: int) -> None:
-            if progress is not None:
-                progress(what, done, total)
-
-        return tell
-
     sources, encoders = [], {}
     for best in best_studies(workspace, stores, specs):
         spec = best.spec
@@ -82,7 +74,9 @@ def export_stimuli(
         if mine is not None and not mine:
             continue
         makers = best.ensemble(session.ensemble)
-        result = synthesize(makers, mine, session.settings, told(f"images of {spec.name}"))
+        result = synthesize(
+            makers, mine, session.settings, partial(workspace.progress, f"images of {spec.name}")
+        )
         sources.append(Source(spec.name, result, encoders[spec.name], session.settings.photometry))
     stimuli = choose(sources, workspace.images, session.choice, session.rig.placement, units)
     return write_stimuli(
@@ -94,7 +88,7 @@ def export_stimuli(
         blocks=session.blocks,
         seed=session.choice.seed,
         extra={"settings": session.settings.as_dict()},
-        progress=told("writing images"),
+        progress=partial(workspace.progress, "writing images"),
     )
 
 

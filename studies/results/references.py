@@ -14,7 +14,7 @@ import numpy as np
 from studies.grid import Spec
 from studies.results.scores import predictions
 from studies.workspace import Workspace
-from tuner.progress import Progress
+from tuner.progress import counted
 
 if TYPE_CHECKING:
     from tuner.closed_form.fwrf import FwrfFit
@@ -25,33 +25,27 @@ FWRF = "fwrf"
 RANDOM = "ridge (random weights)"
 
 
-def ridge_rows(
-    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
-) -> list[dict[str, Any]]:
+def ridge_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
     """Rows like those of ``heatmap.csv``, one per backbone, layer and region of the studies.
 
     The strength is chosen per unit by leave-one-out among the fit images, and the fit is closed-form: the smooth readout
     without its prior. ``validation_loss`` is squared error over variance whatever the studies' loss is.
     """
-    return _rows(workspace, specs, RIDGE, progress)
+    return _rows(workspace, specs, RIDGE)
 
 
-def fwrf_rows(
-    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
-) -> list[dict[str, Any]]:
+def fwrf_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
     """As `ridge_rows`, with a Gaussian mask for each unit: the factorized readout without a search (fwRF)."""
-    return _rows(workspace, specs, FWRF, progress)
+    return _rows(workspace, specs, FWRF)
 
 
-def random_rows(
-    workspace: Workspace, specs: Sequence[Spec], progress: Progress | None = None
-) -> list[dict[str, Any]]:
+def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
     """As `ridge_rows`, on the same layers of the same networks with random weights, seeded by ``search.seed``."""
     layers: dict[str, dict[str, None]] = {}
     for spec in specs:
         layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
     untrained = workspace.untrained({alias: list(names) for alias, names in layers.items()})
-    return _rows(untrained, specs, RANDOM, progress)
+    return _rows(untrained, specs, RANDOM)
 
 
 def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]:
@@ -64,20 +58,19 @@ def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]
     return partial(fit_smooth, widths=[0.0]), "full"
 
 
-def _rows(
-    workspace: Workspace, specs: Sequence[Spec], readout: str, progress: Progress | None
-) -> list[dict[str, Any]]:
+def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
     from tuner.fitting.losses import response_scaling
     from tuner.scores import mean_correlation, pearson, score_units, summarise
 
     fit, kind = _closed_form(readout)
-    layers = dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs)
+    layers = list(dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs))
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
     recording, split = workspace.recording, workspace.split
     scaling = response_scaling("mse", recording.train_responses[split.fit])
     targets = scaling.apply(recording.train_responses)
     rows = []
-    for done, (backbone, layer, index) in enumerate(layers, start=1):
+    what = f"references: {readout}"
+    for backbone, layer, index in counted(layers, what, workspace.progress):
         features = workspace.features(backbone, layer)
         regions = {
             region: units
@@ -139,6 +132,4 @@ def _rows(
                     )
                 }
             rows.append(row)
-        if progress is not None:
-            progress(f"references: {readout}", done, len(layers))
     return rows

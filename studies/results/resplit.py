@@ -28,7 +28,7 @@ from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import Progress
+from tuner.progress import counted
 from tuner.scores.moments import nan_mean
 
 Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -66,7 +66,6 @@ def resplit(
     stores: Stores,
     specs: Sequence[Spec],
     cuts: int,
-    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Fit the best settings of all selected studies on further cuts and compare the layers.
 
@@ -96,16 +95,12 @@ def resplit(
         assert item.best is not None
         contest.value[spec.key.layer] = float(item.best.value or 0.0)
     parts = list(cohorts([spec for spec, _ in ready.values()]).values())
-    done = 0
-    for members in parts:
-        for k in range(1, cuts + 1):
-            losses = _fit(workspace, [ready[s.name] for s in members], k)
-            for spec, mine in zip(members, losses, strict=True):
-                contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
-                contest.losses.setdefault(spec.key.layer, []).append(mine)
-            done += 1
-            if progress is not None:
-                progress("fitting on other cuts", done, len(parts) * cuts)
+    fits = [(members, k) for members in parts for k in range(1, cuts + 1)]
+    for members, k in counted(fits, "fitting on other cuts", workspace.progress):
+        losses = _fit(workspace, [ready[s.name] for s in members], k)
+        for spec, mine in zip(members, losses, strict=True):
+            contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
+            contest.losses.setdefault(spec.key.layer, []).append(mine)
     return [row for contest in contests.values() for row in _rows(contest)]
 
 

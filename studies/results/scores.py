@@ -19,7 +19,7 @@ from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import Progress
+from tuner.progress import counted
 
 if TYPE_CHECKING:
     from tuner.features.computed import ComputedFeatures
@@ -95,7 +95,6 @@ def evaluate_all(
     *,
     draws: int = 1000,
     what: str = "scoring studies",
-    progress: Progress | None = None,
 ) -> Iterator[Evaluated]:
     """Score the best trial of every study, in the order given.
 
@@ -104,7 +103,7 @@ def evaluate_all(
     draws
         Number of bootstrap samples behind the intervals.
     what
-        What is being done, for `progress`, which is told after each study.
+        What is being done, as the workspace's `progress` is told after each study.
 
     Raises
     ------
@@ -114,12 +113,10 @@ def evaluate_all(
     opened = opened_studies(workspace, stores, specs)
     if all(best.summary.best is None for best in opened):
         raise InputError(NONE_COMPLETE)
-    for done, best in enumerate(opened, start=1):
+    for best in counted(opened, what, workspace.progress):
         there = best.summary.best is not None
         parameters = best.parameters(best.number) if there else None
         yield _evaluate_one(workspace, best.spec, best.summary, parameters, draws)
-        if progress is not None:
-            progress(what, done, len(opened))
 
 
 def _evaluate_one(

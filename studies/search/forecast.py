@@ -7,7 +7,7 @@ prediction holds what really costs, and no image is read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from studies.config.ranges import FloatRange, IntRange, varies
 from studies.grid import Spec, cohorts
 from studies.search.create import plans
 from studies.workspace import Workspace
+from tuner.progress import counted
 
 STEPS = 4
 """Timed steps per cohort, after one that is not."""
@@ -58,21 +59,14 @@ class CohortPlan:
     search_seconds: float
 
 
-def plan(
-    workspace: Workspace,
-    specs: Sequence[Spec],
-    n_trials: int,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[CohortPlan]:
+def plan(workspace: Workspace, specs: Sequence[Spec], n_trials: int) -> list[CohortPlan]:
     """Plan of every cohort of the selected studies."""
     how = plans(workspace, specs)
-    parts = cohorts(specs)
-    out = []
-    for done, members in enumerate(parts.values(), start=1):
-        out.append(_cohort(workspace, members, how[members[0].name], n_trials))
-        if progress is not None:
-            progress("calibrating", done, len(parts))
-    return out
+    parts = list(cohorts(specs).values())
+    return [
+        _cohort(workspace, members, how[members[0].name], n_trials)
+        for members in counted(parts, "calibrating", workspace.progress)
+    ]
 
 
 def extraction_seconds(workspace: Workspace, specs: Sequence[Spec]) -> float:

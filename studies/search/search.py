@@ -171,7 +171,7 @@ class Search:
         """Pictures for the dashboard of the studies that have their trials."""
         done = [spec for spec in self.specs if not progress[spec.name].open]
         pictures = Pictures(self.workspace, self.stores)
-        pictures.make(done, self._everything, self.workspace.progress)
+        pictures.make(done, self._everything)
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:

@@ -17,7 +17,6 @@ from studies.grid import Spec
 from studies.results.scores import Evaluated, evaluate_all
 from studies.workspace import Workspace
 from tuner.errors import unknown
-from tuner.progress import Progress
 
 if TYPE_CHECKING:
     from tuner.figures.style import ThemeName, WidthName
@@ -35,7 +34,6 @@ def export_figures(
     metric: str | None = None,
     theme: ThemeName = "light",
     width: WidthName | None = None,
-    progress: Progress | None = None,
 ) -> Drawn:
     """Write the figures of the selected studies, and of what they can be compared by.
 
@@ -67,7 +65,7 @@ def export_figures(
     look = Look(theme, width, workspace.recording.simulated)
     stored = stored_studies(stores.storage)
     found: list[Evaluated] = []
-    for one in evaluate_all(workspace, stores, specs, what="drawing studies", progress=progress):
+    for one in evaluate_all(workspace, stores, specs, what="drawing studies"):
         study_id = stored[one.spec.name].study_id
         loaded = trials.load(stores.storage, [study_id])[study_id]
         study_figures(workspace, one, loaded, out, look, drawn)

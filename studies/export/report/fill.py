@@ -27,7 +27,6 @@ from studies.results.scores import Evaluated, evaluate_all
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
-from tuner.progress import Progress
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
@@ -37,8 +36,6 @@ def export_report(
     stores: Stores,
     specs: Sequence[Spec],
     out: Path,
-    *,
-    progress: Progress | None = None,
 ) -> Path:
     """Write ``OUT/report.html``; shows the images that ``export mei -o OUT`` left there.
 
@@ -49,7 +46,7 @@ def export_report(
     """
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
-    for one in evaluate_all(workspace, stores, specs, draws=200, progress=progress):
+    for one in evaluate_all(workspace, stores, specs, draws=200):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
     rows = [one.row for one in found.values()]
@@ -78,7 +75,7 @@ def export_report(
         recording_summary(workspace, list(found.values())),
         provenance(workspace, sum(seconds.values())),
         out / "report.html",
-        references=ridge_rows(workspace, specs, progress),
+        references=ridge_rows(workspace, specs),
         groups=workspace.areas,
     )
 
