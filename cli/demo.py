@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import example, settings
+from cli.options import Selection, example, settings
 from cli.show import note, write
 
 TRIALS = 16
@@ -51,10 +51,13 @@ def demo(
             f"tuner export mei -o {out} --region {region} --layer {layer} --readout factorized "
             f"--steps {MEI_STEPS} {where}"
         )
-        export.mei(out, region=[region], layer=[layer], readout=["factorized"], steps=MEI_STEPS)
+        settings().selection = Selection((), (layer,), (region,), ("factorized",))
+        export.mei(out, steps=MEI_STEPS)
+    settings().selection = Selection()
     _step(f"tuner export best -o {out} {where}")
     export.best(out)
-    report = _report(out, where)
+    _step(f"tuner export report -o {out} {where}")
+    export.report(out)
 
     write("")
     write(f"The demo took {time.monotonic() - start:.0f} s. Look at:")
@@ -70,7 +73,7 @@ def demo(
     look = {
         "which layer explains which region": out / "heatmap.png",
         **sheets,
-        "all of it on one page": report,
+        "all of it on one page": out / "report.html",
         "the search itself": f"tuner dashboard -c {config}",
     }
     for what, where_it_is in look.items():
@@ -78,14 +81,6 @@ def demo(
     write(
         "All of it is simulated: it shows that known answers are found, and nothing about brains."
     )
-
-
-def _report(out: Path, where: str) -> Path:
-    from cli import export
-
-    _step(f"tuner export report -o {out} {where}")
-    export.report(out)
-    return out / "report.html"
 
 
 def _step(command: str) -> None:

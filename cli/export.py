@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import example, experiment
+from cli.options import Selection, example, experiment
 from cli.progress import ProgressDisplay
-from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.selectors import select, selects
 from cli.show import detail, note
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ Opened = tuple["Workspace", "Stores", "list[Spec]"]
 
 
 @contextmanager
-def opened(selection: Selection) -> Iterator[Opened]:
+def opened(selection: Selection | None = None) -> Iterator[Opened]:
     """An experiment opened to export from, closed however it is left."""
-    from cli.study import select_specs
     from studies.database.stores import as_made, open_stores
     from studies.database.studies import stored_studies
     from studies.workspace import Workspace
@@ -45,7 +44,7 @@ def opened(selection: Selection) -> Iterator[Opened]:
         workspace = Workspace(as_made(experiment()), bar.update)
         with open_stores(workspace.experiment) as stores:
             created = stored_studies(stores.storage)
-            specs = [s for s in select_specs(workspace, selection) if s.name in created]
+            specs = [s for s in select(workspace.grid, selection) if s.name in created]
             if not specs:
                 raise InputError(
                     f"{workspace.experiment.file}: none of these studies was created; run "
@@ -63,16 +62,13 @@ def written(paths: list[Path]) -> None:
 
 
 @app.command("heatmap")
+@selects
 @example(
     "tuner export heatmap -o results",
     "tuner export heatmap -o results --metric feve --ridge --random",
 )
 def heatmap(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     metric: Annotated[
         str | None,
         typer.Option(help="Column of heatmap.csv that is drawn; test correlation where not given."),
@@ -111,8 +107,7 @@ def heatmap(
     from studies.export.heatmap import export_heatmap
     from studies.results.references import fwrf_rows, random_rows, ridge_rows
 
-    selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs):
         references = ridge_rows(workspace, specs) if ridge else []
         if fwrf:
             references += fwrf_rows(workspace, specs)
@@ -131,13 +126,10 @@ def heatmap(
 
 
 @app.command("best")
+@selects
 @example("tuner export best -o encoders --region V4", "tuner export best -o encoders --per-unit")
 def best(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     per_unit: Annotated[
         bool, typer.Option("--per-unit", help="For every unit the weights of its own best trial.")
     ] = False,
@@ -152,8 +144,7 @@ def best(
     """
     from studies.export.encoders import export_best
 
-    selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs):
         paths = export_best(
             workspace,
             stores,
@@ -209,16 +200,13 @@ def _value(text: str) -> object:
 
 
 @app.command("mei")
+@selects
 @example(
     "tuner export mei -o images --layer features.19 --region V4 --readout factorized",
     "tuner export mei -o images --prior generator --prior-option path=deepsim.pt --prior-option code=4096",
 )
 def mei(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     units: Annotated[
         str | None,
         typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
@@ -276,8 +264,7 @@ def mei(
     from tuner.synthesis.mei import MeiSettings
 
     chosen = unit_list(units)
-    selection = Selection.of(backbone, layer, region, readout)
-    again = None
+    selection = again = None
     if manifest is not None:
         from studies.names import StudyKey
         from tuner.errors import InputError
@@ -323,13 +310,10 @@ def mei(
 
 
 @app.command("report")
+@selects
 @example("tuner export report -o results")
 def report(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
 ) -> None:
     """Write report.html: all results on one page.
 
@@ -339,7 +323,6 @@ def report(
     """
     from studies.export.report.fill import export_report
 
-    selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs):
         path = export_report(workspace, stores, specs, out)
     written([path])

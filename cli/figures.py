@@ -8,11 +8,12 @@ import typer
 
 from cli.export import OutOption, app, opened, written
 from cli.options import example
-from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.selectors import selects
 from cli.show import note
 
 
 @app.command("figures")
+@selects
 @example(
     "tuner export figures -o results --region V4",
     "tuner export figures -o results --only best_layer_by_region --metric feve",
@@ -20,10 +21,6 @@ from cli.show import note
 )
 def figures(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,8 +48,7 @@ def figures(
     """
     from studies.export.figures import export_figures
 
-    selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs):
         drawn = export_figures(
             workspace,
             stores,

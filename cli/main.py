@@ -110,7 +110,7 @@ def build() -> Any:
     for name, entry in COMMANDS.items():
         app.command(name, help=entry.help)(_stand_in)
     command = typer.main.get_command(app)
-    command.params = [*options.common_parameters(), *command.params]
+    command.params = [*options.parameters_of(options.common), *command.params]
     return command
 
 

@@ -8,7 +8,7 @@ import typer
 
 from cli.options import example, experiment
 from cli.progress import ProgressDisplay
-from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.selectors import select, selects
 from cli.show import detail, note
 from studies.search.listener import Listener
 
@@ -44,6 +44,7 @@ class Terminal(Listener):
         note(message)
 
 
+@selects
 @example("tuner optimize --n-trials 50", "tuner optimize --n-trials 50 --region V4 --timeout 3600")
 def optimize(
     n_trials: Annotated[
@@ -54,10 +55,6 @@ def optimize(
             help="Finished trials (complete and pruned) that every selected study is brought to.",
         ),
     ],
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", min=0, help="Begin no new round after so many seconds."),
@@ -78,7 +75,6 @@ def optimize(
 
     Every selected study is brought to N finished trials, never N more. Killed or interrupted, it loses no finished trial.
     """
-    from cli.study import select_specs
     from studies.config.ranges import varies
     from studies.database.stores import as_made, open_stores
     from studies.search.queue import ORDERS
@@ -91,7 +87,7 @@ def optimize(
     with ProgressDisplay() as progress:
         workspace = Workspace(as_made(experiment()), progress.update)
         with open_stores(workspace.experiment) as stores:
-            specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
+            specs = select(workspace.grid)
             for line in workspace.recording.notes:
                 detail(f"note: {line}")
             fixed = sum(not varies(spec.space) for spec in specs)

@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Glob patterns per part of a study's name; no pattern selects everything."""
+
+    backbone: tuple[str, ...] = ()
+    layer: tuple[str, ...] = ()
+    region: tuple[str, ...] = ()
+    readout: tuple[str, ...] = ()
+
+
 @dataclass
 class Settings:
-    """What the common options say.
+    """What the options say that several commands share.
 
     Attributes
     ----------
@@ -30,11 +40,14 @@ class Settings:
         No progress and no log, only results and errors.
     verbose
         More log, and tracebacks.
+    selection
+        The studies that the command is about.
     """
 
     config: Path = Path("tuner.toml")
     quiet: bool = False
     verbose: bool = False
+    selection: Selection = Selection()
 
 
 _settings: ContextVar[Settings] = ContextVar("settings")
@@ -98,7 +111,9 @@ def complete(command: Any) -> Any:
         complete(child)
         examples += getattr(child.callback, "examples", ())[:1]
     if not children:
-        command.params = [*command.params, *common_parameters()]
+        takes = getattr(command.callback, "takes", None)
+        chosen = [] if takes is None else parameters_of(takes)
+        command.params = [*command.params, *chosen, *parameters_of(common)]
     if examples and not command.epilog:
         command.epilog = "\n".join(["\b", "Examples:", *map(_broken, examples)])
     return command
@@ -110,10 +125,10 @@ def _broken(line: str) -> str:
     return "  " + " \\\n      ".join(parts)
 
 
-def common_parameters() -> list[Any]:
-    """Make the common options once more, as parameters that a command can be given."""
+def parameters_of(function: Callable[..., None]) -> list[Any]:
+    """Make the options that a function declares, as parameters that a command can be given."""
     app = typer.Typer(add_completion=False)
-    app.command()(common)
+    app.command()(function)
     return list(typer.main.get_command(app).params)
 
 

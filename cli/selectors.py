@@ -2,101 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from cli.options import Function, Selection, settings
+from studies.names import StudyKey
 from tuner.errors import InputError
 
 PARTS = ("backbone", "layer", "region", "readout")
 
-BackboneOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--backbone", help="Only these backbones; repeatable, * and ? match.", metavar="NAME"
-    ),
-]
-LayerOption = Annotated[
-    list[str] | None,
-    typer.Option("--layer", help="Only these layers; repeatable, * and ? match.", metavar="NAME"),
-]
-RegionOption = Annotated[
-    list[str] | None,
-    typer.Option("--region", help="Only these regions; repeatable, * and ? match.", metavar="NAME"),
-]
-ReadoutOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--readout", help="Only these readouts; repeatable, * and ? match.", metavar="NAME"
-    ),
-]
+
+def _option(part: str) -> Any:
+    def remember(patterns: list[str] | None) -> None:
+        if patterns:
+            chosen = replace(settings().selection, **{part: tuple(patterns)})
+            settings().selection = chosen
+
+    return typer.Option(
+        f"--{part}",
+        help=f"Only these {part}s; repeatable, * and ? match.",
+        metavar="NAME",
+        callback=remember,
+        expose_value=False,
+    )
 
 
-class Combination(Protocol):
-    """Anything that belongs to one backbone, layer, region and readout."""
+def _declared(
+    backbone: Annotated[list[str] | None, _option("backbone")] = None,
+    layer: Annotated[list[str] | None, _option("layer")] = None,
+    region: Annotated[list[str] | None, _option("region")] = None,
+    readout: Annotated[list[str] | None, _option("readout")] = None,
+) -> None:
+    """Declare the four options."""
 
-    @property
-    def backbone(self) -> str:
-        """The backbone's alias."""
-        ...
 
-    @property
-    def layer(self) -> str:
-        """The layer's module path."""
-        ...
+def selects(command: Function) -> Function:
+    """Give a command the four options; what they say is the ``selection`` of the settings."""
+    command.takes = _declared  # type: ignore[attr-defined]
+    return command
 
-    @property
-    def region(self) -> str:
-        """The region."""
-        ...
+
+class Named(Protocol):
+    """What has a study's name."""
 
     @property
-    def readout(self) -> str:
-        """The readout."""
+    def key(self) -> StudyKey:
+        """Backbone, layer, region and readout."""
         ...
 
 
-Item = TypeVar("Item")
-Selectable = TypeVar("Selectable", bound=Combination)
+Item = TypeVar("Item", bound=Named)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Glob patterns per part of a study's name; no pattern selects everything."""
-
-    backbone: tuple[str, ...] = ()
-    layer: tuple[str, ...] = ()
-    region: tuple[str, ...] = ()
-    readout: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        backbone: Sequence[str] | None = None,
-        layer: Sequence[str] | None = None,
-        region: Sequence[str] | None = None,
-        readout: Sequence[str] | None = None,
-    ) -> Selection:
-        """Collect what the four options were given."""
-        given = (backbone, layer, region, readout)
-        return cls(*(tuple(patterns or ()) for patterns in given))
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, part) for part in PARTS)
-
-
-def select(items: Iterable[Selectable], selection: Selection) -> list[Selectable]:
+def select(items: Iterable[Item], selection: Selection | None = None) -> list[Item]:
     """Choose the items that match, in their order.
 
     Parameters
     ----------
     items
-        Things with the attributes ``backbone``, ``layer``, ``region`` and ``readout``.
+        What has the name of a study.
     selection
-        An item matches if, for each part that has patterns, one of them matches.
+        An item matches if, for each part that has patterns, one of them matches; where not given, what
+        the running command was told.
 
     Returns
     -------
@@ -108,29 +79,15 @@ def select(items: Iterable[Selectable], selection: Selection) -> list[Selectable
     InputError
         If a pattern matches nothing, listing the valid values; if no item matches all parts.
     """
-    return select_by(items, selection, getattr)
-
-
-def select_by(
-    items: Iterable[Item], selection: Selection, part_of: Callable[[Item, str], Any]
-) -> list[Item]:
-    """Choose as :func:`select` does, from items that name their parts in another way.
-
-    Parameters
-    ----------
-    items, selection
-        As for :func:`select`.
-    part_of
-        Gives an item's part: ``part_of(item, "layer")``.
-    """
+    selection = settings().selection if selection is None else selection
     chosen = every = list(items)
     for part in PARTS:
         patterns: tuple[str, ...] = getattr(selection, part)
         if not patterns:
             continue
-        values = list(dict.fromkeys(str(part_of(item, part)) for item in every))
+        values = list(dict.fromkeys(str(getattr(item.key, part)) for item in every))
         matching = {value for pattern in patterns for value in _matches(part, pattern, values)}
-        chosen = [item for item in chosen if str(part_of(item, part)) in matching]
+        chosen = [item for item in chosen if getattr(item.key, part) in matching]
     if every and not chosen:
         given = " ".join(
             f"--{part} {pattern}" for part in PARTS for pattern in getattr(selection, part)

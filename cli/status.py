@@ -10,19 +10,16 @@ import typer
 
 from cli.options import example, experiment
 from cli.progress import duration_text, rate_text
-from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.selectors import select, selects
 from cli.show import Format, FormatOption, show, write
 
 if TYPE_CHECKING:
     from studies.results.overview import Overview
 
 
+@selects
 @example("tuner status", "tuner status --every 5", "tuner status --format json")
 def status(
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     every: Annotated[
         float | None,
         typer.Option("--every", min=0.5, help="Look again every so many seconds, until Ctrl-C."),
@@ -36,15 +33,14 @@ def status(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Show what runs, how fast, the time left, and failures."""
-    from cli.study import select_stored
     from studies.database.stores import open_stores
+    from studies.database.studies import stored_studies
     from studies.results.overview import overview
 
-    selection = Selection.of(backbone, layer, region, readout)
     live = every is not None and sys.stdout.isatty() and format is Format.table
     with open_stores(experiment()) as stores:
         while True:
-            chosen = select_stored(stores.storage, selection)
+            chosen = select(stored_studies(stores.storage).values())
             seen = overview(stores, chosen, n_trials)
             if format is Format.table:
                 text = _text(seen)

@@ -9,23 +9,20 @@ import typer
 
 from cli.export import OutOption, opened, unit_list, written
 from cli.options import example
-from cli.selectors import BackboneOption, LayerOption, ReadoutOption, RegionOption, Selection
+from cli.selectors import selects
 from cli.show import note
 
 app = typer.Typer(help="Send images to the rig and score what comes back.", no_args_is_help=True)
 
 
 @app.command("export")
+@selects
 @example(
     "tuner stimuli export -o session --layer features.19 --region V4 --readout factorized",
     "tuner stimuli export -o session --region V1 --size 500 --pixels-per-degree 28.9 --centred",
 )
 def export_command(
     out: OutOption,
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     units: Annotated[
         str | None,
         typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
@@ -79,8 +76,7 @@ def export_command(
         blocks,
         ensemble,
     )
-    selection = Selection.of(backbone, layer, region, readout)
-    with opened(selection) as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs):
         path = export_stimuli(workspace, stores, specs, out, session, units=chosen)
     written([path])
     note(

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli.options import example, experiment
 from cli.progress import ProgressDisplay, duration_text
-from cli.selectors import (
-    BackboneOption,
-    LayerOption,
-    ReadoutOption,
-    RegionOption,
-    Selection,
-    select_by,
-)
+from cli.selectors import select, selects
 from cli.show import Column, Format, FormatOption, note, show
-
-if TYPE_CHECKING:
-    from studies.database.connection import Storage
-    from studies.database.studies import Stored
-    from studies.grid import Spec
-    from studies.workspace import Workspace
 
 app = typer.Typer(help="Create, list, show, copy and delete studies.", no_args_is_help=True)
 
 
-def select_specs(workspace: Workspace, selection: Selection) -> list[Spec]:
-    """Studies of the grid that the selectors choose."""
-    return select_by(workspace.grid, selection, lambda spec, part: getattr(spec.key, part))
-
-
-def select_stored(storage: Storage, selection: Selection) -> list[Stored]:
-    """Studies in the database that the selectors choose."""
-    from studies.database.studies import stored_studies
-
-    every = list(stored_studies(storage).values())
-    return select_by(every, selection, lambda study, part: getattr(study.key, part))
-
-
 @app.command("create")
+@selects
 @example("tuner study create", "tuner study create --dry-run", "tuner study create --region V4")
 def create_command(
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the search would take, and make nothing.")
     ] = False,
@@ -65,7 +36,7 @@ def create_command(
 
     with ProgressDisplay() as progress:
         workspace = Workspace(as_made(experiment()), progress.update)
-        specs = select_specs(workspace, Selection.of(backbone, layer, region, readout))
+        specs = select(workspace.grid)
         if dry_run:
             from cli.dryrun import show_plan
 
@@ -95,20 +66,18 @@ LIST_COLUMNS = [
 
 
 @app.command("list")
+@selects
 @example("tuner study list", "tuner study list --readout full --format csv")
 def list_command(
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """List studies with their trials and their best validation loss."""
     from studies.database.stores import open_stores
+    from studies.database.studies import stored_studies
     from studies.database.summaries import listing, summaries
 
     with open_stores(experiment()) as stores:
-        chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+        chosen = select(stored_studies(stores.storage).values())
         rows = listing(summaries(stores.storage, chosen), stores.claims)
     # most of the time nothing runs, waits or has failed: names then stand on one line
     always = ("study", "trials.complete", "trials.pruned", "best.value")
@@ -158,22 +127,18 @@ TRIAL_COLUMNS = [
 
 
 @app.command("delete")
+@selects
 @example("tuner study delete --layer 'features.3*' --yes")
 def delete_command(
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete the selected studies, their trials and their kept weights."""
     from studies.database.stores import open_stores
-    from studies.database.studies import delete
+    from studies.database.studies import delete, stored_studies
     from tuner.errors import InputError
 
-    selection = Selection.of(backbone, layer, region, readout)
     with open_stores(experiment()) as stores:
-        chosen = select_stored(stores.storage, selection)
+        chosen = select(stored_studies(stores.storage).values())
         if not yes:
             raise InputError(
                 f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
@@ -183,22 +148,19 @@ def delete_command(
 
 
 @app.command("copy")
+@selects
 @example("tuner study copy sqlite:///backup.db")
 def copy_command(
     target: Annotated[
         str,
         typer.Argument(help="Address of the database to copy to, sqlite:///FILE", metavar="URL"),
     ],
-    backbone: BackboneOption = None,
-    layer: LayerOption = None,
-    region: RegionOption = None,
-    readout: ReadoutOption = None,
 ) -> None:
     """Copy the selected studies, with their trials, to another database."""
     from studies.database.stores import open_stores
-    from studies.database.studies import copy
+    from studies.database.studies import copy, stored_studies
 
     with open_stores(experiment()) as stores:
-        chosen = select_stored(stores.storage, Selection.of(backbone, layer, region, readout))
+        chosen = select(stored_studies(stores.storage).values())
         count = copy(stores.storage, target, chosen)
     note(f"copied {count} studies; kept weights stay in storage.artifacts, which both can share")
