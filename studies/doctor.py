@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from studies.database import rounds, trials, weights
 from studies.database.stores import Stores
 from studies.database.studies import Stored, set_aside, stored_studies
-from studies.database.summaries import cohort_claim
 from studies.fingerprint import difference
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -61,11 +60,11 @@ def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
     running = trials.running(stores.storage)
     findings = []
     for study in studies:
-        if study.study_id not in running or stores.claims.held(cohort_claim(study)):
+        if study.study_id not in running or stores.claims.held(study.claim):
             continue
 
         def mend(study: Stored = study) -> None:
-            with stores.claims.claim(cohort_claim(study)) as mine:
+            with stores.claims.claim(study.claim) as mine:
                 if mine:
                     rounds.requeue(stores.storage, [study.study_id], "mending")
 

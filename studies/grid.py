@@ -10,31 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.config.ranges import Space
-from studies.names import StudyKey
+from studies.names import Combination
 
 if TYPE_CHECKING:
     from tuner.readouts.readout import FeatureShape  # which would bring torch into every listing
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(Combination):
     """One study of the grid: the combination, and what follows from it."""
 
-    key: StudyKey
-    layer_index: int
     units: NDArray[np.int64]
     shape: FeatureShape
     space: Space
-
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self.key.name
-
-    @property
-    def cohort(self) -> tuple[str, str, str]:
-        """Backbone, layer and readout: studies that share them read the same features and train together."""
-        return (self.key.backbone, self.key.layer, self.key.readout)
 
 
 def cohorts(specs: Iterable[Spec]) -> dict[tuple[str, str, str], list[Spec]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, unquote
 
 
@@ -41,3 +42,38 @@ class StudyKey:
         """
         backbone, layer, region, readout = map(unquote, name.split("/"))
         return cls(backbone, layer, region, readout)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What a study is about, and where its layer lies: its number in depth order."""
+
+    key: StudyKey
+    layer_index: int
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.key.name
+
+    @property
+    def cohort(self) -> tuple[str, str, str]:
+        """Backbone, layer and readout: studies that share them read the same features and train together."""
+        return (self.key.backbone, self.key.layer, self.key.readout)
+
+    @property
+    def claim(self) -> str:
+        """Name of the claim that work on its cohort takes."""
+        return "\0".join(self.cohort)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that every table of studies has."""
+        key = self.key
+        return {
+            "backbone": key.backbone,
+            "layer": key.layer,
+            "layer_index": self.layer_index,
+            "region": key.region,
+            "readout": key.readout,
+        }

@@ -13,7 +13,7 @@ from studies.database import trials
 from studies.database.pictures import attach, drawn
 from studies.database.stores import Stores
 from studies.database.studies import Stored
-from studies.database.summaries import Summary, cohort_claim, summaries
+from studies.database.summaries import Summary, summaries
 from studies.database.trials import Trial
 from studies.database.weights import kept_files
 from studies.grid import Spec
@@ -31,8 +31,6 @@ MAP = {"full": "weight-map.png"}
 OTHER_MAP = "mask.png"
 DPI = 110
 
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-
 
 def trial_curves(loaded: Sequence[Trial]) -> list[TrialCurve]:
     """Trials as figures show them."""
@@ -43,7 +41,7 @@ def trial_curves(loaded: Sequence[Trial]) -> list[TrialCurve]:
             trial.number,
             list(trial.curve),
             list(trial.curve.values()),
-            _STATES.get(trial.state.name, "running"),
+            trials.WORDS[trial.state],
         )
         for trial in loaded
     ]
@@ -89,7 +87,7 @@ class Pictures:
         count = 0
         told = self._workspace.progress
         for summary in counted(wanted, "pictures for the dashboard", told):
-            with self._claims.claim(cohort_claim(summary.study)) as mine:
+            with self._claims.claim(summary.study.claim) as mine:
                 if mine:
                     count += self._one(by_name[summary.study.name], summary)
         return count

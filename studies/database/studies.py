@@ -16,33 +16,36 @@ from studies.database import own_tables
 from studies.database.artifacts import Artifacts
 from studies.database.connection import Storage
 from studies.fingerprint import Fingerprint
-from studies.names import StudyKey
+from studies.names import Combination, StudyKey
 from tuner.errors import InputError
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A study as the database has it.
+class NewStudy(Combination):
+    """A study to be made.
 
     Attributes
     ----------
     plan
         How its rounds are run, fixed when it was created: ``compiled``, ``memory``, ``device``.
+    """
+
+    fingerprint: Fingerprint
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored(NewStudy):
+    """A study as the database has it.
+
+    Attributes
+    ----------
     set_aside
         Why no more trials are run, or None.
     """
 
     study_id: int
-    key: StudyKey
-    layer_index: int
-    fingerprint: Fingerprint
-    plan: dict[str, Any]
     set_aside: str | None
-
-    @property
-    def name(self) -> str:
-        """Name of the study."""
-        return self.key.name
 
 
 def stored_studies(storage: Storage) -> dict[str, Stored]:
@@ -53,25 +56,15 @@ def stored_studies(storage: Storage) -> dict[str, Stored]:
         )
         return {
             row.name: Stored(
-                row.study_id,
                 StudyKey(row.backbone, row.layer, row.region, row.readout),
                 row.layer_index,
                 json.loads(row.fingerprint),
                 json.loads(row.plan),
+                row.study_id,
                 row.set_aside,
             )
             for row in rows
         }
-
-
-@dataclass(frozen=True)
-class NewStudy:
-    """A study to be made."""
-
-    key: StudyKey
-    layer_index: int
-    fingerprint: Fingerprint
-    plan: dict[str, Any]
 
 
 def add(storage: Storage, new: Iterable[NewStudy]) -> int:
@@ -81,9 +74,9 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
         storage.one_at_a_time(connection, "studies")
         present = set(connection.execute(sa.select(tables.studies.c.study_name)).scalars())
         for study in new:
-            if study.key.name in present:
+            if study.name in present:
                 continue
-            result = connection.execute(tables.studies.insert().values(study_name=study.key.name))
+            result = connection.execute(tables.studies.insert().values(study_name=study.name))
             study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
             connection.execute(
                 tables.directions.insert().values(
@@ -93,12 +86,8 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
             connection.execute(
                 own_tables.studies.insert().values(
                     study_id=study_id,
-                    name=study.key.name,
-                    backbone=study.key.backbone,
-                    layer=study.key.layer,
-                    layer_index=study.layer_index,
-                    region=study.key.region,
-                    readout=study.key.readout,
+                    name=study.name,
+                    **study.columns,
                     fingerprint=json.dumps(study.fingerprint),
                     plan=json.dumps(study.plan),
                 )

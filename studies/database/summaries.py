@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,42 +75,22 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
     return [found[study.study_id] for study in studies]
 
 
-def cohort_claim(study: Stored) -> str:
-    """Name of the claim that work on this study's cohort takes."""
-    return "\0".join((study.key.backbone, study.key.layer, study.key.readout))
-
-
 def listing(items: Sequence[Summary], claims: Claims) -> list[dict[str, Any]]:
     """What ``tuner study list`` shows; ``running`` counts trials that a living process works on."""
-    held: dict[str, bool] = {}
+    held = functools.cache(claims.held)
     out = []
     for item in items:
-        study = item.study
-        running = item.counts.get(TrialState.RUNNING, 0)
-        waiting = item.counts.get(TrialState.WAITING, 0)
-        if running:
-            claim = cohort_claim(study)
-            if claim not in held:
-                held[claim] = claims.held(claim)
-            if not held[claim]:
-                # Orphans: they go on where they are as soon as the search does.
-                running, waiting = 0, waiting + running
-        best = item.best
+        study, best = item.study, item.best
+        trials_in = {word: item.counts.get(state, 0) for state, word in trials.WORDS.items()}
+        if trials_in["running"] and not held(study.claim):
+            # Orphans: they go on where they are as soon as the search does.
+            trials_in["waiting"] += trials_in["running"]
+            trials_in["running"] = 0
         out.append(
             {
                 "study": study.name,
-                "backbone": study.key.backbone,
-                "layer": study.key.layer,
-                "layer_index": study.layer_index,
-                "region": study.key.region,
-                "readout": study.key.readout,
-                "trials": {
-                    "complete": item.counts.get(TrialState.COMPLETE, 0),
-                    "pruned": item.counts.get(TrialState.PRUNED, 0),
-                    "failed": item.counts.get(TrialState.FAIL, 0),
-                    "running": running,
-                    "waiting": waiting,
-                },
+                **study.columns,
+                "trials": trials_in,
                 "best": None
                 if best is None
                 else {"number": best.number, "value": best.value, "params": best.params},

@@ -27,6 +27,15 @@ from studies.database.connection import Storage
 from tuner.errors import EnvironmentFailure
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+WORDS = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+"""What the states of trials are called in listings and figures."""
+
 _CHUNK = 500
 """Identifiers in one IN (...) list."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from studies.config.ranges import FloatRange, IntRange, Setting
 from studies.database import trials
 from studies.database.stores import Stores, as_made, open_stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import MEAN_LOSS, cohort_claim, listing, summaries
+from studies.database.summaries import MEAN_LOSS, listing, summaries
 from studies.database.trials import Trial
 from tuner.errors import unknown
 
@@ -110,18 +111,6 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     return frame.astype(kinds)
 
 
-def _parts(study: Stored) -> dict[str, Any]:
-    key = study.key
-    return {
-        "study": study.name,
-        "backbone": key.backbone,
-        "layer": key.layer,
-        "layer_index": study.layer_index,
-        "region": key.region,
-        "readout": key.readout,
-    }
-
-
 def _parameters(
     study: Stored, params: Mapping[str, float], experiment: Experiment
 ) -> dict[str, float]:
@@ -140,33 +129,27 @@ def _trial_rows(
         if item.best is not None
     }
     loaded = trials.load(stores.storage, [study.study_id for study in studies])
-    held: dict[str, bool] = {}
+    held = functools.cache(stores.claims.held)
     return [
-        _parts(study)
-        | _trial(trial, _state(stores, study, trial, held), best.get(study.study_id))
+        {"study": study.name}
+        | study.columns
+        | _trial(study, trial, held, best.get(study.study_id))
         | _parameters(study, trial.params, experiment)
         for study in studies
         for trial in loaded[study.study_id]
     ]
 
 
-def _state(stores: Stores, study: Stored, trial: Trial, held: dict[str, bool]) -> str:
-    if trial.state == TrialState.FAIL:
-        return "failed"
-    if trial.state == TrialState.RUNNING:
-        claim = cohort_claim(study)
-        if claim not in held:
-            held[claim] = stores.claims.held(claim)
-        # what nobody works on goes on where it is as soon as the search does
-        return "running" if held[claim] else "waiting"
-    return trial.state.name.lower()
-
-
-def _trial(trial: Trial, state: str, best: int | None) -> dict[str, Any]:
+def _trial(
+    study: Stored, trial: Trial, held: Callable[[str], bool], best: int | None
+) -> dict[str, Any]:
+    state = trial.state
+    if state == TrialState.RUNNING and not held(study.claim):
+        state = TrialState.WAITING  # what nobody works on goes on as soon as the search does
     finite = {step: value for step, value in trial.curve.items() if value == value}
     return {
         "trial": trial.number,
-        "state": state,
+        "state": trials.WORDS[state],
         "value": trial.value,
         "best_step": min(finite, key=lambda step: (finite[step], step), default=None),
         "last_step": max(trial.curve, default=None),
@@ -181,7 +164,9 @@ def _study_rows(
     items = listing(summaries(stores.storage, studies), stores.claims)
     for study, item in zip(studies, items, strict=True):
         best = item["best"]
-        row = _parts(study) | item["trials"] | {"set_aside": study.set_aside}
+        row = (
+            {"study": study.name} | study.columns | item["trials"] | {"set_aside": study.set_aside}
+        )
         if best is not None:
             row |= {
                 "best_trial": best["number"],

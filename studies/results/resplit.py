@@ -241,11 +241,7 @@ def _rows(contest: _Contest) -> list[dict[str, Any]]:
         gap = paired_bootstrap(together[layer], together[chosen])
         rows.append(
             {
-                "backbone": spec.key.backbone,
-                "region": spec.key.region,
-                "readout": spec.key.readout,
-                "layer": layer,
-                "layer_index": spec.layer_index,
+                **spec.columns,
                 "chosen": layer == chosen,
                 "cuts": cuts,
                 "validation_loss": float(np.mean(means[layer])),

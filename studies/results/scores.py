@@ -122,17 +122,9 @@ def evaluate_all(
 def _evaluate_one(
     workspace: Workspace, spec: Spec, item: Summary, parameters: Tensors | None, draws: int
 ) -> Evaluated:
-    key = spec.key
-    combination = {
-        "backbone": key.backbone,
-        "layer": key.layer,
-        "layer_index": spec.layer_index,
-        "region": key.region,
-        "readout": key.readout,
-    }
-    row: dict[str, Any] = combination | {"n_units": len(spec.units), "n_trials": item.finished}
+    row: dict[str, Any] = spec.columns | {"n_units": len(spec.units), "n_trials": item.finished}
     units = [
-        {"study": spec.name} | combination | {"unit": int(unit)} | unit_columns(workspace, unit)
+        {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
         for unit in spec.units
     ]
     if item.best is None or parameters is None:

@@ -39,9 +39,7 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
     loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
     times = trials.durations(stores.storage, [study.study_id])[study.study_id]
     space = experiment.search.space.get(study.key.readout, {})
-    facts: dict[str, Any] = {
-        key: item[key] for key in ("backbone", "layer", "region", "readout", "layer_index")
-    }
+    facts: dict[str, Any] = dict(study.columns)
     facts |= {f"trials {state}": count for state, count in item["trials"].items()}
     best = item["best"]
     if best is not None:
@@ -69,7 +67,7 @@ def _best_first(loaded: Sequence[Trial]) -> list[Trial]:
 def _shown(trial: Trial) -> dict[str, Any]:
     return {
         "number": trial.number,
-        "state": trial.state.name.lower(),
+        "state": trials.WORDS[trial.state],
         "value": trial.value,
         "last_step": max(trial.curve, default=None),
         "params": ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items()),

@@ -60,11 +60,6 @@ class Work:
     group: int
     specs: tuple[Spec, ...]
 
-    @property
-    def claim(self) -> str:
-        """Name of the claim that working on it takes."""
-        return "\0".join(self.cohort)
-
 
 def handicap(
     spec: Spec, progress: Mapping[str, Standing], specs: Sequence[Spec], round_size: int

@@ -175,7 +175,7 @@ class Search:
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:
-            with self.stores.claims.claim(item.claim) as mine:
+            with self.stores.claims.claim(item.specs[0].claim) as mine:
                 if mine:
                     self._round(item)
                     return True
@@ -254,11 +254,7 @@ class Search:
         self, cohort: tuple[str, str, str], stored: Sequence[Stored]
     ) -> dict[str, list[Trial]]:
         """Put orphans of the whole cohort back, and read the studies' trials."""
-        everyone = [
-            s.study_id
-            for s in self._everything.values()
-            if (s.key.backbone, s.key.layer, s.key.readout) == cohort
-        ]
+        everyone = [s.study_id for s in self._everything.values() if s.cohort == cohort]
         orphans = rounds.requeue(self.storage, everyone, "recovering")
         loaded = trials.load(self.storage, [s.study_id for s in stored])
         if orphans:

@@ -16,7 +16,7 @@ from studies.database.claims import FileClaims
 from studies.database.connection import Storage
 from studies.database.rounds import Asked
 from studies.database.studies import NewStudy, add, stored_studies
-from studies.database.summaries import cohort_claim, listing, summaries
+from studies.database.summaries import listing, summaries
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
 
@@ -98,7 +98,7 @@ def test_running_is_what_a_living_process_works_on(storage: Storage) -> None:
     put(storage, study.study_id, [(TrialState.RUNNING, None)] * 3)
     shown = rows(storage)[0]["trials"]
     assert (shown["running"], shown["waiting"]) == (0, 3)
-    with FileClaims(storage.path).claim(cohort_claim(study)):
+    with FileClaims(storage.path).claim(study.claim):
         shown = rows(storage)[0]["trials"]
         assert (shown["running"], shown["waiting"]) == (3, 0)
 

@@ -20,7 +20,7 @@ class TrialCurve:
     steps, values
         Step and validation loss of each report.
     state
-        ``"complete"``, ``"pruned"``, ``"failed"`` or ``"running"``.
+        ``"complete"``, ``"pruned"``, ``"failed"``, ``"running"`` or ``"waiting"``.
     """
 
     number: int
