@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -260,31 +261,21 @@ def mei(
     ] = None,
 ) -> None:
     """Make most exciting images of every unit of the selected studies."""
-    from studies.export.images import Again, export_images
+    from studies.export.images import combination_of, export_images
+    from tuner.synthesis.manifest import read_manifest
     from tuner.synthesis.mei import MeiSettings
 
     chosen = unit_list(units)
+    options = prior_options(prior_option or [])
     selection = again = None
     if manifest is not None:
-        from studies.names import StudyKey
-        from tuner.errors import InputError
-        from tuner.synthesis.export import read_manifest
-
-        moved = prior_options(prior_option or [])
-        settings, chosen, checksums, content = read_manifest(manifest, moved)
-        name = content["encoders"][0]["meta"].get("study")
-        try:
-            key = StudyKey.parse(str(name))
-        except ValueError:
-            raise InputError(
-                f"{manifest}: names no study; it was not written by this command"
-            ) from None
-        selection = Selection((key.backbone,), (key.layer,), (key.region,), (key.readout,))
-        again = Again(manifest, [e["meta"].get("trial") for e in content["encoders"]], checksums)
+        again = read_manifest(manifest, options)
+        settings, chosen = again.settings, again.units
+        selection = Selection(*((part,) for part in astuple(combination_of(again))))
     else:
         settings = MeiSettings(
             prior=prior,
-            prior_options=prior_options(prior_option or []),
+            prior_options=options,
             transforms=transforms,
             steps=steps,
             contrast=0.1 if contrast is None and norm is None else contrast,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,50 +10,52 @@ from typing import TYPE_CHECKING
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.grid import Spec
+from studies.names import StudyKey
 from studies.results.encoders import Best, best_studies
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
+    from tuner.synthesis.manifest import Manifest
     from tuner.synthesis.mei import MeiSettings
 
 
-@dataclass(frozen=True)
-class Again:
-    """Images that are to be made again: by the trials that made them, whatever the search has found since.
+def combination_of(manifest: Manifest) -> StudyKey:
+    """The study whose images a manifest is about.
 
-    Attributes
-    ----------
-    manifest
-        The images' own record.
-    trials
-        Number of each trial.
-    checksums
-        Of each encoder.
+    Raises
+    ------
+    InputError
+        If it names none.
     """
+    try:
+        return StudyKey.parse(manifest.study)
+    except ValueError:
+        raise InputError(
+            f"{manifest.path}: names no study; it was not written by this command"
+        ) from None
 
-    manifest: Path
-    trials: Sequence[int | str | None]
-    checksums: Sequence[str]
 
-    def encoders(self, best: Best) -> list[Encoder]:
-        """The encoders of those trials.
+def makers(best: Best, manifest: Manifest) -> list[Encoder]:
+    """The encoders that made a manifest's images, whatever the search has found since.
 
-        Raises
-        ------
-        InputError
-            If the weights of one are no longer kept.
-        """
-        kept = best.kept
-        numbers = [trial for trial in self.trials if isinstance(trial, int) and trial in kept]
-        if len(numbers) < len(self.trials):
-            lost = next(trial for trial in self.trials if trial not in kept)
-            raise InputError(
-                f"{self.manifest}: made with trial {lost} of {best.spec.name}, whose weights are no "
-                "longer kept: better trials took its place; make new images without --from"
-            )
-        return [best.encoder(number) for number in numbers]
+    Raises
+    ------
+    InputError
+        If the weights of one are no longer kept, or are others.
+    """
+    kept = best.kept
+    numbers = [trial for trial in manifest.trials if trial in kept]
+    if len(numbers) < len(manifest.trials):
+        lost = next(trial for trial in manifest.trials if trial not in kept)
+        raise InputError(
+            f"{manifest.path}: made with trial {lost} of {best.spec.name}, whose weights are no "
+            "longer kept: better trials took its place; make new images without --from"
+        )
+    encoders = [best.encoder(number) for number in numbers]
+    manifest.check_same(encoders)
+    return encoders
 
 
 def export_images(
@@ -66,10 +67,12 @@ def export_images(
     *,
     units: Sequence[int] | None = None,
     ensemble_size: int = 1,
-    again: Again | None = None,
+    again: Manifest | None = None,
     evaluate: bool = False,
 ) -> list[Path]:
     """Write most exciting images of every study's units into ``OUT/<name>/``.
+
+    With ``again``, the encoders are those that made its images.
 
     With ``evaluate``, ``evaluation.csv`` too: every image's predicted response under the encoder that made it and under
     encoders that did not (other kept trials, the other readouts and backbones of the region), the grey screen, and the
@@ -77,7 +80,7 @@ def export_images(
     """
     from tuner.figures.tables import write_csv
     from tuner.synthesis.evaluate import COLUMNS, compare
-    from tuner.synthesis.export import check_same, export_meis
+    from tuner.synthesis.export import export_meis
 
     ready = best_studies(workspace, stores, specs)
     if units is not None:
@@ -94,11 +97,7 @@ def export_images(
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         if mine is not None and not mine:
             continue
-        if again is None:
-            encoders = best.ensemble(ensemble_size)
-        else:
-            encoders = again.encoders(best)
-            check_same(encoders, again.checksums, again.manifest)
+        encoders = best.ensemble(ensemble_size) if again is None else makers(best, again)
         tell = partial(workspace.progress, f"images of {spec.name}")
         result = export_meis(
             out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
@@ -111,7 +110,7 @@ def export_images(
     return written
 
 
-def judges_of(best: Best, makers: Sequence[Encoder]) -> tuple[list[str], dict[str, Encoder]]:
+def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[str, Encoder]]:
     """Encoders by name that judge a study's images, and the names of those that made them.
 
     Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
@@ -120,7 +119,7 @@ def judges_of(best: Best, makers: Sequence[Encoder]) -> tuple[list[str], dict[st
     workspace, stores, key = best.workspace, best.stores, best.spec.key
     own = best.ensemble(len(best.kept))
     judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
-    made = [f"{best.spec.name} #{model.meta['trial']}" for model in makers]
+    made = [f"{best.spec.name} #{model.meta['trial']}" for model in made_by]
     rivals: dict[tuple[str, str], Best] = {}
     created = stored_studies(stores.storage)
     region = [s for s in workspace.grid if s.key.region == key.region and s.name in created]

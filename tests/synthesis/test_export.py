@@ -13,7 +13,8 @@ from PIL import Image
 from tests.encoders import SIZE, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.synthesis import export
-from tuner.synthesis.export import check_same, export_meis, file_name, read_manifest
+from tuner.synthesis.export import export_meis, file_name
+from tuner.synthesis.manifest import read_manifest
 from tuner.synthesis.mei import MeiSettings, synthesize
 
 QUICK = MeiSettings(steps=4, keep_every=2, chunk=2)
@@ -53,11 +54,14 @@ def test_the_manifest_makes_it_again(tmp_path, encoder):
         steps=4, keep_every=2, prior="pixel", transforms="none", contrast=0.2, seed=5, variants=2
     )
     export_meis(tmp_path / "a", [encoder], [9, 7], settings, extra={"study": "b/l/V1/full"})
-    again, units, checksums, manifest = read_manifest(tmp_path / "a")
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert manifest["study"] == "b/l/V1/full"
     assert manifest["simulated"] is True
-    check_same([encoder], checksums, tmp_path)
-    export_meis(tmp_path / "b", [encoder], units, again, extra={"study": "b/l/V1/full"})
+    again = read_manifest(tmp_path / "a")
+    again.check_same([encoder])
+    export_meis(
+        tmp_path / "b", [encoder], again.units, again.settings, extra={"study": "b/l/V1/full"}
+    )
     assert _contents(tmp_path / "a") == _contents(tmp_path / "b")
 
 
@@ -74,8 +78,9 @@ def test_the_manifest_vouches_for_every_file(tmp_path, encoder):
 
 
 def test_another_encoder_is_refused(tmp_path, encoder):
+    export_meis(tmp_path, [encoder], None, QUICK)
     with pytest.raises(InputError, match="made with the encoders"):
-        check_same([random_encoder(seed=1)], [encoder.checksum()], tmp_path / "manifest.json")
+        read_manifest(tmp_path).check_same([random_encoder(seed=1)])
 
 
 def test_variants_have_files_of_their_own(tmp_path, encoder):

@@ -21,22 +21,20 @@ from numpy.typing import NDArray
 
 from tuner.atomic import replacing, write_bytes
 from tuner.encoder import Encoder
-from tuner.errors import EnvironmentFailure, InputError
-from tuner.synthesis import priors
+from tuner.errors import EnvironmentFailure
 from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.evaluate import variant_distances
+from tuner.synthesis.manifest import FORMAT, KIND, MANIFEST, describe
 from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, Progress, synthesize
 from tuner.synthesis.receptive_fields import Fields, from_readout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MANIFEST = "manifest.json"
 ARRAYS = "meis.npz"
 SHEET = "sheet.png"
-FORMAT = 1
 _PARTIAL = ".partial"
 
 
@@ -198,7 +196,7 @@ def _write(
     write_bytes(folder / SHEET, _sheet(result, settings, fields, title, simulated))
     manifest = {
         "format": FORMAT,
-        "kind": "most exciting images",
+        "kind": KIND,
         "simulated": simulated,
         **extra,
         "encoders": [describe(encoder) for encoder in encoders],
@@ -281,83 +279,3 @@ def _npz(result: MeiResult, variants: int) -> bytes:
             np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
     return buffer.getvalue()
-
-
-def describe(encoder: Encoder) -> dict[str, Any]:
-    """Describe an encoder, so that it can be found again."""
-    return {
-        "checksum": encoder.checksum(),
-        "backbone": encoder.backbone.name,
-        "backbone_digest": encoder.backbone.digest,
-        "layer": encoder.layer,
-        "readout": encoder.readout.name,
-        "loss": encoder.loss,
-        "image_size": encoder.image_size,
-        "meta": encoder.meta,
-    }
-
-
-def read_manifest(
-    path: str | Path, prior_options: Mapping[str, Any] | None = None
-) -> tuple[MeiSettings, list[int], list[str], dict[str, Any]]:
-    """Read what is needed to make the images of a manifest again.
-
-    Parameters
-    ----------
-    path
-        ``manifest.json`` or its folder.
-    prior_options
-        In place of those of the manifest: a generator that lies elsewhere now. What it hashes to must
-        be the same.
-
-    Returns
-    -------
-    settings, units, checksums, manifest
-        The settings, the unit indices, the checksum of each encoder, and all of the manifest.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged or of another kind.
-    """
-    path = Path(path)
-    path = path / MANIFEST if path.is_dir() else path
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT or manifest["kind"] != "most exciting images":
-            raise InputError(
-                f"{path}: not a manifest of images, or of another version "
-                f"(format {manifest['format']})"
-            )
-        given = dict(manifest["settings"])
-        given["prior_options"] = {**given.get("prior_options", {}), **(prior_options or {})}
-        settings = MeiSettings(**given)
-        units = [int(entry["unit"]) for entry in manifest["units"]]
-        checksums = [str(encoder["checksum"]) for encoder in manifest["encoders"]]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged manifest ({error!r})") from error
-    return settings, units, checksums, manifest
-
-
-def check_same(encoders: Sequence[Encoder], checksums: Sequence[str], path: str | Path) -> None:
-    """Refuse to make images of a manifest again with other encoders.
-
-    Raises
-    ------
-    InputError
-        If the encoders are not those of the manifest.
-    """
-    found = [encoder.checksum() for encoder in encoders]
-    if found != list(checksums):
-        raise InputError(
-            f"{path}: made with the encoders {', '.join(c[:12] for c in checksums)}, but these are "
-            f"{', '.join(c[:12] for c in found)}; "
-            "export the images from the search that they were made from"
-        )
-
-
-def available_priors() -> list[str]:
-    """Names for ``--prior``."""
-    return sorted(priors.PRIORS)

@@ -21,7 +21,8 @@ from tuner.errors import EnvironmentFailure, InputError
 from tuner.figures.tables import write_bytes, write_csv
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.evaluate import responses
-from tuner.synthesis.export import describe, png_bytes
+from tuner.synthesis.export import png_bytes
+from tuner.synthesis.manifest import describe
 from tuner.synthesis.photometry import statistics
 from tuner.synthesis.stimuli.choice import Stimulus
 from tuner.synthesis.stimuli.manifest import (
