@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -9,22 +10,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 
-UNITS = {
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
 POSTGRES = "postgresql+psycopg://"
 SQLITE = "sqlite:///"
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".tar", ".bin")
+
+
+_BYTES = TypeAdapter(ByteSize)
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -70,13 +71,10 @@ def parse_size(text: object) -> int:
     >>> parse_size("4GB")
     4000000000
     """
-    match = (
-        re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
-        if isinstance(text, str)
-        else None
-    )
-    factor = UNITS.get(match[2].upper()) if match else None
-    size = int(float(match[1]) * factor) if match and factor else 0
+    size = 0
+    if isinstance(text, str) and re.fullmatch(r"\s*\d{1,15}(\.\d+)?\s*[kmgt]?i?b\s*", text, re.I):
+        with contextlib.suppress(ValidationError):  # of units that nobody has
+            size = int(_BYTES.validate_python(text))
     if size < 1:
         raise ValueError('must be a size above zero with its unit, such as "4GB" or "500MB"')
     return size
