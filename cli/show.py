@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -11,23 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from cli.errors import one_line
 from cli.options import settings
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 Row = Mapping[str, Any]
-
-_LONG = 200
-"""Rows from which a table is written line by line."""
-
-_NARROWEST = 4
-"""Columns are made no narrower."""
 
 
 class Format(StrEnum):
@@ -162,7 +154,7 @@ def _write_csv(rows: Sequence[Row]) -> None:
 
 
 def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
-    # rich knows NO_COLOR, pipes and widths; it is slow to import and only tables need it.
+    # rich knows pipes and widths; it is slow to import and only tables need it.
     from rich.cells import cell_len
     from rich.console import Console
     from rich.text import Text
@@ -175,43 +167,19 @@ def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     ]
     console = Console(file=sys.stdout, highlight=False)
     widths = [max(map(cell_len, texts)) for texts in cells]
-    right = [_numeric(present) for present in values]
-    if title:
-        console.print(Text(title, style="" if os.environ.get("NO_COLOR") else "italic"))
     # Columns keep their width while others can give way; where that is not enough, all fold.
     kept = [w for w, column in zip(widths, columns, strict=True) if not column.fold]
     gives_way = sum(kept) + 3 * len(columns) < console.width and len(kept) < len(columns)
     folds = [column.fold or not gives_way for column in columns]
-    if len(rows) > _LONG:
-        _write_lines(cells, narrowed(widths, folds, console.width), right)
-    else:
-        _write_rich(console, cells, widths, folds, right)
-
-
-def _write_rich(
-    console: Console,
-    cells: Sequence[Sequence[str]],
-    widths: Sequence[int],
-    folds: Sequence[bool],
-    right: Sequence[bool],
-) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        header_style="" if os.environ.get("NO_COLOR") else "bold",
-        pad_edge=False,
-    )
-    for texts, width, fold, number in zip(cells, widths, folds, right, strict=True):
-        justify: Literal["left", "right"] = "right" if number else "left"
-        least = None if fold else width
-        table.add_column(Text(texts[0]), justify=justify, overflow="fold", min_width=least)
-    for row_texts in zip(*(texts[1:] for texts in cells), strict=True):
-        table.add_row(*map(Text, row_texts))
-    console.print(table)
+    widths = narrowed(widths, folds, console.width)
+    right = [_numeric(present) for present in values]
+    heading, *lines = (_row_text(texts, widths, right) for texts in zip(*cells, strict=True))
+    plain = bool(os.environ.get("NO_COLOR"))
+    if title:
+        console.print(Text(title, style="" if plain else "italic"))
+    console.print(Text(heading, style="" if plain else "bold"), soft_wrap=True)
+    write("─" * (sum(widths) + 3 * (len(widths) - 1)))
+    write("\n".join(lines))
 
 
 def narrowed(widths: Sequence[int], folds: Sequence[bool], room: int) -> list[int]:
@@ -220,31 +188,25 @@ def narrowed(widths: Sequence[int], folds: Sequence[bool], room: int) -> list[in
     gives = [i for i, fold in enumerate(folds) if fold]
     while gives and sum(fitted) + 3 * (len(fitted) - 1) > room:
         widest = max(gives, key=lambda i: fitted[i])
-        if fitted[widest] <= _NARROWEST:
+        if fitted[widest] == 1:
             break
         fitted[widest] -= 1
     return fitted
 
 
-def _write_lines(
-    cells: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool]
-) -> None:
-    """What rich would show, for tables so long that it would take most of a command's time."""
+def _row_text(texts: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """A row of a table, on as many lines as its folded cells need."""
     from rich.cells import cell_len
 
+    parts = [_folded(text, width) for text, width in zip(texts, widths, strict=True)]
     lines = []
-    for number, texts in enumerate(zip(*cells, strict=True)):
-        parts = [_folded(text, width) for text, width in zip(texts, widths, strict=True)]
-        for k in range(max(map(len, parts))):
-            line = []
-            for part, width, number_like in zip(parts, widths, right, strict=True):
-                text = part[k] if k < len(part) else ""
-                space = " " * (width - cell_len(text))
-                line.append(space + text if number_like else text + space)
-            lines.append("   ".join(line).rstrip())
-        if number == 0:
-            lines.append("─" * (sum(widths) + 3 * (len(widths) - 1)))
-    write("\n".join(lines))
+    for pieces in itertools.zip_longest(*parts, fillvalue=""):
+        line = []
+        for text, width, number_like in zip(pieces, widths, right, strict=True):
+            space = " " * (width - cell_len(text))
+            line.append(space + text if number_like else text + space)
+        lines.append("   ".join(line).rstrip())
+    return "\n".join(lines)
 
 
 def _folded(text: str, width: int) -> list[str]:
