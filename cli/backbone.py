@@ -15,11 +15,6 @@ from cli.show import Column, Format, FormatOption, note, show
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
-def backbone() -> None:
-    """See backbones and their layers."""
-
-
 @app.command("list")
 @example("tuner backbone list", "tuner backbone list --format json")
 def list_(

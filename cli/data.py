@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 
 
-@app.callback()
-def data() -> None:
-    """See and convert recordings."""
-
-
 REGION_COLUMNS = [
     Column("region", fold=True),
     Column("n_units", "units"),
@@ -170,8 +165,9 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write the config file's recording, or an assembly, as one generic HDF5 file."""
-    from studies.recording import join_experiments, open_for_conversion
+    from studies.recording import open_for_conversion
     from tuner.recordings import load_recording, write_recording
+    from tuner.recordings.join import join_recordings
 
     if out.exists() and not force:
         raise InputError(f"{out}: exists; say --force to replace it, or name another file")
@@ -188,7 +184,12 @@ def convert(
         if assembly is not None:
             recording = load_recording(assembly, "assembly", images=images, **of_assembly)
         elif join:
-            recording = join_experiments(_named(join), progress.update)
+            recording = join_recordings(
+                {
+                    name: open_for_conversion(one, progress=progress.update)
+                    for name, one in _named(join).items()
+                }
+            )
         else:
             recording = open_for_conversion(experiment(), mapping, progress.update)
         written = write_recording(recording, out, embed=embed, progress=progress.update)

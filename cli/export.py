@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from studies.grid import Spec
     from studies.workspace import Workspace
 
-app = typer.Typer(
-    help="Write heatmaps, figures, encoders, images, the report.", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 
 OutOption = Annotated[
     Path, typer.Option("-o", "--out", help="Folder to write to; made if need be.", metavar="OUT")

@@ -76,7 +76,7 @@ def load(name: str) -> Any:
         return options.complete(typer.main.get_command(app))
     group = options.complete(typer.main.get_group(found))
     group.name = name
-    group.help = group.help or entry.help
+    group.help = entry.help
     return group
 
 

@@ -12,7 +12,7 @@ from cli.options import example
 from cli.selectors import selects
 from cli.show import note
 
-app = typer.Typer(help="Send images to the rig and score what comes back.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("export")

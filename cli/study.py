@@ -11,7 +11,7 @@ from cli.progress import ProgressDisplay, duration_text
 from cli.selectors import select, selects
 from cli.show import Column, Format, FormatOption, note, show
 
-app = typer.Typer(help="Create, list, show, copy and delete studies.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("create")

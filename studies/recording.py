@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,28 +59,6 @@ def open_for_conversion(
 
     further: dict[str, Any] = {} if mapping is None else {"mapping": mapping}
     return read_any(**_arguments(experiment), **further, progress=progress)
-
-
-def join_experiments(
-    experiments: Mapping[str, Experiment], progress: Progress | None = None
-) -> Recording:
-    """Put the units of several experiments on the same images side by side.
-
-    Parameters
-    ----------
-    experiments
-        Short name to config; regions become ``NAME/V1``.
-    progress
-        As for :func:`open_for_conversion`.
-    """
-    from tuner.recordings.join import join_recordings
-
-    return join_recordings(
-        {
-            name: open_for_conversion(experiment, progress=progress)
-            for name, experiment in experiments.items()
-        }
-    )
 
 
 def _arguments(experiment: Experiment) -> dict[str, Any]:

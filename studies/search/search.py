@@ -15,7 +15,7 @@ from functools import partial
 from optuna.trial import TrialState
 
 from studies.config.ranges import varies
-from studies.dashboard.pictures import Pictures
+from studies.dashboard.pictures import make_pictures
 from studies.database import rounds, trials
 from studies.database.killpoints import reach
 from studies.database.stores import Stores
@@ -170,8 +170,7 @@ class Search:
     def _draw(self, progress: dict[str, Standing]) -> None:
         """Pictures for the dashboard of the studies that have their trials."""
         done = [spec for spec in self.specs if not progress[spec.name].open]
-        pictures = Pictures(self.workspace, self.stores)
-        pictures.make(done, self._everything)
+        make_pictures(self.workspace, self.stores, done, self._everything)
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:

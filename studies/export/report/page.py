@@ -56,20 +56,16 @@ SCORES = (
     "n_units_with_ceiling",
 )
 
-Details = Callable[[str], StudyDetails | None] | Mapping[str, StudyDetails]
-
 
 def write_report(
     rows: Sequence[Row],
-    details: Details,
+    details: Callable[[str], StudyDetails | None],
     recording: RecordingSummary,
     provenance: Mapping[str, Any],
     out: Path,
     *,
     references: Sequence[Row] = (),
     groups: Mapping[str, str] | None = None,
-    title: str | None = None,
-    metric: str | None = None,
     limit: int = LIMIT,
 ) -> Path:
     """Write the report of a search as one HTML file.
@@ -79,8 +75,8 @@ def write_report(
     rows
         Of the heatmap table, one per study.
     details
-        Study name to its details, by call or by key; asked for once per study, in order, so
-        that only one study's images are in memory. None, or a missing key: the maps alone.
+        Called with a study's name, gives its details; asked for once per study, in order, so
+        that only one study's images are in memory. None: the maps alone.
     recording
         What the studies were fitted to.
     provenance
@@ -93,10 +89,6 @@ def write_report(
         column of each study's scores.
     groups
         Region to area.
-    title
-        Of the page; None: made from the recording's label.
-    metric
-        Shown first; None: test correlation, or validation correlation without test images.
     limit
         Bytes the file stays under; images are scaled so that it does.
 
@@ -108,13 +100,11 @@ def write_report(
     ------
     ValueError
         If there are no rows.
-    InputError
-        If the metric does not exist.
     """
     if not rows:
         raise ValueError("no studies to report")
-    heading = title or f"Which layer explains which region: {recording.label}"
-    head = _overview(rows, references, recording, provenance, groups, metric)
+    heading = f"Which layer explains which region: {recording.label}"
+    head = _overview(rows, references, recording, provenance, groups)
     shell = _asset("page.html")
     parts = {
         "title": html.escape(heading),
@@ -127,7 +117,7 @@ def write_report(
     used = len(shell) + sum(map(len, parts.values()))
     blocks = []
     for index, row in enumerate(rows):
-        found = _lookup(details, study_name(row))
+        found = details(study_name(row))
         if found is None:
             continue
         share = (limit - used) / (len(rows) - index)
@@ -148,10 +138,6 @@ def write_report(
 def study_name(row: Row) -> str:
     """Name of the study a row is about."""
     return StudyKey(*(str(row[part]) for part in ("backbone", "layer", "region", "readout"))).name
-
-
-def _lookup(details: Details, name: str) -> StudyDetails | None:
-    return details.get(name) if isinstance(details, Mapping) else details(name)
 
 
 def _asset(name: str) -> str:
@@ -182,7 +168,6 @@ def _overview(
     recording: RecordingSummary,
     provenance: Mapping[str, Any],
     groups: Mapping[str, str] | None,
-    metric: str | None,
 ) -> dict[str, Any]:
     """Everything but the studies' details: the maps, their scales, recording, provenance."""
     everything = [*rows, *references]
@@ -223,7 +208,7 @@ def _overview(
         "areas": dict(groups or {}),
         "ceilings": plain(known),
         "metrics": metrics,
-        "metric": choose_metric(rows, metric).name,
+        "metric": choose_metric(rows, None).name,
         "tested": tested,
         "optimistic": OPTIMISTIC,
         "colours": [mpl.colors.to_hex(colour) for colour in colours],
