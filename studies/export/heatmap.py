@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,10 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
-    rows: list[dict[str, Any]] = []
-    units: list[dict[str, Any]] = []
-    intervals: dict[str, dict[str, tuple[float, float]]] = {}
-    for one in evaluate_all(workspace, stores, specs):
-        rows.append(one.row)
-        units += one.units
-        intervals[one.spec.name] = one.intervals
+    # All weights together would fill the memory.
+    found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
+    rows = [one.row for one in found]
+    units = [unit for one in found for unit in one.units]
     figure = heatmap(
         rows,
         metric=metric,
@@ -67,6 +65,6 @@ def export_heatmap(
     if cuts:
         from studies.results.resplit import resplit, write_resplit
 
-        found = resplit(workspace, stores, specs, cuts)
-        paths += write_resplit(found, rows, intervals, out, simulated=workspace.recording.simulated)
+        fits = resplit(workspace, stores, specs, cuts)
+        paths += write_resplit(fits, found, out, simulated=workspace.recording.simulated)
     return paths

@@ -7,7 +7,7 @@ used, and nothing is chosen by what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from studies.database.trials import Trial
 from studies.grid import Spec, cohorts
 from studies.names import StudyKey
 from studies.results.encoders import best_studies
-from studies.results.scores import predictions
+from studies.results.scores import Evaluated, predictions
 from studies.search.best_weights import Fitted
 from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
@@ -256,12 +256,7 @@ def _rows(contest: _Contest) -> list[dict[str, Any]]:
 
 
 def write_resplit(
-    rows: Sequence[dict[str, Any]],
-    table: Sequence[dict[str, Any]],
-    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
-    out: Path,
-    *,
-    simulated: bool,
+    rows: Sequence[dict[str, Any]], found: Sequence[Evaluated], out: Path, *, simulated: bool
 ) -> list[Path]:
     """Write ``resplit.csv`` and a figure per backbone.
 
@@ -269,45 +264,32 @@ def write_resplit(
     ----------
     rows
         From :func:`resplit`.
-    table
-        Rows of ``heatmap.csv``, for the scores of the chosen layers.
-    intervals
-        Study to the limits of its region's mean scores.
+    found
+        The same studies, for the scores of the chosen layers.
     """
-    from tuner.figures.best_layers import BestLayer, best_layers
+    from tuner.figures.best_layers import best_layers
     from tuner.figures.style import save
     from tuner.figures.tables import write_csv
 
     paths = [write_csv(rows, COLUMNS, out / "resplit.csv")]
-    scores = {(r["backbone"], r["layer"], r["region"], r["readout"]): r for r in table}
+    scored = {one.spec.key: one for one in found}
     backbones = dict.fromkeys(row["backbone"] for row in rows)
-    tested = any(np.isfinite(r.get("test_correlation", np.nan)) for r in table)
+    tested = any(np.isfinite(one.row.get("test_correlation", np.nan)) for one in found)
     metric = "test_correlation" if tested else "validation_correlation"
     for backbone in backbones:
         mine = [row for row in rows if row["backbone"] == backbone]
         order = sorted({(row["layer_index"], row["layer"]) for row in mine})
         entries = []
         for row in mine:
-            if not row["chosen"]:
-                continue
-            score = scores[backbone, row["layer"], row["region"], row["readout"]]
-            rivals = [
-                r for r in mine if (r["region"], r["readout"]) == (row["region"], row["readout"])
-            ]
-            key = StudyKey(backbone, row["layer"], row["region"], row["readout"])
-            low, high = intervals.get(key.name, {}).get(metric, (np.nan, np.nan))
-            entries.append(
-                BestLayer(
-                    row["region"],
-                    row["readout"],
-                    row["layer"],
-                    float(score.get(metric, np.nan)),
-                    low,
-                    high,
-                    probabilities={r["layer"]: r["best_in_draws"] for r in rivals},
-                    ceiling=float(score.get("noise_ceiling", np.nan)),
-                )
-            )
+            if row["chosen"]:
+                region, readout = row["region"], row["readout"]
+                shares = {
+                    rival["layer"]: rival["best_in_draws"]
+                    for rival in mine
+                    if (rival["region"], rival["readout"]) == (region, readout)
+                }
+                best = scored[StudyKey(backbone, row["layer"], region, readout)]
+                entries.append(best.as_best_layer(metric, shares))
         figure = best_layers(
             entries, [layer for _, layer in order], metric=metric, simulated=simulated
         )

@@ -23,6 +23,7 @@ from tuner.progress import counted
 
 if TYPE_CHECKING:
     from tuner.features.computed import ComputedFeatures
+    from tuner.figures.best_layers import BestLayer
 
 _CHUNK = 512
 _SEED = 0
@@ -54,6 +55,20 @@ class Evaluated:
     parameters: Tensors | None
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     image_losses: NDArray[np.float64] | None = None
+
+    def as_best_layer(self, metric: str, probabilities: dict[str, float]) -> BestLayer:
+        """Put the study into a figure of best layers, with how often each of its rivals is the best."""
+        from tuner.figures.best_layers import BestLayer
+
+        return BestLayer(
+            self.spec.key.region,
+            self.spec.key.readout,
+            self.spec.key.layer,
+            float(self.row.get(metric, np.nan)),
+            *self.intervals.get(metric, (np.nan, np.nan)),
+            probabilities=probabilities,
+            ceiling=float(self.row.get("noise_ceiling", np.nan)),
+        )
 
 
 def predictions(

@@ -15,6 +15,7 @@ from studies.names import escape
 from studies.results.scores import Evaluated
 
 if TYPE_CHECKING:
+    from tuner.figures.best_layers import BestLayer
     from tuner.figures.metrics import Metric
 
 
@@ -102,9 +103,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: Path, look: Look, dr
     drawn.paths += save(figure, stem)
 
 
-def _best_entries(
-    usable: Sequence[Evaluated], metric: Metric
-) -> list[tuple[Evaluated, dict[str, float]]]:
+def _best_entries(usable: Sequence[Evaluated], metric: Metric) -> list[BestLayer]:
     """Best study per region and readout, and how often each layer is the best of a bootstrap draw."""
     from tuner.figures.metrics import number
     from tuner.scores import best_choice_probability
@@ -120,36 +119,25 @@ def _best_entries(
         losses: Mapping[str, NDArray[np.float64]] = {
             one.spec.key.layer: one.image_losses for one in mine if one.image_losses is not None
         }
-        out.append((best, best_choice_probability(losses) if len(losses) > 1 else {}))
+        shares = best_choice_probability(losses) if len(losses) > 1 else {}
+        out.append(best.as_best_layer(metric.name, shares))
     return out
 
 
 def _best_layers(
     every: Sequence[Evaluated],
-    entries: Sequence[tuple[Evaluated, dict[str, float]]],
+    entries: Sequence[BestLayer],
     metric: Metric,
     stem: Path,
     look: Look,
     drawn: Drawn,
 ) -> None:
-    from tuner.figures.best_layers import BestLayer, best_layers
-    from tuner.figures.metrics import number
+    from tuner.figures.best_layers import best_layers
     from tuner.figures.style import save
 
     layers = dict(sorted({one.spec.layer_index: one.spec.key.layer for one in every}.items()))
     figure = best_layers(
-        [
-            BestLayer(
-                best.spec.key.region,
-                best.spec.key.readout,
-                best.spec.key.layer,
-                float(best.row[metric.name]),
-                *best.intervals.get(metric.name, (math.nan, math.nan)),
-                probabilities=shares,
-                ceiling=number(best.row.get("noise_ceiling")),
-            )
-            for best, shares in entries
-        ],
+        entries,
         list(layers.values()),
         metric=metric.name,
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
