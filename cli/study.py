@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -149,18 +150,30 @@ def delete_command(
 
 @app.command("copy")
 @selects
-@example("tuner study copy sqlite:///backup.db")
+@example(
+    "tuner study copy sqlite:///backup.db",
+    "tuner study copy sqlite:////data/all.db --artifacts /data/weights",
+)
 def copy_command(
     target: Annotated[
         str,
         typer.Argument(help="Address of the database to copy to, sqlite:///FILE", metavar="URL"),
     ],
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the copy's kept weights; default: NAME-artifacts beside NAME.db.",
+            metavar="FOLDER",
+        ),
+    ] = None,
 ) -> None:
-    """Copy the selected studies, with their trials, to another database."""
+    """Copy the selected studies, with their trials and kept weights, to another database."""
     from studies.database.stores import open_stores
     from studies.database.studies import copy, stored_studies
 
     with open_stores(experiment()) as stores:
         chosen = select(stored_studies(stores.storage).values())
-        count = copy(stores.storage, target, chosen)
-    note(f"copied {count} studies; kept weights stay in storage.artifacts, which both can share")
+        done = copy(stores.storage, stores.artifacts, target, chosen, artifacts)
+    for line in done.lost:
+        note(f"warning: {line}")
+    note(f"copied {done.studies} studies; their kept weights are in {done.artifacts}")

@@ -86,7 +86,7 @@ def _make(workspace: Workspace, stores: Stores, spec: Spec, summary: Summary) ->
     loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
     file = kept_files(stores.storage, study.study_id).get(best.number)
     try:
-        tensors = None if file is None else stores.artifacts.read_tensors(file)
+        tensors = None if file is None else file.read(stores.artifacts)
     except InputError:
         # Its kept weights are lost; 'tuner doctor' says so, and the search itself goes on.
         return False

@@ -6,7 +6,7 @@ Nothing here chooses anything: which trial is best was decided on validation los
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tuner.figures.best_layers import BestLayer
 
 _CHUNK = 512
+LOST = "weights of all its kept trials are lost"
+"""Note of a study of which nothing can be shown until its trials have run again."""
+
 _SEED = 0
 """Of the bootstrap: intervals come out the same at every export."""
 
@@ -38,6 +41,8 @@ class Evaluated:
     ----------
     row
         One row of ``heatmap.csv``.
+    summary
+        Counts of its trials, and the trial that is shown: the best one, or the next best where its weights are lost.
     units
         One row of ``units.csv`` per unit.
     parameters
@@ -130,8 +135,13 @@ def evaluate_all(
         raise InputError(NONE_COMPLETE)
     for best in counted(opened, what, workspace.progress):
         there = best.summary.best is not None
-        parameters = best.parameters(best.number) if there else None
-        yield _evaluate_one(workspace, best.spec, best.summary, parameters, draws)
+        kept = next(best.whole(), None) if there else None
+        note = LOST if there and kept is None else "" if kept is None else kept.note
+        shown = replace(best.summary, best=None if kept is None else kept.trial)
+        parameters = None if kept is None else kept.parameters
+        one = _evaluate_one(workspace, best.spec, shown, parameters, draws)
+        one.row["note"] = note
+        yield one
 
 
 def _evaluate_one(

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
 from studies.database import optuna_tables as tables
-from studies.database import own_tables, trials
+from studies.database import own_tables, trials, weights
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 
@@ -68,8 +68,8 @@ def look(config: Path, n_trials: int) -> Seen:
     problems += [f"parameter doubled: {row}" for row in doubled]
     problems += [f"{n} values of trial {trial}" for trial, n in values.items() if n != 1]
     kept: dict[int, dict[str, Any]] = {s.study_id: {} for s in stored.values()}
-    for row in rows:
-        tensors = stores.artifacts.read_tensors(row.artifact_id)
+    for row in weights.all_files(stores.storage):
+        tensors = row.read(stores.artifacts)
         if row.study_id not in kept:
             problems.append(f"weights of no study: {row.artifact_id}")
             continue
