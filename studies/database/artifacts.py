@@ -77,7 +77,9 @@ class Artifacts:
         EnvironmentFailure
             If the folder cannot be written or the disk is full.
         """
-        artifact_id = _name(content, identity)
+        digest = _digest(identity)
+        digest.update(content)
+        artifact_id = digest.hexdigest()
         target = self.path(artifact_id)
         try:
             self.take()
@@ -125,32 +127,36 @@ class Artifacts:
             If the file is missing, damaged, or holds anything else than its name says.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load_file
 
-        content = self.read(artifact_id, identity)
-        try:
-            return load(content)
-        except SafetensorError as error:
-            raise UnreadableWeights(
-                f"{self.path(artifact_id)}: kept weights cannot be read ({error}); {_REMEDY}"
-            ) from error
-
-    def read(self, artifact_id: str, identity: str) -> bytes:
-        """Read a file's content, verified; raises as `read_tensors` does."""
+        self.verify(artifact_id, identity)
         path = self.path(artifact_id)
         try:
-            content = path.read_bytes()
+            # Mapped, as ever: products of floats round by where in memory they begin.
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UnreadableWeights(
+                f"{path}: kept weights cannot be read ({error}); {_REMEDY}"
+            ) from error
+
+    def verify(self, artifact_id: str, identity: str) -> None:
+        """Compute a file's name from its content; raises as `read_tensors` does."""
+        path = self.path(artifact_id)
+        digest = _digest(identity)
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
         except FileNotFoundError:
             raise UnreadableWeights(f"{path}: kept weights are missing; {_REMEDY}") from None
         except OSError as error:
             raise UnreadableWeights(
                 f"{path}: kept weights cannot be read ({error.strerror}); {_REMEDY}"
             ) from error
-        if _name(content, identity) != artifact_id:
+        if digest.hexdigest() != artifact_id:
             raise UnreadableWeights(
                 f"{path}: kept weights are damaged: they do not match their name; {_REMEDY}"
             )
-        return content
 
     def set_aside(self, artifact_id: str) -> None:
         """Move a file that does not match its name out of the way, into the folder ``damaged``; a missing one is fine."""
@@ -173,8 +179,12 @@ class Artifacts:
 _REMEDY = "restore the folder storage.artifacts from a copy, or let 'tuner doctor --fix' put the trial back to be run again"
 
 
-def _name(content: bytes, identity: str) -> str:
-    return hashlib.blake2b(identity.encode() + b"\0" + content, digest_size=16).hexdigest()
+_BLOCK = 1 << 20
+
+
+def _digest(identity: str) -> hashlib.blake2b:
+    """The hash that names a file, before its content."""
+    return hashlib.blake2b(identity.encode() + b"\0", digest_size=16)
 
 
 def _settle(folder: Path) -> None:

@@ -262,7 +262,8 @@ def _copy_files(
         ]
         for artifact_id, written_as in files:
             try:
-                target.write(source.read(artifact_id, written_as), written_as)
+                source.verify(artifact_id, written_as)
+                target.write(source.path(artifact_id).read_bytes(), written_as)
             except UnreadableWeights as error:
                 lost.append(f"study {study.name}: {error}")
     return lost

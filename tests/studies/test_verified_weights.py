@@ -149,7 +149,7 @@ def test_swapped_files_are_told_apart(config: Path, stores: Stores, run: Run) ->
 
 def test_the_best_of_every_unit_is_made_anew(config: Path, stores: Stores, run: Run) -> None:
     _, files = kept(stores)
-    before = files[None].read(stores.artifacts)
+    before = {name: t.clone() for name, t in files[None].read(stores.artifacts).items()}
     flip(stores.artifacts.path(files[None].artifact_id), Path())
     command = ("export", "best", "--per-unit", "-o", config.parent / "out", "-c", config)
     assert run(*command).code == 0
