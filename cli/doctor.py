@@ -26,10 +26,9 @@ def doctor(
             write(finding.what)
             if finding.mend is None:
                 write(f"    you: {finding.remedy}")
-            elif fix and finding.mend():
-                write(f"    mended: {finding.remedy}")
             elif fix:
-                write("    left: it is in use just now; run this again when the search rests")
+                finding.mend()
+                write(f"    mended: {finding.remedy}")
             else:
                 write(f"    --fix: {finding.remedy}")
     mendable = sum(finding.mend is not None for finding in findings)
