@@ -26,9 +26,10 @@ def doctor(
             write(finding.what)
             if finding.mend is None:
                 write(f"    you: {finding.remedy}")
-            elif fix:
-                finding.mend()
+            elif fix and finding.mend():
                 write(f"    mended: {finding.remedy}")
+            elif fix:
+                write("    left: it is in use just now; run this again when the search rests")
             else:
                 write(f"    --fix: {finding.remedy}")
     mendable = sum(finding.mend is not None for finding in findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -62,7 +63,6 @@ LIST_COLUMNS = [
     Column("trials.waiting", "waiting"),
     Column("trials.failed", "failed"),
     Column("best.value", "best", digits=4),
-    Column("below_smooth", "below smooth"),
 ]
 
 
@@ -72,26 +72,21 @@ LIST_COLUMNS = [
 def list_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
-    """List studies with their trials and their best validation loss.
-
-    Below smooth: without any search the smooth readout of the layer and region has the lower validation loss.
-    """
+    """List studies with their trials and their best validation loss."""
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies
-    from studies.database.summaries import closed_form_line, listing, summaries
+    from studies.database.summaries import listing, summaries
 
     with open_stores(experiment()) as stores:
-        created = list(stored_studies(stores.storage).values())
-        line = closed_form_line(stores.storage, created)
-        rows = listing(summaries(stores.storage, select(created)), stores.claims, line)
+        chosen = select(stored_studies(stores.storage).values())
+        rows = listing(summaries(stores.storage, chosen), stores.claims)
     # most of the time nothing runs, waits or has failed: names then stand on one line
     always = ("study", "trials.complete", "trials.pruned", "best.value")
     columns = [
         column
         for column in LIST_COLUMNS
         if column.key in always
-        or any(row["trials"].get(column.key.removeprefix("trials.")) for row in rows)
-        or any(row.get(column.key) for row in rows)
+        or any(row["trials"][column.key.removeprefix("trials.")] for row in rows)
     ]
     show(rows, format, columns, empty="no studies; make them with 'tuner study create'")
 
@@ -155,18 +150,30 @@ def delete_command(
 
 @app.command("copy")
 @selects
-@example("tuner study copy sqlite:///backup.db")
+@example(
+    "tuner study copy sqlite:///backup.db",
+    "tuner study copy sqlite:////data/all.db --artifacts /data/weights",
+)
 def copy_command(
     target: Annotated[
         str,
         typer.Argument(help="Address of the database to copy to, sqlite:///FILE", metavar="URL"),
     ],
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the copy's kept weights; default: NAME-artifacts beside NAME.db.",
+            metavar="FOLDER",
+        ),
+    ] = None,
 ) -> None:
-    """Copy the selected studies, with their trials, to another database."""
+    """Copy the selected studies, with their trials and kept weights, to another database."""
     from studies.database.stores import open_stores
     from studies.database.studies import copy, stored_studies
 
     with open_stores(experiment()) as stores:
         chosen = select(stored_studies(stores.storage).values())
-        count = copy(stores.storage, target, chosen)
-    note(f"copied {count} studies; kept weights stay in storage.artifacts, which both can share")
+        done = copy(stores.storage, stores.artifacts, target, chosen, artifacts)
+    for line in done.lost:
+        note(f"warning: {line}")
+    note(f"copied {done.studies} studies; their kept weights are in {done.artifacts}")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.database import rounds, trials, weights
+from studies.database import ownership, rounds, trials, weights
+from studies.database.artifacts import UnreadableWeights
 from studies.database.stores import Stores
 from studies.database.studies import Stored, set_aside, stored_studies
 from studies.fingerprint import difference
+from studies.search import best_weights
 from studies.workspace import Workspace
-from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.features.cache import FeatureCache
@@ -33,14 +34,14 @@ class Finding:
     what
         One line that says it.
     mend
-        What mends it; None where only a person can.
+        What mends it, and says whether it did: what a search works on is left to it. None where only a person can.
     remedy
         What ``--fix`` does, or what a person can do.
     """
 
     what: str
     remedy: str
-    mend: Callable[[], None] | None = None
+    mend: Callable[[], bool] | None = None
 
 
 def examine(workspace: Workspace, stores: Stores) -> list[Finding]:
@@ -49,8 +50,8 @@ def examine(workspace: Workspace, stores: Stores) -> list[Finding]:
     return [
         *_orphans(stores, list(stored.values())),
         *_set_aside(stores, list(stored.values())),
-        *_missing_files(stores, list(stored.values())),
-        *_stray_files(stores),
+        *_unreadable_weights(stores, stored),
+        *_stray_files(stores, list(stored.values())),
         *_cache(workspace),
         *_fingerprints(workspace, stored),
     ]
@@ -63,10 +64,11 @@ def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
         if study.study_id not in running or stores.claims.held(study.claim):
             continue
 
-        def mend(study: Stored = study) -> None:
+        def mend(study: Stored = study) -> bool:
             with stores.claims.claim(study.claim) as mine:
                 if mine:
                     rounds.requeue(stores.storage, [study.study_id], "mending")
+                return mine
 
         findings.append(
             Finding(
@@ -84,60 +86,106 @@ def _set_aside(stores: Stores, studies: list[Stored]) -> list[Finding]:
         Finding(
             f"study {study.name}: set aside: {study.set_aside}",
             "take it up again",
-            partial(set_aside, stores.storage, study.study_id, None),
+            partial(_take_up, stores, study),
         )
         for study in studies
         if study.set_aside is not None
     ]
 
 
-def _missing_files(stores: Stores, studies: list[Stored]) -> list[Finding]:
-    names = {study.study_id: study.name for study in studies}
+def _take_up(stores: Stores, study: Stored) -> bool:
+    set_aside(stores.storage, study.study_id, None)
+    return True
+
+
+def _unreadable_weights(stores: Stores, stored: Mapping[str, Stored]) -> list[Finding]:
+    """Kept weights that are missing or are not those that were written."""
     findings = []
     for file in weights.all_files(stores.storage):
-        problem = None
-        try:
-            stores.artifacts.read_tensors(file.artifact_id)
-        except InputError as error:
-            problem = str(error).split(";")[0]
-        if file.study_id not in names:
-            problem = f"weights {file.artifact_id} belong to no study"
-        if problem is None:
-            continue
+        study = stored.get(file.study or "")
+        if study is None:
+            problem, remedy = f"weights {file.artifact_id} belong to no study", "forget the file"
+        else:
+            try:
+                file.read(stores.artifacts)
+                continue
+            except UnreadableWeights as error:
+                problem = str(error).split(";")[0]
+            if not weights.is_named(stores.storage, file):
+                continue  # a search replaced it by better ones just now
+            remedy = (
+                "made anew of the trials whose weights are kept"
+                if file.trial_number is None
+                else "put the trial back; the next 'tuner optimize' runs it again"
+            )
         which = "its units" if file.trial_number is None else f"trial {file.trial_number}"
         findings.append(
             Finding(
-                f"study {names.get(file.study_id, file.study_id)}, weights of {which}: {problem}",
-                "forget the file (its trial keeps its value); or restore storage.artifacts from a "
-                "copy first",
-                partial(weights.forget, stores.storage, file),
+                f"study {file.study or file.study_id}, weights of {which}: {problem}",
+                f"{remedy}; or restore storage.artifacts from a copy first",
+                partial(_mend_weights, stores, study, file),
             )
         )
-    return findings
+    # The best of every unit is made of the trials that are left.
+    return sorted(findings, key=lambda finding: "weights of its units" in finding.what)
 
 
-def _stray_files(stores: Stores) -> list[Finding]:
+def _mend_weights(stores: Stores, study: Stored | None, file: weights.KeptFile) -> bool:
+    if study is None:
+        rounds.run_again(stores.storage, file)
+        return True
+    with stores.claims.claim(study.claim) as mine:
+        if not mine:
+            return False
+        if not weights.is_named(stores.storage, file):
+            return True
+        if file.trial_number is None:
+            loaded = trials.load(stores.storage, [study.study_id], curves=False)
+            values = {t.number: t.value or 0.0 for t in loaded[study.study_id]}
+            best_weights.mend_units(stores.storage, stores.artifacts, study, values)
+        else:
+            stores.artifacts.set_aside(file.artifact_id)
+            rounds.run_again(stores.storage, file)
+        return True
+
+
+def _stray_files(stores: Stores, studies: list[Stored]) -> list[Finding]:
     """Files in ``storage.artifacts`` that no row names: written by a process that was killed before it told."""
     folder = stores.artifacts.folder
     if not folder.is_dir():
         return []
     known = weights.named_files(stores.storage)
     old = time.time() - _AGE
+    strays = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.name not in known
+        and ownership.is_file_name(path.name)
+        and path.stat().st_mtime < old
+    ]
+    found = ownership.found_there(stores.storage, folder)
     return [
         Finding(
-            f"{path}: no trial has this file",
-            "delete it",
-            partial(path.unlink, missing_ok=True),
+            f"{path}: no trial has this file", "delete it", partial(_delete, stores, studies, path)
         )
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name not in known and _ours(path) and path.stat().st_mtime < old
+        if found is not None and path.name not in found
+        else Finding(
+            f"{path}: no trial has this file",
+            "delete it if no other database has it; it may not be this one's",
+        )
+        for path in strays
     ]
 
 
-def _ours(path: Path) -> bool:
-    """Names of files that this program writes there: 32 hexadecimal digits, or a part of one."""
-    stem = path.name.lstrip(".").split(".")[0]
-    return len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
+def _delete(stores: Stores, studies: list[Stored], path: Path) -> bool:
+    """Delete a file that nobody names, unless a search runs: it may be about to name it."""
+    claims = {study.claim for study in studies}
+    if any(stores.claims.held(claim) for claim in claims):
+        return False
+    if path.name not in weights.named_files(stores.storage):
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _cache(workspace: Workspace) -> list[Finding]:
@@ -157,8 +205,8 @@ def _cache(workspace: Workspace) -> list[Finding]:
     return findings
 
 
-def _remove(cache: FeatureCache, entry: CacheEntry) -> None:
-    cache.remove(entry.key, partial=entry.partial)
+def _remove(cache: FeatureCache, entry: CacheEntry) -> bool:
+    return cache.remove(entry.key, partial=entry.partial)
 
 
 def _fingerprints(workspace: Workspace, stored: dict[str, Stored]) -> list[Finding]:

@@ -18,7 +18,6 @@ class PooledReadout:
 
     name = "pooled"
     penalties = ("weight_decay",)
-    closed_form = False
 
     def kernel(self, shape, device, *, compiled=False, dtype=torch.float32):
         """Bind it to a feature shape."""

@@ -2,7 +2,7 @@
 
 Files are written first, under names that follow from their content, and become part of the search in the transaction that
 tells the trials; files that lose their place are deleted after it. A kill between leaves a file without a row, never a row
-without a file.
+without a file. Every reading computes the name anew: what does not match is never used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,45 @@ if TYPE_CHECKING:
 Tensors = dict[str, "Tensor"]
 
 
-class Artifacts:
-    """The folder ``storage.artifacts``, in the layout of optuna's file-system artifact store."""
+DAMAGED = "damaged"
+"""Folder beside the kept files for those that no longer match their names."""
 
-    def __init__(self, folder: Path) -> None:
+
+class UnreadableWeights(InputError):  # noqa: N818 - what it is about, as in tuner.errors
+    """A kept weights file is missing, damaged, or another than its name says."""
+
+
+def identity(study: str, trial_number: int | None) -> str:
+    """What the name of a weights file says besides its content; None for the best of every unit."""
+    return f"{study}/{'units' if trial_number is None else trial_number}"
+
+
+class Artifacts:
+    """The folder ``storage.artifacts``, in the layout of optuna's file-system artifact store.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    take
+        Called before the first file is written: makes the folder its database's own, or refuses.
+    """
+
+    def __init__(self, folder: Path, take: Callable[[], None] | None = None) -> None:
         self.folder = folder
+        self._take = take
+
+    def take(self) -> None:
+        """Make the folder the database's own.
+
+        Raises
+        ------
+        InputError
+            If it belongs to another database.
+        """
+        if self._take is not None:
+            self._take()
+            self._take = None
 
     def path(self, artifact_id: str) -> Path:
         """Where an artifact lies."""
@@ -43,10 +77,12 @@ class Artifacts:
         EnvironmentFailure
             If the folder cannot be written or the disk is full.
         """
-        digest = hashlib.blake2b(identity.encode() + b"\0" + content, digest_size=16)
+        digest = _digest(identity)
+        digest.update(content)
         artifact_id = digest.hexdigest()
         target = self.path(artifact_id)
         try:
+            self.take()
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(target, durable=True) as partial:
                 partial.write_bytes(content)
@@ -75,34 +111,80 @@ class Artifacts:
         content = save({k: v.contiguous() for k, v in tensors.items()}, described)
         return self.write(content, identity), len(content)
 
-    def read_tensors(self, artifact_id: str) -> Tensors:
-        """Read tensors.
+    def read_tensors(self, artifact_id: str, identity: str) -> Tensors:
+        """Read tensors, once it is certain that they are those that were written.
+
+        Parameters
+        ----------
+        artifact_id
+            The file's name.
+        identity
+            What it was written as.
 
         Raises
         ------
-        InputError
-            If the file is missing or damaged.
+        UnreadableWeights
+            If the file is missing, damaged, or holds anything else than its name says.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        self.verify(artifact_id, identity)
         path = self.path(artifact_id)
         try:
+            # Mapped, as ever: products of floats round by where in memory they begin.
             return load_file(path)
-        except FileNotFoundError:
-            raise InputError(
-                f"{path}: kept weights are missing; restore the folder storage.artifacts, or mend "
-                "with 'tuner doctor --fix'"
-            ) from None
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path}: kept weights are damaged ({error}); restore them from a copy, or mend "
-                "with 'tuner doctor --fix'"
+            raise UnreadableWeights(
+                f"{path}: kept weights cannot be read ({error}); {_REMEDY}"
+            ) from error
+
+    def verify(self, artifact_id: str, identity: str) -> None:
+        """Compute a file's name from its content; raises as `read_tensors` does."""
+        path = self.path(artifact_id)
+        digest = _digest(identity)
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except FileNotFoundError:
+            raise UnreadableWeights(f"{path}: kept weights are missing; {_REMEDY}") from None
+        except OSError as error:
+            raise UnreadableWeights(
+                f"{path}: kept weights cannot be read ({error.strerror}); {_REMEDY}"
+            ) from error
+        if digest.hexdigest() != artifact_id:
+            raise UnreadableWeights(
+                f"{path}: kept weights are damaged: they do not match their name; {_REMEDY}"
+            )
+
+    def set_aside(self, artifact_id: str) -> None:
+        """Move a file that does not match its name out of the way, into the folder ``damaged``; a missing one is fine."""
+        path = self.path(artifact_id)
+        try:
+            (self.folder / DAMAGED).mkdir(exist_ok=True)
+            path.replace(self.folder / DAMAGED / artifact_id)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"{path}: cannot be moved aside: {error.strerror}; make the folder writable"
             ) from error
 
     def delete(self, artifact_id: str) -> None:
         """Delete an artifact; one that is gone already is fine."""
         self.path(artifact_id).unlink(missing_ok=True)
+
+
+_REMEDY = "restore the folder storage.artifacts from a copy, or let 'tuner doctor --fix' put the trial back to be run again"
+
+
+_BLOCK = 1 << 20
+
+
+def _digest(identity: str) -> hashlib.blake2b:
+    """The hash that names a file, before its content."""
+    return hashlib.blake2b(identity.encode() + b"\0", digest_size=16)
 
 
 def _settle(folder: Path) -> None:

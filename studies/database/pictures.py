@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from studies.database import own_tables, trials
-from studies.database.artifacts import Artifacts, dashboard_attribute
+from studies.database.artifacts import Artifacts, dashboard_attribute, identity
 from studies.database.connection import Storage
 from studies.database.killpoints import reach
 from studies.database.studies import Stored
@@ -40,7 +40,7 @@ def attach(
         Name to content.
     """
     new = {
-        name: artifacts.write(content, f"{study.name}/{trial.number}/{name}")
+        name: artifacts.write(content, f"{identity(study.name, trial.number)}/{name}")
         for name, content in files.items()
     }
     reach("pictures written")

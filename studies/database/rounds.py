@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution
 
-from studies.database import trials
+from studies.database import trials, weights
 from studies.database.connection import Storage
 from studies.database.killpoints import reach
 from studies.database.trials import Outcome, Proposal, Trial
-from studies.database.weights import Swap
+from studies.database.weights import KeptFile, Swap
 
 Reports = Sequence[tuple[int, int, float]]
 
@@ -49,6 +49,14 @@ def requeue(storage: Storage, study_ids: Sequence[int], point: str) -> list[int]
         if orphans:
             reach(point)
     return orphans
+
+
+def run_again(storage: Storage, file: KeptFile) -> None:
+    """Put the trial of a lost weights file back to be run again; the claim is held."""
+    with storage.begin() as connection:
+        weights.forget(connection, file)
+        if file.trial_number is not None:
+            trials.run_again(connection, file.study_id, file.trial_number)
 
 
 def ask(storage: Storage, asked: Sequence[Asked]) -> list[list[Trial]]:

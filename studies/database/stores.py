@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from studies import earlier
 from studies.config.experiment import Experiment
+from studies.database import ownership
 from studies.database.artifacts import Artifacts
 from studies.database.claims import Claims, FileClaims, PostgresClaims
 from studies.database.connection import Storage
@@ -54,10 +56,16 @@ def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:
     Raises
     ------
     InputError
-        If there is no database and none is to be made.
+        If there is no database and none is to be made, or the folder of kept weights is another database's.
     EnvironmentFailure
         If it cannot be reached.
     """
     storage = Storage(experiment.storage.url.get_secret_value(), create=create)
     claims: Claims = PostgresClaims(storage) if storage.path is None else FileClaims(storage.path)
-    return Stores(storage, Artifacts(experiment.storage.artifacts), claims)
+    folder = experiment.storage.artifacts
+    try:
+        ownership.refuse_foreign(storage, folder)
+    except BaseException:
+        storage.close()
+        raise
+    return Stores(storage, Artifacts(folder, partial(ownership.take, storage, folder)), claims)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,8 +15,8 @@ from optuna.study import StudyDirection
 from sqlalchemy.engine import Connection
 
 from studies.database import optuna_tables as tables
-from studies.database import own_tables
-from studies.database.artifacts import Artifacts
+from studies.database import own_tables, ownership
+from studies.database.artifacts import Artifacts, UnreadableWeights, identity
 from studies.database.connection import Storage
 from studies.fingerprint import Fingerprint
 from studies.names import Combination, StudyKey
@@ -162,35 +165,108 @@ def require(stored: dict[str, Stored], names: Sequence[str], config: object) -> 
     return [stored[name] for name in names]
 
 
-def copy(source: Storage, url: str, chosen: Sequence[Stored]) -> int:
-    """Copy studies to another database, all or none; kept files are shared, not copied.
+@dataclass(frozen=True)
+class Copied:
+    """What copying did.
+
+    Attributes
+    ----------
+    studies
+        How many were copied.
+    artifacts
+        Folder that their kept files were copied to.
+    lost
+        What is wrong with kept files that could not be copied, a line each.
+    """
+
+    studies: int
+    artifacts: Path
+    lost: list[str]
+
+
+def copy(
+    source: Storage,
+    artifacts: Artifacts,
+    url: str,
+    chosen: Sequence[Stored],
+    folder: Path | None = None,
+) -> Copied:
+    """Copy studies and their kept files to another database, all or none; each database has files of its own.
 
     Parameters
     ----------
-    source
+    source, artifacts
         Where they are.
     url
         Address of the other database; made if need be.
+    folder
+        Where its kept files lie; by default ``NAME-artifacts`` beside an SQLite file ``NAME.db``.
 
     Raises
     ------
     InputError
-        If a study is there already.
+        If a study is there already, or the folder is another database's, or none is named for PostgreSQL.
     """
     target = Storage(url, create=True)
     try:
-        with source.read() as reading, target.begin() as writing:
-            present = set(writing.execute(sa.select(tables.studies.c.study_name)).scalars())
-            for study in chosen:
-                if study.name in present:
-                    raise InputError(
-                        f"{target.shown}: study {study.name} is there already; delete it there "
-                        "first, or name another database"
-                    )
-                _copy_one(reading, writing, study)
+        if folder is None:
+            if target.path is None:
+                raise InputError(
+                    f"{target.shown}: say where its kept weights are to lie, with --artifacts FOLDER"
+                )
+            folder = target.path.with_name(f"{target.path.stem}-artifacts")
+        copies = Artifacts(folder, partial(ownership.take, target, folder))
+        with source.read() as reading:
+            _refuse_present(target, chosen)
+            lost = _copy_files(reading, artifacts, copies, chosen)
+            with target.begin() as writing:
+                _refuse_present(target, chosen, writing)
+                for study in chosen:
+                    _copy_one(reading, writing, study)
     finally:
         target.close()
-    return len(chosen)
+    return Copied(len(chosen), folder, lost)
+
+
+def _refuse_present(
+    target: Storage, chosen: Sequence[Stored], connection: Connection | None = None
+) -> None:
+    query = sa.select(tables.studies.c.study_name)
+    with contextlib.nullcontext(connection) if connection is not None else target.read() as reading:
+        present = set(reading.execute(query).scalars())
+    for study in chosen:
+        if study.name in present:
+            raise InputError(
+                f"{target.shown}: study {study.name} is there already; delete it there first, or "
+                "name another database"
+            )
+
+
+def _copy_files(
+    reading: Connection, source: Artifacts, target: Artifacts, chosen: Sequence[Stored]
+) -> list[str]:
+    """Copy kept weights and pictures, verified; returns what is wrong with those that are not there."""
+    lost = []
+    for study in chosen:
+        w, p = own_tables.weights.c, own_tables.pictures.c
+        weights = reading.execute(
+            sa.select(w.artifact_id, w.trial_number).where(w.study_id == study.study_id)
+        )
+        files = [(row.artifact_id, identity(study.name, row.trial_number)) for row in weights]
+        pictures = reading.execute(
+            sa.select(own_tables.pictures).where(p.study_id == study.study_id)
+        )
+        files += [
+            (row.artifact_id, f"{identity(study.name, row.trial_number)}/{row.filename}")
+            for row in pictures
+        ]
+        for artifact_id, written_as in files:
+            try:
+                source.verify(artifact_id, written_as)
+                target.write(source.path(artifact_id).read_bytes(), written_as)
+            except UnreadableWeights as error:
+                lost.append(f"study {study.name}: {error}")
+    return lost
 
 
 def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:

@@ -247,7 +247,22 @@ def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
             tables.trials.c.study_id.in_(some), tables.trials.c.state == TrialState.RUNNING
         )
         orphans += connection.execute(query).scalars()
-    for some in _chunks(orphans):
+    _put_back(connection, orphans)
+    return orphans
+
+
+def run_again(connection: Connection, study_id: int, number: int) -> None:
+    """Put a COMPLETE trial back to WAITING under its number, with its parameters: what it came to is lost."""
+    query = sa.select(tables.trials.c.trial_id).where(
+        tables.trials.c.study_id == study_id,
+        tables.trials.c.number == number,
+        tables.trials.c.state == TrialState.COMPLETE,
+    )
+    _put_back(connection, list(connection.execute(query).scalars()))
+
+
+def _put_back(connection: Connection, trial_ids: Sequence[int]) -> None:
+    for some in _chunks(trial_ids):
         connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
         connection.execute(tables.values.delete().where(tables.values.c.trial_id.in_(some)))
         connection.execute(
@@ -255,7 +270,6 @@ def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
             .where(tables.trials.c.trial_id.in_(some))
             .values(state=TrialState.WAITING, datetime_start=None, datetime_complete=None)
         )
-    return orphans
 
 
 def load(

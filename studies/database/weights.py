@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from studies.database import optuna_tables, own_tables, trials
-from studies.database.artifacts import Artifacts
+from studies.database.artifacts import Artifacts, Tensors, identity
 from studies.database.connection import Storage
 
 
@@ -49,37 +49,60 @@ class Swap:
 
 @dataclass(frozen=True)
 class KeptFile:
-    """A kept weights file; ``trial_number`` is None for the best of every unit."""
+    """A kept weights file; ``trial_number`` is None for the best of every unit, ``study`` where there is no such study."""
 
     artifact_id: str
     study_id: int
+    study: str | None
     trial_number: int | None
 
+    def read(self, artifacts: Artifacts) -> Tensors:
+        """Its tensors, verified; raises as `Artifacts.read_tensors` does."""
+        return artifacts.read_tensors(self.artifact_id, self.identity)
 
-def kept_files(storage: Storage, study_id: int) -> dict[int | None, str]:
-    """Trial number (None: the best of every unit) to the artifact that holds its weights."""
-    t = own_tables.weights.c
-    query = sa.select(t.trial_number, t.artifact_id).where(t.study_id == study_id)
-    with storage.read() as connection:
-        return {row.trial_number: row.artifact_id for row in connection.execute(query)}
+    @property
+    def identity(self) -> str:
+        """What it was written as."""
+        return identity(self.study or "", self.trial_number)
+
+
+def kept_files(storage: Storage, study_id: int) -> dict[int | None, KeptFile]:
+    """Trial number (None: the best of every unit) to the file that holds its weights."""
+    return {
+        file.trial_number: file
+        for file in _files(storage, own_tables.weights.c.study_id == study_id)
+    }
 
 
 def all_files(storage: Storage) -> list[KeptFile]:
     """Every kept weights file that the database names."""
+    return _files(storage, sa.true())
+
+
+def is_named(storage: Storage, file: KeptFile) -> bool:
+    """Whether the database still names a file: a search replaces those of trials that are no longer the best."""
+    return bool(_files(storage, own_tables.weights.c.artifact_id == file.artifact_id))
+
+
+def _files(storage: Storage, condition: sa.ColumnElement[bool]) -> list[KeptFile]:
+    t, s = own_tables.weights.c, own_tables.studies.c
+    query = (
+        sa.select(t.artifact_id, t.study_id, s.name, t.trial_number)
+        .join(own_tables.studies, s.study_id == t.study_id, isouter=True)
+        .where(condition)
+    )
     with storage.read() as connection:
-        rows = connection.execute(sa.select(own_tables.weights)).all()
-    return [KeptFile(row.artifact_id, row.study_id, row.trial_number) for row in rows]
+        return [KeptFile(*row) for row in connection.execute(query)]
 
 
-def forget(storage: Storage, file: KeptFile) -> None:
-    """Take a kept file out of the database; its trial keeps its value."""
+def forget(connection: Connection, file: KeptFile) -> None:
+    """Take a kept file out of the database, in the transaction of `connection`."""
     t, a, w = optuna_tables.trials.c, optuna_tables.system_attrs, own_tables.weights
     mine = sa.select(t.trial_id).where(t.study_id == file.study_id)
-    with storage.begin() as connection:
-        connection.execute(w.delete().where(w.c.artifact_id == file.artifact_id))
-        connection.execute(
-            a.delete().where(a.c.trial_id.in_(mine), a.c.key == f"artifacts:{file.artifact_id}")
-        )
+    connection.execute(w.delete().where(w.c.artifact_id == file.artifact_id))
+    connection.execute(
+        a.delete().where(a.c.trial_id.in_(mine), a.c.key == f"artifacts:{file.artifact_id}")
+    )
 
 
 def named_files(storage: Storage) -> set[str]:

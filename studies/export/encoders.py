@@ -9,7 +9,7 @@ import numpy as np
 
 from studies.database.stores import Stores
 from studies.grid import Spec
-from studies.results.encoders import best_studies
+from studies.results.encoders import best_studies, each
 from studies.workspace import Workspace
 from tuner.progress import counted
 
@@ -32,9 +32,8 @@ def export_best(
     rows = np.linspace(0, workspace.recording.n_train - 1, CHECK_IMAGES).astype(np.int64)
     images = workspace.images.read(rows)
     written = []
-    ready = best_studies(workspace, stores, specs)
-    for best in counted(ready, "writing encoders", workspace.progress):
-        model = best.encoder(per_unit=per_unit)
+    ready = counted(best_studies(workspace, stores, specs), "writing encoders", workspace.progress)
+    for best, model in each(ready, lambda best: best.encoder(per_unit=per_unit)):
         folder = out / best.spec.name
         written.append(
             save_encoder(folder, model, check_images=images, with_backbone=with_backbone)

@@ -11,7 +11,7 @@ from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.grid import Spec
 from studies.names import StudyKey
-from studies.results.encoders import Best, best_studies
+from studies.results.encoders import Best, best_studies, each
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
@@ -45,10 +45,6 @@ def makers(best: Best, manifest: Manifest) -> list[Encoder]:
     InputError
         If the weights of one are no longer kept, or are others.
     """
-    if best.spec.closed_form:
-        encoders = [best.encoder()]
-        manifest.check_same(encoders)
-        return encoders
     kept = best.kept
     numbers = [trial for trial in manifest.trials if trial in kept]
     if len(numbers) < len(manifest.trials):
@@ -95,13 +91,15 @@ def export_images(
                 f"--units {missing[0]}: no selected study has this unit; valid: "
                 f"{_ranges(sorted(known))}"
             )
+        ready = [best for best in ready if set(units) & set(best.spec.units.tolist())]
+
+    def made_by(best: Best) -> list[Encoder]:
+        return best.ensemble(ensemble_size) if again is None else makers(best, again)
+
     written = []
-    for best in ready:
+    for best, encoders in each(ready, made_by):
         spec = best.spec
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
-        if mine is not None and not mine:
-            continue
-        encoders = best.ensemble(ensemble_size) if again is None else makers(best, again)
         tell = partial(workspace.progress, f"images of {spec.name}")
         result = export_meis(
             out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
@@ -121,7 +119,7 @@ def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[s
     all studies of the region.
     """
     workspace, stores, key = best.workspace, best.stores, best.spec.key
-    own = best.every()
+    own = best.ensemble()
     judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
     made = [f"{best.spec.name} #{model.meta['trial']}" for model in made_by]
     rivals: dict[tuple[str, str], Best] = {}
@@ -133,7 +131,8 @@ def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[s
             continue
         if kind not in rivals or other.value < rivals[kind].value:
             rivals[kind] = other
-    return made, judges | {rival.spec.name: rival.encoder() for rival in rivals.values()}
+    others = each(list(rivals.values()), Best.encoder)
+    return made, judges | {rival.spec.name: model for rival, model in others}
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from studies.database.stores import Stores
 from studies.grid import Spec
-from studies.results.encoders import best_studies
+from studies.results.encoders import Best, best_studies, each
 from studies.workspace import Workspace
 
 if TYPE_CHECKING:
+    from tuner.encoder import Encoder
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
     from tuner.synthesis.stimuli.placement import Rig
@@ -67,16 +68,21 @@ def export_stimuli(
     from tuner.synthesis.stimuli.folder import write_stimuli
 
     sources, encoders = [], {}
-    for best in best_studies(workspace, stores, specs):
+
+    def wanted(best: Best) -> list[int] | None:
+        return None if units is None else [u for u in units if u in set(best.spec.units.tolist())]
+
+    def makers(best: Best) -> list[Encoder]:
+        return best.ensemble(1 if wanted(best) == [] else session.ensemble)
+
+    for best, made in each(best_studies(workspace, stores, specs), makers):
         spec = best.spec
-        encoders[spec.name] = best.encoder()
-        mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
-        if mine is not None and not mine:
+        encoders[spec.name] = made[0]
+        mine = wanted(best)
+        if mine == []:
             continue
-        makers = best.ensemble(session.ensemble)
-        result = synthesize(
-            makers, mine, session.settings, partial(workspace.progress, f"images of {spec.name}")
-        )
+        tell = partial(workspace.progress, f"images of {spec.name}")
+        result = synthesize(made, mine, session.settings, tell)
         sources.append(Source(spec.name, result, encoders[spec.name], session.settings.photometry))
     stimuli = choose(sources, workspace.images, session.choice, session.rig.placement, units)
     return write_stimuli(

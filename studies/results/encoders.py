@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import NDArray
 
-from studies.database.artifacts import Tensors
+from studies.database.artifacts import Tensors, UnreadableWeights
 from studies.database.stores import Stores
 from studies.database.studies import Stored, require, stored_studies
 from studies.database.summaries import Summary, summaries
-from studies.database.trials import load
+from studies.database.trials import Trial, load
 from studies.database.weights import kept_files
 from studies.fingerprint import refuse
 from studies.grid import Spec
-from studies.search.best_weights import REPORT, best_first
+from studies.search.best_weights import REPORT, best_first, units_of_kept
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
 
+Made = TypeVar("Made")
+
+_log = logging.getLogger("tuner")
+
 NONE_COMPLETE = "no study has a complete trial yet; run 'tuner optimize --n-trials 50'"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A kept trial whose weights are there and are those that were written.
+
+    Attributes
+    ----------
+    note
+        Which better trial it stands for, because that one's weights are lost; empty where there is none.
+    """
+
+    trial: Trial
+    parameters: Tensors
+    note: str
+
+    @property
+    def value(self) -> float:
+        """Validation loss of the trial."""
+        return float(self.trial.value or 0.0)
 
 
 @dataclass(frozen=True)
@@ -47,27 +73,16 @@ class Best:
     summary: Summary
 
     @property
-    def number(self) -> int:
-        """Number of the best trial."""
-        assert self.summary.best is not None
-        return self.summary.best.number
-
-    @property
     def value(self) -> float:
-        """Validation loss of the encoder."""
-        assert self.summary.loss is not None
-        return self.summary.loss
+        """Validation loss of the best trial."""
+        assert self.summary.best is not None
+        return float(self.summary.best.value or 0.0)
 
     @property
     def kept(self) -> list[int]:
         """Trials whose weights are kept."""
         files = kept_files(self.stores.storage, self.stored.study_id)
         return sorted(number for number in files if number is not None)
-
-    @property
-    def chosen(self) -> Tensors:
-        """Weights of what the study comes to: its best trial's, or, of a closed form, those of every unit's own setting."""
-        return self.parameters(None if self.spec.closed_form else self.number)
 
     def parameters(self, trial: int | None) -> Tensors:
         """Kept weights of a trial; None for the best of every unit.
@@ -85,56 +100,106 @@ class Best:
                 f"{'its units' if trial is None else f'trial {trial}'} are not kept (kept: {kept}); "
                 "bring it to more trials with 'tuner optimize'"
             )
-        return self.stores.artifacts.read_tensors(files[trial])
+        return files[trial].read(self.stores.artifacts)
+
+    def whole(self) -> Iterator[Whole]:
+        """Kept trials whose weights can be used, the best first; those that cannot are named in the log."""
+        files = kept_files(self.stores.storage, self.stored.study_id)
+        loaded = load(self.stores.storage, [self.stored.study_id], curves=False)
+        trials = {t.number: t for t in loaded[self.stored.study_id] if t.value is not None}
+        assert self.summary.best is not None
+        kept = [number for number in files if number in trials] + [self.summary.best.number]
+        values = {number: trials[number].value or 0.0 for number in kept if number is not None}
+        lost: list[int] = []
+        for number in best_first(values):
+            try:
+                parameters = self.parameters(number)
+            except InputError as error:
+                _log.warning("study %s, trial %d: %s", self.spec.name, number, error)
+                lost.append(number)
+                continue
+            note = f"weights of trial {lost[0]} are lost: trial {number}" if lost else ""
+            yield Whole(trials[number], parameters, note)
 
     def encoder(self, trial: int | None = None, *, per_unit: bool = False) -> Encoder:
         """The encoder of the best trial, of another kept trial, or of the best of every unit.
 
-        The validation loss of the last is that of the images which the units' trials were not chosen on. A closed form has
-        one encoder, every unit with a setting of its own, which no validation image has chosen.
+        Where the weights of the best trial are lost, the next best kept trial takes its place. The validation loss of the
+        best of every unit is that of the images which the units' trials were not chosen on.
+
+        Raises
+        ------
+        UnreadableWeights
+            If no weights can be used.
         """
-        if self.spec.closed_form:
-            return encoder(self.workspace, self.spec, self.chosen, trial=None, value=self.value)
         if per_unit:
-            chosen = self.parameters(None)
+            chosen = self._best_of_units()
             return encoder(
                 self.workspace, self.spec, chosen, trial=None, value=reported_loss(chosen)
             )
-        number = self.number if trial is None else trial
-        value = self.value if number == self.number else None
+        if trial is not None:
+            value = None
+            if self.summary.best is not None and trial == self.summary.best.number:
+                value = self.value
+            return encoder(
+                self.workspace, self.spec, self.parameters(trial), trial=trial, value=value
+            )
+        found = next(self.whole(), None)
+        if found is None:
+            raise self._nothing_left()
+        return self._made(found)
+
+    def _made(self, kept: Whole) -> Encoder:
         return encoder(
-            self.workspace, self.spec, self.parameters(number), trial=number, value=value
+            self.workspace,
+            self.spec,
+            kept.parameters,
+            trial=kept.trial.number,
+            value=kept.value,
         )
 
-    def every(self) -> list[Encoder]:
-        """Encoders of all kept trials, the best first."""
-        return self.ensemble(1 if self.spec.closed_form else len(self.kept))
+    def _best_of_units(self) -> Tensors:
+        try:
+            return self.parameters(None)
+        except UnreadableWeights as error:
+            _log.warning(
+                "study %s: %s; its units' best are those of the trials that are kept",
+                self.spec.name,
+                error,
+            )
+        loaded = load(self.stores.storage, [self.stored.study_id], curves=False)
+        values = {t.number: t.value or 0.0 for t in loaded[self.stored.study_id]}
+        files = kept_files(self.stores.storage, self.stored.study_id)
+        made = units_of_kept(self.stores.artifacts, files, values)
+        if made is None:
+            raise self._nothing_left()
+        return made
 
-    def ensemble(self, size: int) -> list[Encoder]:
-        """Encoders of the ``size`` best kept trials, the best first.
+    def _nothing_left(self) -> UnreadableWeights:
+        return UnreadableWeights(
+            f"study {self.spec.name}: none of its kept weights can be used; run 'tuner doctor --fix', then "
+            "'tuner optimize', which runs their trials again"
+        )
+
+    def ensemble(self, size: int | None = None) -> list[Encoder]:
+        """Encoders of the ``size`` best kept trials, or of all of them, the best first.
 
         Raises
         ------
         InputError
             If fewer are kept.
+        UnreadableWeights
+            If no weights can be used.
         """
-        if self.spec.closed_form:
-            if size > 1:
-                raise InputError(
-                    f"study {self.spec.name}: --ensemble {size} needs {size} kept trials, and a readout "
-                    "in closed form has one encoder; name the other readouts with --readout"
-                )
-            return [self.encoder()]
-        kept = self.kept
-        loaded = load(self.stores.storage, [self.stored.study_id], curves=False)
-        trials = loaded[self.stored.study_id]
-        values = {t.number: t.value for t in trials if t.number in kept and t.value is not None}
-        if len(values) < size:
+        found = [self._made(kept) for kept in islice(self.whole(), size)]
+        if not found:
+            raise self._nothing_left()
+        if size is not None and len(found) < size:
             raise InputError(
                 f"study {self.spec.name}: --ensemble {size} needs {size} kept trials and there are "
-                f"{len(values)}; raise search.keep before the search, or ask for fewer"
+                f"{len(found)}; raise search.keep before the search, or ask for fewer"
             )
-        return [self.encoder(number) for number in best_first(values)[:size]]
+        return found
 
 
 def opened_studies(workspace: Workspace, stores: Stores, specs: Sequence[Spec]) -> list[Best]:
@@ -162,6 +227,29 @@ def best_studies(workspace: Workspace, stores: Stores, specs: Sequence[Spec]) ->
     if not ready:
         raise InputError(NONE_COMPLETE)
     return ready
+
+
+def each(ready: Iterable[Best], encode: Callable[[Best], Made]) -> Iterator[tuple[Best, Made]]:
+    """Every study with what is made of it; one whose weights are all lost is named in the log and left out.
+
+    Raises
+    ------
+    UnreadableWeights
+        If nothing at all can be made.
+    """
+    lost: UnreadableWeights | None = None
+    some = False
+    for best in ready:
+        try:
+            made = encode(best)
+        except UnreadableWeights as error:
+            lost = error
+            _log.warning("%s; the others go on", error)
+            continue
+        some = True
+        yield best, made
+    if lost is not None and not some:
+        raise lost
 
 
 def reported_loss(parameters: Mapping[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ Nothing here chooses anything: which trial is best was decided on validation los
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from studies.database.artifacts import Tensors
 from studies.database.stores import Stores
-from studies.database.studies import stored_studies
-from studies.database.summaries import MEAN_LOSS, Summary, closed_form_line
+from studies.database.summaries import MEAN_LOSS, Summary
 from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
 from studies.workspace import Workspace
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from tuner.figures.best_layers import BestLayer
 
 _CHUNK = 512
+LOST = "weights of all its kept trials are lost"
+"""Note of a study of which nothing can be shown until its trials have run again."""
+
 _SEED = 0
 """Of the bootstrap: intervals come out the same at every export."""
 
@@ -39,6 +41,8 @@ class Evaluated:
     ----------
     row
         One row of ``heatmap.csv``.
+    summary
+        Counts of its trials, and the trial that is shown: the best one, or the next best where its weights are lost.
     units
         One row of ``units.csv`` per unit.
     parameters
@@ -129,12 +133,14 @@ def evaluate_all(
     opened = opened_studies(workspace, stores, specs)
     if all(best.summary.best is None for best in opened):
         raise InputError(NONE_COMPLETE)
-    line = closed_form_line(stores.storage, stored_studies(stores.storage).values())
     for best in counted(opened, what, workspace.progress):
         there = best.summary.best is not None
-        parameters = best.chosen if there else None
-        one = _evaluate_one(workspace, best.spec, best.summary, parameters, draws)
-        one.row["below_smooth"] = line.below(best.spec.key, best.summary.loss)
+        kept = next(best.whole(), None) if there else None
+        note = LOST if there and kept is None else "" if kept is None else kept.note
+        shown = replace(best.summary, best=None if kept is None else kept.trial)
+        parameters = None if kept is None else kept.parameters
+        one = _evaluate_one(workspace, best.spec, shown, parameters, draws)
+        one.row["note"] = note
         yield one
 
 
@@ -146,11 +152,11 @@ def _evaluate_one(
         {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
         for unit in spec.units
     ]
-    if item.loss is None or parameters is None:
+    if item.best is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
     from tuner.scores import METRICS, mean_correlation, summarise
 
-    value = item.loss
+    value = float(item.best.value or 0.0)
     row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
     validation, image_losses = _validation(workspace, spec, parameters)
     measured = workspace.targets.validation[None, :, spec.units]

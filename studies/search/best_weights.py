@@ -6,6 +6,7 @@ so that the other half can report it without the optimism of having been chosen 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,19 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from studies.database.artifacts import Artifacts, Tensors, dashboard_attribute
+from studies.database.artifacts import (
+    Artifacts,
+    Tensors,
+    UnreadableWeights,
+    dashboard_attribute,
+    identity,
+)
 from studies.database.connection import Storage
 from studies.database.studies import Stored
 from studies.database.trials import Trial
-from studies.database.weights import Swap, kept_files
+from studies.database.weights import KeptFile, Swap, kept_files
+
+_log = logging.getLogger("tuner")
 
 CHOICE, REPORT = 0, 1
 """Halves of the validation images."""
@@ -34,15 +43,12 @@ class Fitted:
         The readout's exported parameters, one row a unit.
     unit_loss
         ``(n_units, 2)`` validation loss of each unit on each half at that report; NaN where the half has no response of it.
-    numbers
-        ``(n_units,)`` number of the trial that each unit's parameters are of, where they are not all of `trial`.
     """
 
     trial: Trial
     value: float
     parameters: Tensors
     unit_loss: NDArray[np.float64]
-    numbers: NDArray[np.int64] | None = None
 
 
 def best_first(values: Mapping[int, float]) -> list[int]:
@@ -81,14 +87,14 @@ def prepare(
     ids = {t.number: t.trial_id for t in earlier} | {
         f.trial.number: f.trial.trial_id for f in fitted
     }
-    for number, artifact_id in files.items():
+    for number, file in files.items():
         if number is not None and number not in chosen:
-            swap.gone.append(artifact_id)
-            swap.detach.append((ids[number], f"artifacts:{artifact_id}"))
+            swap.gone.append(file.artifact_id)
+            swap.detach.append((ids[number], f"artifacts:{file.artifact_id}"))
     for one in fitted:
         if one.trial.number in chosen:
             _keep_trial(swap, artifacts, study, one)
-    _keep_units(swap, artifacts, study, fitted, files.get(None))
+    _keep_units(swap, artifacts, study, fitted, files, complete)
     return swap
 
 
@@ -96,7 +102,7 @@ def _keep_trial(swap: Swap, artifacts: Artifacts, study: Stored, one: Fitted) ->
     tensors = one.parameters | {"unit_loss": torch.from_numpy(one.unit_loss)}
     metadata = {"study": study.name, "trial": str(one.trial.number)}
     artifact_id, size = artifacts.write_tensors(
-        tensors, metadata, f"{study.name}/{one.trial.number}"
+        tensors, metadata, identity(study.name, one.trial.number)
     )
     swap.rows.append(_row(study, artifact_id, one.trial.number, size))
     key, value = dashboard_attribute(artifact_id, "weights.safetensors", "application/octet-stream")
@@ -108,36 +114,93 @@ def _keep_units(
     artifacts: Artifacts,
     study: Stored,
     fitted: Sequence[Fitted],
-    before: str | None,
+    files: Mapping[int | None, KeptFile],
+    complete: Mapping[int, float],
 ) -> None:
     """Merge a round into the running best per unit."""
-    best: Tensors | None = None if before is None else artifacts.read_tensors(before)
+    before = files.get(None)
+    best: Tensors | None = None
     changed = False
-    for one in sorted(fitted, key=lambda f: f.trial.number):
-        loss = torch.from_numpy(one.unit_loss).clone()
-        # A unit that this half says nothing about goes with the best trial of its study.
-        loss[:, CHOICE] = loss[:, CHOICE].nan_to_num(one.value)
-        if one.numbers is None:
-            number = torch.full((len(loss),), one.trial.number, dtype=torch.int64)
-        else:
-            number = torch.from_numpy(one.numbers)
-        mine = one.parameters | {"unit_loss": loss, "trial": number}
-        if best is None:
-            best, changed = {name: value.clone() for name, value in mine.items()}, True
-            continue
-        better = loss[:, CHOICE] < best["unit_loss"][:, CHOICE]
-        if bool(better.any()):
+    if before is not None:
+        try:
+            best = before.read(artifacts)
+        except UnreadableWeights as error:
+            _log.warning("%s; its units' best are those of the trials that are kept", error)
+            artifacts.set_aside(before.artifact_id)
+            best = units_of_kept(artifacts, files, complete)
             changed = True
-            for name, value in mine.items():
-                best[name][better] = value[better]
+    for one in sorted(fitted, key=lambda f: f.trial.number):
+        mine = one.parameters | {"unit_loss": torch.from_numpy(one.unit_loss)}
+        best, better = _merged(best, mine, one.trial.number, one.value)
+        changed |= better
     if best is None or not changed:
         return
-    artifact_id, size = artifacts.write_tensors(
-        best, {"study": study.name, "trial": "best of every unit"}, f"{study.name}/units"
-    )
+    swap.rows.append(_write_units(artifacts, study, best))
     if before is not None:
-        swap.gone.append(before)
-    swap.rows.append(_row(study, artifact_id, None, size))
+        swap.gone.append(before.artifact_id)
+
+
+def _merged(
+    best: Tensors | None, mine: Mapping[str, torch.Tensor], number: int, value: float
+) -> tuple[Tensors, bool]:
+    """The best of every unit with a further trial, and whether any unit is better in it; changes ``best``."""
+    loss = mine["unit_loss"].clone()
+    # A unit that this half says nothing about goes with the best trial of its study.
+    loss[:, CHOICE] = loss[:, CHOICE].nan_to_num(value)
+    trial = torch.full((len(loss),), number, dtype=torch.int64)
+    mine = {**mine, "unit_loss": loss, "trial": trial}
+    if best is None:
+        return {name: tensor.clone() for name, tensor in mine.items()}, True
+    better = loss[:, CHOICE] < best["unit_loss"][:, CHOICE]
+    if not bool(better.any()):
+        return best, False
+    for name, tensor in mine.items():
+        best[name][better] = tensor[better]
+    return best, True
+
+
+def units_of_kept(
+    artifacts: Artifacts, files: Mapping[int | None, KeptFile], values: Mapping[int, float]
+) -> Tensors | None:
+    """The best of every unit among the trials whose weights are kept and whole; None without any.
+
+    Parameters
+    ----------
+    files
+        Kept files by trial number, as `kept_files` returns them.
+    values
+        Value of each of those trials.
+    """
+    best: Tensors | None = None
+    for number in sorted(number for number in files if number is not None):
+        try:
+            mine = files[number].read(artifacts)
+        except UnreadableWeights:
+            continue
+        best, _ = _merged(best, mine, number, values[number])
+    return best
+
+
+def mend_units(
+    storage: Storage, artifacts: Artifacts, study: Stored, values: Mapping[int, float]
+) -> None:
+    """Make the lost best of every unit anew, from the trials whose weights are kept; the claim is held."""
+    files = kept_files(storage, study.study_id)
+    swap = Swap(gone=[files[None].artifact_id])
+    artifacts.set_aside(files[None].artifact_id)
+    best = units_of_kept(artifacts, files, values)
+    if best is not None:
+        swap.rows.append(_write_units(artifacts, study, best))
+    with storage.begin() as connection:
+        swap.apply(connection)
+    swap.finish(artifacts)
+
+
+def _write_units(artifacts: Artifacts, study: Stored, best: Tensors) -> dict[str, object]:
+    artifact_id, size = artifacts.write_tensors(
+        best, {"study": study.name, "trial": "best of every unit"}, identity(study.name, None)
+    )
+    return _row(study, artifact_id, None, size)
 
 
 def _row(study: Stored, artifact_id: str, number: int | None, size: int) -> dict[str, object]:

@@ -103,7 +103,7 @@ class Training:
                         yield spec.name, (outcomes, fitted)
                 return
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or shrink >= FINEST:
+                if not _out_of_memory(error) or shrink >= FINEST:
                     raise
                 self._trainer = None
                 shrink *= 2
@@ -115,12 +115,13 @@ class Training:
         from tuner.fitting.schedule import report_steps
 
         experiment = self.workspace.experiment
+        size = experiment.search.parallel_trials
         members = [
             Member(
                 units=spec.units,
                 hyperparameters=[hyperparameters(spec.space, t.params) for t in asked[spec.name]],
                 trials=asked[spec.name],
-                earlier=[t for t in history[spec.name] if t.state in trials.FINISHED],
+                earlier=_begun(history[spec.name], asked[spec.name], size),
             )
             for spec in specs
         ]
@@ -171,8 +172,7 @@ class Training:
         return trainer
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the host's or the device's memory did not suffice."""
+def _out_of_memory(error: BaseException) -> bool:
     import torch
 
     text = str(error)
@@ -181,3 +181,12 @@ def out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in text
         or "not enough memory" in text
     )
+
+
+def _begun(history: Sequence[Trial], asked: Sequence[Trial], size: int) -> list[Trial]:
+    """Finished trials of rounds up to the one in which these were begun.
+
+    That is all of them, but where a trial runs again whose weights were lost: it is not measured by what came after it.
+    """
+    end = (max(trial.number for trial in asked) // size + 1) * size
+    return [t for t in history if t.state in trials.FINISHED and t.number < end]

@@ -13,7 +13,7 @@ from tests.fitting.test_trainer import make, random_trials
 from tuner.errors import EnvironmentFailure
 from tuner.fitting import parking
 from tuner.fitting.columns import Columns, ColumnState
-from tuner.readouts import TRAINED
+from tuner.readouts import READOUTS
 
 
 def lives(readout: str, folder: Path, *, parks: bool) -> ColumnState:
@@ -36,7 +36,7 @@ def lives(readout: str, folder: Path, *, parks: bool) -> ColumnState:
     return state
 
 
-@pytest.mark.parametrize("readout", sorted(TRAINED))
+@pytest.mark.parametrize("readout", sorted(READOUTS))
 def test_waiting_changes_nothing(readout: str, tmp_path: Path) -> None:
     waited, stayed = (lives(readout, tmp_path, parks=parks) for parks in (True, False))
     rows = np.array([3, 4, 5])

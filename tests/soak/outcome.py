@@ -10,9 +10,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
-from studies.config.ranges import trials_needed
 from studies.database import optuna_tables as tables
-from studies.database import own_tables, trials
+from studies.database import own_tables, trials, weights
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 
@@ -29,7 +28,7 @@ class Seen:
     files: int
 
 
-def look(config: Path, n_trials: int, only: str | None = None) -> Seen:
+def look(config: Path, n_trials: int) -> Seen:
     """Read everything that a search left behind.
 
     Parameters
@@ -37,17 +36,10 @@ def look(config: Path, n_trials: int, only: str | None = None) -> Seen:
     config
         The experiment's file.
     n_trials
-        Finished trials that each study should have; one in closed form has its grid.
-    only
-        The one readout that is looked at.
+        Finished trials that each study should have.
     """
-    experiment = load_experiment(config)
-    stores = open_stores(experiment)
-    stored = {
-        name: study
-        for name, study in stored_studies(stores.storage).items()
-        if only in (None, study.key.readout)
-    }
+    stores = open_stores(load_experiment(config))
+    stored = stored_studies(stores.storage)
     problems: list[str] = []
     outcome: Outcome = {}
     total = 0
@@ -76,8 +68,8 @@ def look(config: Path, n_trials: int, only: str | None = None) -> Seen:
     problems += [f"parameter doubled: {row}" for row in doubled]
     problems += [f"{n} values of trial {trial}" for trial, n in values.items() if n != 1]
     kept: dict[int, dict[str, Any]] = {s.study_id: {} for s in stored.values()}
-    for row in rows:
-        tensors = stores.artifacts.read_tensors(row.artifact_id)
+    for row in weights.all_files(stores.storage):
+        tensors = row.read(stores.artifacts)
         if row.study_id not in kept:
             problems.append(f"weights of no study: {row.artifact_id}")
             continue
@@ -92,9 +84,7 @@ def look(config: Path, n_trials: int, only: str | None = None) -> Seen:
         mine = loaded[study.study_id]
         total += len(mine)
         finished = [t for t in mine if t.state in trials.FINISHED]
-        readout = study.key.readout
-        wanted = trials_needed(readout, experiment.search.space[readout], n_trials)
-        if len(finished) != wanted or len(mine) != wanted:
+        if len(finished) != n_trials or len(mine) != n_trials:
             problems.append(f"{name}: {len(finished)} of {len(mine)} trials finished")
         if [t.number for t in mine] != list(range(len(mine))):
             problems.append(f"{name}: numbers {[t.number for t in mine]}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from studies.database import rounds
-from studies.database.artifacts import Artifacts
+from studies.database.artifacts import Artifacts, Tensors
 from studies.database.connection import Storage
 from studies.database.rounds import Asked
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
@@ -70,7 +70,11 @@ class Keeper:
         self.fitted += fitted
 
     def files(self) -> dict[int | None, str]:
-        return kept_files(self.storage, self.study.study_id)
+        kept = kept_files(self.storage, self.study.study_id)
+        return {number: file.artifact_id for number, file in kept.items()}
+
+    def read(self, number: int | None) -> Tensors:
+        return kept_files(self.storage, self.study.study_id)[number].read(self.artifacts)
 
 
 LOSSES = st.lists(
@@ -99,7 +103,7 @@ def test_a_unit_that_the_choosing_half_does_not_judge_goes_with_the_best_trial(
     # Trials 0 to 2 with values 0.5, 0.2 and 0.3; unit 0 has no response in the half that chooses.
     for values in (0.5, 0.2), (0.3,):
         keeper.round([[[nan, 0.9], *[[value, value]] * (UNITS - 1)] for value in values])
-    units = keeper.artifacts.read_tensors(keeper.files()[None])
+    units = keeper.read(None)
     assert units["trial"].tolist() == [1] * UNITS
     assert units["unit_loss"][0].tolist() == [pytest.approx(0.2), 0.9]
 
@@ -123,11 +127,11 @@ def test_kept_is_what_looking_at_all_trials_at_once_would_keep(
     everything = sorted(keeper.fitted, key=lambda f: (f.value, f.trial.number))
     assert {n for n in files if n is not None} == {f.trial.number for f in everything[:keep]}
     for fitted in everything[:keep]:
-        tensors = artifacts.read_tensors(files[fitted.trial.number])
+        tensors = keeper.read(fitted.trial.number)
         assert torch.equal(tensors["weight"], fitted.parameters["weight"])
         assert np.array_equal(tensors["unit_loss"], fitted.unit_loss)
     if everything:
-        units = artifacts.read_tensors(files[None])
+        units = keeper.read(None)
         for unit in range(UNITS):
             best = min(keeper.fitted, key=lambda f: (f.unit_loss[unit, CHOICE], f.trial.number))
             assert int(units["trial"][unit]) == best.trial.number
@@ -150,7 +154,7 @@ def test_the_choice_is_made_on_one_half_and_not_on_the_other(
 ) -> None:
     keeper = Keeper(storage, Artifacts(tmp_path / "a"), "c", 1)
     keeper.round([[[0.3, 0.1]] * UNITS, [[0.2, 0.9]] * UNITS])
-    units = keeper.artifacts.read_tensors(keeper.files()[None])
+    units = keeper.read(None)
     assert units["trial"].tolist() == [1] * UNITS
     assert {n for n in keeper.files() if n is not None} == {0}
 
@@ -188,4 +192,4 @@ def test_lost_or_damaged_weights_say_what_to_do(tmp_path: Path, content: bytes |
     if content is not None:
         (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match="tuner doctor --fix"):
-        artifacts.read_tensors("x")
+        artifacts.read_tensors("x", "study/0")

@@ -50,7 +50,6 @@ class FactorizedReadout:
 
     name: str = "factorized"
     penalties: tuple[str, ...] = ("sparsity", "smoothness", "weight_decay")
-    closed_form: bool = False
 
     def kernel(
         self,

@@ -37,7 +37,6 @@ class FullReadout:
 
     name: str = "full"
     penalties: tuple[str, ...] = ("sparsity", "smoothness", "group_sparsity", "weight_decay")
-    closed_form: bool = False
 
     def kernel(
         self,
