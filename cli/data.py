@@ -45,7 +45,8 @@ def inspect(
     from tuner.recordings.inspect import inspect as summarise
 
     configured = experiment()
-    summary = summarise(open_recording(configured), configured.data.region)
+    settings = configured.data
+    summary = summarise(open_recording(configured), settings.region, settings.session)
     regions = [asdict(region) for region in summary.regions]
     if format is Format.json:
         write(to_json(summary.as_dict()))
@@ -76,6 +77,11 @@ def _describe(summary: Summary) -> None:
         write(f"  test      {summary.n_test} images, {summary.n_repeats} repeats")
     else:
         write("  test      none: scores on validation images only, and no ceilings")
+    for one in summary.sessions:
+        test = f", {one.n_test} test images, {one.n_repeats} repeats" if one.n_test else ""
+        write(
+            f"  session   {one.session}: {one.n_units} units, {one.n_train} training images{test}"
+        )
     sizes = [f"{count} of {size}" for size, count in summary.image_sizes.items()]
     more = f" and {len(sizes) - 4} other sizes" if len(sizes) > 4 else ""
     write(f"  images    {', '.join(sizes[:4])} px{more}")
@@ -169,10 +175,7 @@ def convert(
     from tuner.recordings import load_recording, write_recording
     from tuner.recordings.join import join_recordings
 
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists; say --force to replace it, or name another file")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder; make it first")
+    _check_out(out, force)
     of_assembly: dict[str, Any] = {
         "test": test,
         "stimuli": stimuli,
@@ -197,6 +200,52 @@ def convert(
         note(f"note: {line}")
     write(f"wrote {written}")
     note(f'use it with format = "hdf5" and path = "{written}" under [data]')
+
+
+@app.command()
+@example(
+    "tuner data join monday.h5 tuesday.h5 -o both.h5",
+    "tuner data join monday.h5 tuesday.h5 -o both.h5 --images photographs/",
+)
+def join(
+    files: Annotated[list[Path], typer.Argument(help="Generic HDF5 files.", metavar="FILE.h5...")],
+    out: Annotated[Path, typer.Option("-o", help="The file to write.", metavar="OUT.h5")],
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="The folder of the images, where the files name them."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Join sessions of different units and images into one file.
+
+    What a session was not shown is missing; an image that several were shown, the same to the pixel, is one.
+    """
+    from tuner.recordings import load_recording, write_recording
+    from tuner.recordings.sessions import join_sessions
+
+    _check_out(out, force)
+    names = [file.stem for file in files]
+    again = next((name for name in names if names.count(name) > 1), None)
+    if again is not None:
+        raise InputError(
+            f"{again}: two of the files are called so; sessions carry the files' names: rename one"
+        )
+    loaded = {file.stem: load_recording(file, "hdf5", images=images) for file in files}
+    with ProgressDisplay() as progress:
+        recording = join_sessions(loaded, images)
+        written = write_recording(recording, out, progress=progress.update)
+    for line in recording.notes:
+        note(f"note: {line}")
+    write(f"wrote {written}")
+    note(f'use it with format = "hdf5" and path = "{written}" under [data]')
+
+
+def _check_out(out: Path, force: bool) -> None:
+    """Refuse a file that exists, or whose folder does not."""
+    if out.exists() and not force:
+        raise InputError(f"{out}: exists; say --force to replace it, or name another file")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder; make it first")
 
 
 def _check_together(

@@ -32,7 +32,9 @@ def open_recording(experiment: Experiment) -> Recording:
     """
     from tuner.recordings import load_recording
 
-    return load_recording(**_arguments(experiment))
+    recording = load_recording(**_arguments(experiment))
+    recording.sessions(experiment.data.session)  # refused, if it names a column that there is not
+    return recording
 
 
 def open_for_conversion(

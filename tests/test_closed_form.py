@@ -239,3 +239,34 @@ def test_scale_is_the_mean_squared_length_of_centred_features() -> None:
         plan = Plan(torch.float64, torch.float64, 1 << 30)
         gram = Gram(x, np.arange(N), np.zeros(0, dtype=np.int64), prior, plan, "cpu")
         assert gram.scale == pytest.approx(scale(x, covariance(prior, x.shape[1])))
+
+
+def test_units_of_two_sessions_are_fitted_to_their_own_images_by_one_decomposition_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where each of them misses a few responses more."""
+    x, y = problem("dual", units=6)
+    rng = np.random.default_rng(3)
+    y[:30, :3] = np.nan
+    y[30:, 3:] = np.nan
+    for unit in range(6):
+        y[(30 if unit < 3 else 0) + rng.choice(30, 2, replace=False), unit] = np.nan
+    decomposed = []
+    spectrum = Gram.spectrum
+    monkeypatch.setattr(
+        Gram, "spectrum", lambda self, some=None: decomposed.append(1) or spectrum(self, some)
+    )
+    both = fit_smooth(x, y, np.arange(N), widths=[0.7], penalties=[0.1, 1.0])
+    assert len(decomposed) == 2
+    monkeypatch.undo()
+    m = blurred(0.7, *x.shape[2:])
+    prior = np.kron(np.eye(x.shape[1]), m)
+    flat = x.reshape(N, -1).astype(float)
+    centred = flat - flat.mean(0)
+    scale = np.trace(centred @ prior @ centred.T) / N
+    for unit in (0, 4):
+        there = np.flatnonzero(~np.isnan(y[:, unit]))
+        penalty = both.settings[both.chosen[unit]].penalty * scale
+        for image in there[:4]:
+            expected = textbook(x, y[:, unit], there[there != image], prior, penalty)[image]
+            assert both.left_out[image, unit] == pytest.approx(expected, abs=1e-5)

@@ -83,6 +83,11 @@ class DataConfig(Table):
         Path("images/"), description="the folder of the images, where the recording names files"
     )
     region: Name = Field("area", description="the unit column whose values are the regions")
+    session: Name | None = Field(
+        None,
+        description="the unit column that tells the sessions of a joined recording apart; where not "
+        "given session, if there is one",
+    )
     image_size: int = Field(
         224, ge=16, le=4096, description="pixels a side of the square that the backbone sees"
     )

@@ -159,7 +159,7 @@ SUSPICIOUS: dict[str, tuple[Any, str]] = {
     "twins": (twins, r"1 of 10 units \(8\) respond exactly as another"),
     "gaps": (gaps, r"many missing responses: V1 \(33%\)"),
     "few units": (few, r"fewer than 5 units: IT \(4\)"),
-    "shown once": (once, "shown once: there are no ceilings"),
+    "shown once": (once, "each test image has one response, .* there are no ceilings"),
     "no test response": (unanswered, r"1 of 10 units \(0\) have no test response"),
     "no signal": (noise, r"no signal in the test repeats: IT \(1 of 5\)"),
     "more units than images": (transposed, "are responses transposed"),

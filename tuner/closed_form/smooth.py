@@ -89,9 +89,9 @@ class Pattern:
     units
         Their indices.
     missing
-        Positions, among the images they are fitted to, of those without a response.
+        Positions, among the images that are decomposed for them, of those without a response.
     own
-        Positions of the images they are fitted to where these have a decomposition of their own; else None.
+        Positions of the images that are decomposed for them, where these are not all: those of their session.
     """
 
     units: Rows
@@ -180,11 +180,10 @@ def fit_smooth(
     for number, width in enumerate(widths):
         prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
         gram = Gram(maps, rows, choice.others, prior, choice.plan, device)
-        shared = gram.spectrum() if any(p.own is None for p in patterns) else None
+        spectrum, of = None, None
         for pattern in patterns:
-            spectrum = (
-                gram.spectrum(pattern.own) if shared is None or pattern.own is not None else shared
-            )
+            if spectrum is None or pattern.own is not of:
+                spectrum, of = gram.spectrum(pattern.own), pattern.own
             choice.compare(
                 pattern,
                 spectrum,
@@ -192,7 +191,7 @@ def fit_smooth(
                 number * len(penalties),
                 [p * (gram.scale or 1.0) for p in penalties],
             )
-        del gram, shared
+        del gram, spectrum
     return choice.fit(choice.weights(maps, patterns) if weights else {})
 
 
@@ -338,19 +337,47 @@ def _check(
 
 
 def by_missing(missing: NDArray[np.bool_]) -> list[Pattern]:
-    """Units by the responses that they miss, ``(n_rows, n_units)``."""
+    """Units by the responses that they miss, ``(n_rows, n_units)``; those that share a decomposition one after the other.
+
+    A unit that misses less than one response in eight shares that of all images. The others share those of the images
+    that any unit like them has a response to, which are those of a session where recordings were joined.
+    """
     found: dict[bytes, list[int]] = {}
     for unit in range(missing.shape[1]):
         found.setdefault(np.packbits(missing[:, unit]).tobytes(), []).append(unit)
-    out = []
+    whole: list[tuple[Rows, NDArray[np.bool_]]] = []
+    apart: list[tuple[Rows, NDArray[np.bool_]]] = []
     for units in found.values():
-        gone = np.flatnonzero(missing[:, units[0]])
-        if _COMPLETED * len(gone) < len(missing):
-            out.append(Pattern(np.array(units), gone, None))
-        else:
-            own = np.flatnonzero(~missing[:, units[0]])
-            out.append(Pattern(np.array(units), gone[:0], own))
+        gone = missing[:, units[0]]
+        few = _COMPLETED * gone.sum() < len(missing)
+        (whole if few else apart).append((np.array(units), ~gone))
+    out = [Pattern(units, np.flatnonzero(~there), None) for units, there in whole]
+    for members in _alike(apart):
+        union = np.any([there for _, there in members], axis=0)
+        own = np.flatnonzero(union)
+        out += [Pattern(units, np.flatnonzero(~there[union]), own) for units, there in members]
     return out
+
+
+def _alike(
+    patterns: Sequence[tuple[Rows, NDArray[np.bool_]]],
+) -> list[list[tuple[Rows, NDArray[np.bool_]]]]:
+    """Patterns in sets of which each member has seven in eight of the responses that any of them has."""
+    sets: list[list[tuple[Rows, NDArray[np.bool_]]]] = []
+    unions: list[NDArray[np.bool_]] = []
+    for pattern in sorted(patterns, key=lambda one: (-int(one[1].sum()), int(one[0][0]))):
+        there = pattern[1]
+        for number, union in enumerate(unions):
+            both = union | there
+            fewest = min(int(one.sum()) for _, one in [*sets[number], pattern])
+            if _COMPLETED * (int(both.sum()) - fewest) < both.sum():
+                sets[number].append(pattern)
+                unions[number] = both
+                break
+        else:
+            sets.append([pattern])
+            unions.append(there)
+    return sets
 
 
 def _together(groups: NDArray[np.int64] | None, rows: Rows) -> list[Rows]:

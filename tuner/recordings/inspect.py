@@ -34,7 +34,7 @@ class RegionSummary:
     n_units
         Its units.
     missing_train, missing_test
-        Share of responses that are missing; None without a test set.
+        Share of responses that are missing, of the images that the unit's session was shown; None without a test set.
     reliability
         Median over units of the mean correlation between two repeats: of one presentation.
     split_half
@@ -56,6 +56,29 @@ class RegionSummary:
 
 
 @dataclass(frozen=True)
+class SessionSummary:
+    """One session of a joined recording.
+
+    Parameters
+    ----------
+    session
+        Its name.
+    n_units
+        Its units.
+    n_train, n_test
+        Images that any of them has a response to.
+    n_repeats
+        Most responses of a unit to a test image.
+    """
+
+    session: str
+    n_units: int
+    n_train: int
+    n_test: int
+    n_repeats: int
+
+
+@dataclass(frozen=True)
 class UnitSummary:
     """Per-unit values behind the summary of regions, each (n_units,), NaN where undefined.
 
@@ -66,6 +89,7 @@ class UnitSummary:
     reliability: NDArray[np.float64]
     ceiling: NDArray[np.float64]
     missing: NDArray[np.float64]
+    missing_test: NDArray[np.float64]
     area: NDArray[np.str_] | None = None
 
 
@@ -93,6 +117,8 @@ class Summary:
         What may be wrong, one line each; empty if nothing is.
     notes
         What was noted on reading.
+    sessions
+        One entry per session, where units come from several.
     """
 
     label: str
@@ -109,14 +135,19 @@ class Summary:
     units: UnitSummary
     suspicious: tuple[str, ...]
     notes: tuple[str, ...]
+    sessions: tuple[SessionSummary, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the per-unit values, for JSON."""
-        plain = {k: v for k, v in self.__dict__.items() if k not in ("regions", "units")}
-        return plain | {"regions": [asdict(region) for region in self.regions]}
+        nested = ("regions", "units", "sessions")
+        plain = {k: v for k, v in self.__dict__.items() if k not in nested}
+        return plain | {
+            "regions": [asdict(region) for region in self.regions],
+            "sessions": [asdict(session) for session in self.sessions],
+        }
 
 
-def inspect(recording: Recording, region: str = "area") -> Summary:
+def inspect(recording: Recording, region: str = "area", session: str | None = None) -> Summary:
     """Summarise a recording and list what is suspicious about it.
 
     Every image is read once.
@@ -127,6 +158,8 @@ def inspect(recording: Recording, region: str = "area") -> Summary:
         The recording.
     region
         The unit column whose values are the regions.
+    session
+        The unit column that tells sessions apart; by default ``session``, where there is one.
 
     Returns
     -------
@@ -138,7 +171,8 @@ def inspect(recording: Recording, region: str = "area") -> Summary:
         If there is no such column, or an image cannot be read.
     """
     regions = recording.regions(region)
-    units = _units(recording, regions)
+    sessions = recording.sessions(session)
+    units = _units(recording, regions, sessions)
     half = np.full(recording.n_units, np.nan)
     if recording.test_responses is not None and recording.n_repeats > 1:
         half = split_half_reliability(recording.test_responses)
@@ -146,6 +180,7 @@ def inspect(recording: Recording, region: str = "area") -> Summary:
     summaries = tuple(
         _region(recording, name, members, units, half) for name, members in regions.items()
     )
+    several = [_session(recording, *one) for one in sessions.items()] if len(sessions) > 1 else []
     return Summary(
         label=recording.label,
         source=recording.source,
@@ -165,10 +200,32 @@ def inspect(recording: Recording, region: str = "area") -> Summary:
             *_suspicious_regions(summaries),
         ),
         notes=recording.notes,
+        sessions=tuple(several),
     )
 
 
-def _units(recording: Recording, regions: dict[str, NDArray[np.int64]]) -> UnitSummary:
+def _session(recording: Recording, name: str, members: NDArray[np.int64]) -> SessionSummary:
+    test = recording.test_responses
+    there = None if test is None else ~np.isnan(test[:, :, members])
+    return SessionSummary(
+        session=name,
+        n_units=len(members),
+        n_train=int(_shown(recording.train_responses[:, members]).sum()),
+        n_test=0 if there is None else int(there.any(axis=(0, 2)).sum()),
+        n_repeats=0 if there is None else int(there.sum(axis=0).max()),
+    )
+
+
+def _shown(responses: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Images ``(n,)`` that any of some units has a response to."""
+    return np.asarray(~np.isnan(responses).all(axis=1))
+
+
+def _units(
+    recording: Recording,
+    regions: dict[str, NDArray[np.int64]],
+    sessions: dict[str, NDArray[np.int64]],
+) -> UnitSummary:
     names = np.empty(recording.n_units, dtype=object)
     for name, members in regions.items():
         names[members] = name
@@ -178,13 +235,21 @@ def _units(recording: Recording, regions: dict[str, NDArray[np.int64]]) -> UnitS
     if test is not None and recording.n_repeats > 1:
         reliability = pairwise_reliability(test)
         ceiling = np.where(has_ceiling(test), cc_max(test), np.nan)
-    missing = np.isnan(recording.train_responses).mean(axis=0)
+    missing, missing_test = np.zeros(recording.n_units), np.zeros(recording.n_units)
+    for members in sessions.values():
+        mine = recording.train_responses[:, members]
+        missing[members] = np.isnan(mine[_shown(mine)]).mean(axis=0)
+        if test is not None:
+            tested = np.isnan(test[:, :, members])
+            shown = tested[~tested.all(axis=(1, 2))][:, ~tested.all(axis=(0, 2))]
+            missing_test[members] = shown.mean(axis=(0, 1)) if shown.size else 1.0
     area = recording.units.get("area")
     return UnitSummary(
         names.astype(np.str_),
         reliability,
         ceiling,
         missing,
+        missing_test,
         None if area is None else area.astype(np.str_),
     )
 
@@ -201,7 +266,7 @@ def _region(
         region=name,
         n_units=len(members),
         missing_train=float(units.missing[members].mean()),
-        missing_test=None if test is None else float(np.isnan(test[:, :, members]).mean()),
+        missing_test=None if test is None else float(units.missing_test[members].mean()),
         reliability=_median(units.reliability[members]),
         split_half=_median(half[members]),
         ceiling=_median(units.ceiling[members]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,18 +87,26 @@ def _check_images(pair: str, part: str, images: ImageSource, others: ImageSource
 
 
 def _columns(recordings: Mapping[str, Recording]) -> dict[str, NDArray[Any]]:
+    columns = concatenated_columns(recordings, _PREFIXED)
+    columns["recording"] = np.concatenate(
+        [np.full(r.n_units, name) for name, r in recordings.items()]
+    )
+    return columns
+
+
+def concatenated_columns(
+    recordings: Mapping[str, Recording], prefixed: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Unit columns of all recordings one after another; values of those in ``prefixed`` carry the recording's name."""
     columns: dict[str, NDArray[Any]] = {}
     for column in dict.fromkeys(c for r in recordings.values() for c in r.units):
         parts = []
         for name, recording in recordings.items():
             values = recording.units.get(column)
-            if values is not None and column in _PREFIXED:
+            if values is not None and column in prefixed:
                 values = np.array([f"{name}/{region_name(value)}" for value in values])
             parts.append(values)
         columns[column] = _concatenated(parts, [r.n_units for r in recordings.values()])
-    columns["recording"] = np.concatenate(
-        [np.full(r.n_units, name) for name, r in recordings.items()]
-    )
     return columns
 
 
@@ -120,11 +128,14 @@ def _concatenated(parts: list[NDArray[Any] | None], lengths: list[int]) -> NDArr
 
 
 def _test(parts: list[Recording]) -> NDArray[np.float32] | None:
+    if any(part.test_responses is None for part in parts):
+        return None
     repeats = max(part.n_repeats for part in parts)
-    padded = []
-    for part in parts:
-        if part.test_responses is None:
-            return None
-        gap = ((0, repeats - part.n_repeats), (0, 0), (0, 0))
-        padded.append(np.pad(part.test_responses, gap, constant_values=np.nan))
-    return np.concatenate(padded, axis=2)
+    return np.concatenate([padded_repeats(part, repeats) for part in parts], axis=2)
+
+
+def padded_repeats(recording: Recording, repeats: int) -> NDArray[np.float32]:
+    """Test responses of so many repeats, those that there are not missing."""
+    assert recording.test_responses is not None
+    gap = ((0, repeats - recording.n_repeats), (0, 0), (0, 0))
+    return np.pad(recording.test_responses, gap, constant_values=np.nan)

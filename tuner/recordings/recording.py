@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError, unknown
 
+SESSION = "session"
+"""The unit column of a joined recording that says which recording a unit comes from."""
+
 
 @runtime_checkable
 class ImageSource(Protocol):
@@ -141,6 +144,32 @@ class Recording:
             region: np.flatnonzero(np.array([name == region for name in names])).astype(np.int64)
             for region in dict.fromkeys(names)
         }
+
+    def sessions(self, column: str | None = None) -> dict[str, NDArray[np.int64]]:
+        """Group the units by the session that they were recorded in.
+
+        Parameters
+        ----------
+        column
+            A unit column; by default ``session``, and all units are one session where there is none.
+
+        Returns
+        -------
+        dict
+            Session name to the indices of its units, in order of first appearance.
+
+        Raises
+        ------
+        InputError
+            If the column that is named does not exist.
+        """
+        if column is None and SESSION not in self.units:
+            return {"": np.arange(self.n_units)}
+        wanted = SESSION if column is None else column
+        if wanted not in self.units:
+            raise unknown("unit column", wanted, self.units, f"{self.source} (data.session)")
+        names = np.array([region_name(value) for value in self.units[wanted]])
+        return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
 
     def select_units(self, indices: NDArray[np.int64], note: str | None = None) -> Recording:
         """Keep the units at `indices`, in that order, with all that is known of them."""

@@ -89,9 +89,26 @@ def suspicious_responses(recording: Recording) -> Iterator[str]:
         empty = np.flatnonzero(np.isnan(test).all(axis=(0, 1)))
         if empty.size:
             yield f"{_units_named(recording, empty)} have no test response"
-        if recording.n_repeats < 2:
-            yield "test images were shown once: there are no ceilings"
+        yield from _without_repeats(recording, test)
         yield from _shifted(mean, sd, test)
+
+
+def _without_repeats(recording: Recording, test: NDArray[np.float32]) -> Iterator[str]:
+    """Units whose noise nothing is known of: their test images have one response, or the mean over the repeats."""
+    count = (~np.isnan(test)).sum(axis=0)
+    once = np.flatnonzero((count == 1).any(axis=0) & (count <= 1).all(axis=0))
+    if not once.size:
+        return
+    if once.size == recording.n_units:
+        yield (
+            "each test image has one response, of one presentation or the mean over several: there are "
+            "no ceilings, and no score is normalised"
+        )
+        return
+    yield (
+        f"{_units_named(recording, once)} have one response to each test image, of one presentation or "
+        "the mean over several: they have no ceiling, and regions' means leave them out"
+    )
 
 
 def _not_normalised(
