@@ -62,7 +62,7 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
     limit = workspace.experiment.storage.cache_limit
     search = sum(c.search_seconds for c in cohorts)
     write("")
-    write(f"studies              {len(specs)}, {TRIALS * len(specs)} trials")
+    write(f"studies              {len(specs)}, {sum(s.target(TRIALS) for s in specs)} trials")
     write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
     over = (
         "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"

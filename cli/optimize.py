@@ -67,15 +67,17 @@ def optimize(
         typer.Option(
             "--budget",
             min=1,
-            help="Begin no new round once the selected studies have so many finished trials.",
+            help="Begin no new round once the selected studies have so many finished trials; "
+            "those of closed forms do not count.",
         ),
     ] = None,
 ) -> None:
     """Search; run it again to go on, and several times at once to share the work.
 
     Every selected study is brought to N finished trials, never N more. Killed or interrupted, it loses no finished trial.
+
+    What is fitted in closed form (smooth) comes first, and needs its grid of settings whatever N is.
     """
-    from studies.config.ranges import varies
     from studies.database.stores import as_made, open_stores
     from studies.search.queue import ORDERS
     from studies.search.search import Search
@@ -90,7 +92,7 @@ def optimize(
             specs = select(workspace.grid)
             for line in workspace.recording.notes:
                 detail(f"note: {line}")
-            fixed = sum(not varies(spec.space) for spec in specs)
+            fixed = sum(spec.target(2) == 1 for spec in specs)
             if fixed:
                 note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
             search = Search(
@@ -108,12 +110,12 @@ def optimize(
             except KeyboardInterrupt:  # SIGTERM too
                 note("finished trials are kept; run the same command again to go on")
                 raise
-    _conclude(done, n_trials, len(specs))
+    _conclude(done, len(specs))
 
 
-def _conclude(done: Done, n_trials: int, studies: int) -> None:
+def _conclude(done: Done, studies: int) -> None:
     if done.trials == 0 and done.complete and not done.set_aside:
-        note(f"nothing to do: all {studies} studies have {n_trials} finished trials")
+        note(f"nothing to do: all {studies} studies have their trials")
     else:
         note(f"{done.trials} trials finished ({done.pruned} pruned) in {studies} studies")
         if not done.complete:

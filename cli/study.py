@@ -63,6 +63,7 @@ LIST_COLUMNS = [
     Column("trials.waiting", "waiting"),
     Column("trials.failed", "failed"),
     Column("best.value", "best", digits=4),
+    Column("below_smooth", "below smooth"),
 ]
 
 
@@ -72,21 +73,26 @@ LIST_COLUMNS = [
 def list_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
-    """List studies with their trials and their best validation loss."""
+    """List studies with their trials and their best validation loss.
+
+    Below smooth: without any search the smooth readout of the layer and region has the lower validation loss.
+    """
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies
-    from studies.database.summaries import listing, summaries
+    from studies.database.summaries import closed_form_line, listing, summaries
 
     with open_stores(experiment()) as stores:
-        chosen = select(stored_studies(stores.storage).values())
-        rows = listing(summaries(stores.storage, chosen), stores.claims)
+        created = list(stored_studies(stores.storage).values())
+        line = closed_form_line(stores.storage, created)
+        rows = listing(summaries(stores.storage, select(created)), stores.claims, line)
     # most of the time nothing runs, waits or has failed: names then stand on one line
     always = ("study", "trials.complete", "trials.pruned", "best.value")
     columns = [
         column
         for column in LIST_COLUMNS
         if column.key in always
-        or any(row["trials"][column.key.removeprefix("trials.")] for row in rows)
+        or any(row["trials"].get(column.key.removeprefix("trials.")) for row in rows)
+        or any(row.get(column.key) for row in rows)
     ]
     show(rows, format, columns, empty="no studies; make them with 'tuner study create'")
 

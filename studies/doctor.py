@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.config.ranges import CLOSED_FORM
 from studies.database import ownership, rounds, trials, weights
 from studies.database.artifacts import UnreadableWeights
 from studies.database.stores import Stores
@@ -114,7 +115,9 @@ def _unreadable_weights(stores: Stores, stored: Mapping[str, Stored]) -> list[Fi
             if not weights.is_named(stores.storage, file):
                 continue  # a search replaced it by better ones just now
             remedy = (
-                "made anew of the trials whose weights are kept"
+                "put its trials back; the next 'tuner optimize' fits it again"
+                if study.key.readout == CLOSED_FORM
+                else "made anew of the trials whose weights are kept"
                 if file.trial_number is None
                 else "put the trial back; the next 'tuner optimize' runs it again"
             )
@@ -139,7 +142,10 @@ def _mend_weights(stores: Stores, study: Stored | None, file: weights.KeptFile) 
             return False
         if not weights.is_named(stores.storage, file):
             return True
-        if file.trial_number is None:
+        if study.key.readout == CLOSED_FORM:
+            stores.artifacts.set_aside(file.artifact_id)
+            rounds.run_again(stores.storage, file, whole_study=True)
+        elif file.trial_number is None:
             loaded = trials.load(stores.storage, [study.study_id], curves=False)
             values = {t.number: t.value or 0.0 for t in loaded[study.study_id]}
             best_weights.mend_units(stores.storage, stores.artifacts, study, values)

@@ -21,6 +21,19 @@ from tuner.errors import InputError
 
 Fingerprint = dict[str, Any]
 
+_ONLY_SEARCHED = (
+    "training.steps",
+    "training.batch_size",
+    "training.report_every",
+    "training.center",
+    "search.sampler",
+    "search.pruner",
+    "search.parallel_trials",
+    "search.warm_start",
+    "search.seed",
+)
+"""Keys that a closed form, which takes no steps and draws nothing, does not depend on."""
+
 _REMEDY = {
     "data.responses": "restore the recording",
     "data.images": "restore the images",
@@ -64,7 +77,7 @@ def fingerprint(
         The backbone's pooling limit.
     """
     data, training, search = experiment.data, experiment.training, experiment.search
-    return {
+    everything = {
         "data.responses": responses,
         "data.images": images,
         "data.image_size": data.image_size,
@@ -85,6 +98,9 @@ def fingerprint(
         "search.seed": search.seed,
         f"search.space.{spec.key.readout}": plain_space(spec.space),
     }
+    if spec.closed_form:
+        return {key: value for key, value in everything.items() if key not in _ONLY_SEARCHED}
+    return everything
 
 
 def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

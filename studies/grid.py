@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.config.ranges import Space
+from studies.config.ranges import CLOSED_FORM, Space, trials_needed
 from studies.names import Combination
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ class Spec(Combination):
     units: NDArray[np.int64]
     shape: FeatureShape
     space: Space
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether its trials are the points of a grid, all fitted at once without a search."""
+        return self.key.readout == CLOSED_FORM
+
+    def target(self, n_trials: int) -> int:
+        """Finished trials that it is brought to where ``n_trials`` are asked for."""
+        return trials_needed(self.key.readout, self.space, n_trials)
 
 
 def cohorts(specs: Iterable[Spec]) -> dict[tuple[str, str, str], list[Spec]]:

@@ -18,6 +18,7 @@ class PooledReadout:
 
     name = "pooled"
     penalties = ("weight_decay",)
+    closed_form = False
 
     def kernel(self, shape, device, *, compiled=False, dtype=torch.float32):
         """Bind it to a feature shape."""

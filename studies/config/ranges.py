@@ -1,10 +1,11 @@
-"""What a hyperparameter may be: a number, or a range to search, and the ranges that are shipped."""
+"""What a hyperparameter may be: a number, a range to search or a grid to fill, and what is shipped."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -37,8 +38,23 @@ class IntRange(BaseModel):
 LARGEST = 2**53
 """No hyperparameter is larger; beyond it integers and real numbers part."""
 
-Setting: TypeAlias = float | int | FloatRange | IntRange
+Listed: TypeAlias = tuple[float, ...]
+"""Values of a grid, one by one, in rising order."""
+
+Setting: TypeAlias = float | int | FloatRange | IntRange | Listed
 Space: TypeAlias = dict[str, Setting]
+
+CLOSED_FORM = "smooth"
+"""The readout whose space is a grid that is filled whole: it is fitted in closed form, without a search."""
+
+PER_DECADE = 2
+"""Grid points of a logarithmic range in each factor of ten: half decades."""
+
+EVENLY = 5
+"""Grid points of a range that is not logarithmic."""
+
+MOST = 100
+"""Values that a grid may list of one hyperparameter."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +71,21 @@ class Hyperparameter:
         True where ``minimum`` itself does not.
     description
         What it does, for the reference.
+    grid
+        Whether its values are tried one and all: it may then be a list too, and a range is its points.
+    log
+        Whether a range of it, and what is drawn of a list of it, is on a logarithmic scale where nothing is said.
+    maximum
+        The largest value that makes sense.
     """
 
-    default: FloatRange | IntRange
+    default: FloatRange | IntRange | Listed
     minimum: float
     above: bool
     description: str
+    grid: bool = False
+    log: bool = True
+    maximum: float = LARGEST
 
     @property
     def integer(self) -> bool:
@@ -101,8 +126,66 @@ SPACES: Mapping[str, Mapping[str, Hyperparameter]] = MappingProxyType(
             "learning_rate": _LEARNING_RATE,
             "drop": _DROP,
         },
+        CLOSED_FORM: {
+            "width": Hyperparameter(
+                (0.0, 0.7, 1.5, 3.0),
+                0.0,
+                False,
+                "over how many cells neighbouring weights are alike: standard deviation of the "
+                "Gaussian prior; 0 is ordinary ridge",
+                grid=True,
+                log=False,
+                maximum=1000,
+            ),
+            "penalty": Hyperparameter(
+                FloatRange(low=1e-4, high=1e4),
+                1e-9,
+                False,
+                "weight of the prior, in units of the mean squared length of an image's features",
+                grid=True,
+                maximum=1e9,
+            ),
+        },
     }
 )
+
+
+def points(setting: Setting) -> tuple[float, ...]:
+    """Grid points of a setting, in rising order: a number itself, what is listed, or a range's.
+
+    A logarithmic range has about `PER_DECADE` points in each factor of ten, another one `EVENLY`; both ends are among them.
+
+    Examples
+    --------
+    >>> points(FloatRange(low=0.1, high=10.0, log=True))
+    (0.1, 0.31622776601683794, 1.0, 3.1622776601683795, 10.0)
+    >>> points(FloatRange(low=0.0, high=2.0, log=False))
+    (0.0, 0.5, 1.0, 1.5, 2.0)
+    """
+    if isinstance(setting, tuple):
+        return setting
+    if not isinstance(setting, FloatRange | IntRange):
+        return (float(setting),)
+    if not setting.log:
+        step = (setting.high - setting.low) / (EVENLY - 1)
+        return (*(setting.low + i * step for i in range(EVENLY - 1)), float(setting.high))
+    low, high = math.log10(setting.low), math.log10(setting.high)
+    steps = max(1, round(PER_DECADE * (high - low)))
+    between = (float(10 ** (low + i * (high - low) / steps)) for i in range(1, steps))
+    return (float(setting.low), *between, float(setting.high))
+
+
+def grid(space: Mapping[str, Setting]) -> list[dict[str, float]]:
+    """Every point of a space's grid: the first hyperparameter outermost."""
+    values = product(*(points(setting) for setting in space.values()))
+    return [dict(zip(space, point, strict=True)) for point in values]
+
+
+def trials_needed(readout: str, space: Mapping[str, Setting], n_trials: int) -> int:
+    """Trials that a study is to have: of a closed form its grid whatever was asked, one where nothing varies."""
+    if readout == CLOSED_FORM:
+        return len(grid(space)) if n_trials else 0
+    return n_trials if varies(space) else min(1, n_trials)
 
 
 def default_space(readout: str) -> Space:
@@ -112,15 +195,32 @@ def default_space(readout: str) -> Space:
 
 def varies(space: Mapping[str, Setting]) -> bool:
     """Tell whether anything is left to search; if not, one trial is all a study needs."""
-    return any(isinstance(setting, FloatRange | IntRange) for setting in space.values())
+    return any(varied(setting) for setting in space.values())
+
+
+def varied(setting: Setting) -> bool:
+    """Whether a setting leaves anything to choose."""
+    return isinstance(setting, FloatRange | IntRange) or (
+        isinstance(setting, tuple) and len(setting) > 1
+    )
+
+
+def logarithmic(name: str, setting: Setting) -> bool:
+    """Whether a hyperparameter is searched, or its list filled, on a logarithmic scale."""
+    if isinstance(setting, tuple):
+        return SPACES[CLOSED_FORM][name].log and min(setting) > 0
+    return isinstance(setting, FloatRange | IntRange) and setting.log
 
 
 def plain_space(space: Mapping[str, Setting]) -> dict[str, object]:
-    """Write a space as TOML has it: numbers, and tables of low, high, log."""
-    return {
-        name: setting.model_dump() if isinstance(setting, BaseModel) else setting
-        for name, setting in space.items()
-    }
+    """Write a space as TOML has it: numbers, lists of them, and tables of low, high, log."""
+    return {name: _plain(setting) for name, setting in space.items()}
+
+
+def _plain(setting: Setting) -> object:
+    if isinstance(setting, tuple):
+        return list(setting)
+    return setting.model_dump() if isinstance(setting, BaseModel) else setting
 
 
 def parse_spaces(document: object) -> dict[str, Space]:
@@ -129,8 +229,8 @@ def parse_spaces(document: object) -> dict[str, Space]:
     Parameters
     ----------
     document
-        The value of ``search.space``: readout -> hyperparameter -> a number, or a table with
-        ``low``, ``high``, ``log``.
+        The value of ``search.space``: readout -> hyperparameter -> a number, a table with
+        ``low``, ``high``, ``log``, or, of a closed form, a list of numbers.
 
     Returns
     -------
@@ -178,11 +278,36 @@ def _parse_space(readout: str, table: object) -> Space:
 def _parse_setting(key: str, value: object, parameter: Hyperparameter) -> Setting:
     if isinstance(value, dict):
         return _parse_range(key, value, parameter)
-    return _parse_number(key, value, parameter, "or a range { low = ..., high = ..., log = true }")
+    if parameter.grid and isinstance(value, list | tuple):
+        return _parse_list(key, value, parameter)
+    log = str(parameter.log).lower()
+    written = f"a range {{ low = ..., high = ..., log = {log} }}"
+    return _parse_number(
+        key,
+        value,
+        parameter,
+        f"a list of them, or {written}" if parameter.grid else f"or {written}",
+    )
+
+
+def _parse_list(
+    key: str, values: list[object] | tuple[object, ...], parameter: Hyperparameter
+) -> Listed:
+    if not values:
+        raise problem(key, "needs at least one value")
+    numbers = [float(_parse_number(f"{key}[{i}]", v, parameter)) for i, v in enumerate(values)]
+    for i, number in enumerate(numbers):
+        if number in numbers[:i]:
+            raise problem(f"{key}[{i}]", f"{number:g} is listed twice; remove one")
+    if len(numbers) > MOST:
+        raise problem(key, f"must list at most {MOST} values, not {len(numbers)}")
+    return tuple(sorted(numbers))
 
 
 def _parse_range(key: str, table: dict[str, object], parameter: Hyperparameter) -> Setting:
     default = parameter.default
+    if isinstance(default, tuple):  # a range has the ends of the list
+        default = FloatRange(low=default[0], high=default[-1], log=parameter.log)
     for name in table:
         if name not in ("low", "high", "log"):
             raise problem(f"{key}.{name}", "unknown key; valid: low, high, log")
@@ -206,14 +331,19 @@ def _parse_range(key: str, table: dict[str, object], parameter: Hyperparameter) 
         )
     if parameter.integer:
         return IntRange(low=int(low), high=int(high), log=log)
-    return FloatRange(low=float(low), high=float(high), log=log)
+    found = FloatRange(low=float(low), high=float(high), log=log)
+    if parameter.grid and len(points(found)) > MOST:
+        raise problem(
+            key, f"has {len(points(found))} grid points, and {MOST} are allowed; narrow it"
+        )
+    return found
 
 
 def _parse_number(
     key: str, value: object, parameter: Hyperparameter, alternative: str = ""
 ) -> float | int:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number = value if abs(value) <= LARGEST else math.nan
+        number = value if abs(value) <= parameter.maximum else math.nan
         low_enough = number > parameter.minimum or (
             number == parameter.minimum and not parameter.above
         )
@@ -224,6 +354,8 @@ def _parse_number(
     kind = "an integer" if parameter.integer else "a number"
     bound = "above" if parameter.above else "of at least"
     valid = f"must be {kind} {bound} {parameter.minimum:g}"
+    if parameter.maximum < LARGEST:
+        valid += f" and at most {parameter.maximum:g}"
     if alternative:
         valid = f"{valid}, {alternative}"
     raise problem(key, f"{valid}; got {shown(value)}")

@@ -20,7 +20,14 @@ from studies.config.keys import (
     StorageConfig,
     TrainingConfig,
 )
-from studies.config.ranges import SPACES, FloatRange, Hyperparameter, IntRange
+from studies.config.ranges import (
+    LARGEST,
+    SPACES,
+    FloatRange,
+    Hyperparameter,
+    IntRange,
+    Listed,
+)
 
 TABLES: dict[str, type[BaseModel]] = {
     "[data]": DataConfig,
@@ -113,11 +120,15 @@ def _space_rows() -> Iterator[KeyReference]:
 
 def _setting_kind(parameter: Hyperparameter) -> str:
     number = "integer" if parameter.integer else "number"
+    kinds = f"{number}, list or range" if parameter.grid else f"{number} or range"
     bound = "above" if parameter.above else "at least"
-    return f"{number} or range, {bound} {parameter.minimum:g}"
+    most = f", at most {parameter.maximum:g}" if parameter.maximum < LARGEST else ""
+    return f"{kinds}, {bound} {parameter.minimum:g}{most}"
 
 
-def _range(setting: FloatRange | IntRange) -> str:
+def _range(setting: FloatRange | IntRange | Listed) -> str:
+    if isinstance(setting, tuple):
+        return shown(list(setting))
     log = str(setting.log).lower()
     return f"{{ low = {setting.low:g}, high = {setting.high:g}, log = {log} }}"
 

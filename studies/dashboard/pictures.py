@@ -1,4 +1,6 @@
-"""Pictures of each study's best trial for the dashboard: its learning curve among the others', and where its units read.
+"""Pictures of each study's best trial for the dashboard: how it came about, and where its units read.
+
+How it came about is its learning curve among the others', or, of a closed form, the loss at every point of its grid.
 
 They are made when a study has all its trials, never during a round, and made anew when more trials came. The files are
 written first and change hands in one transaction, as kept weights do.
@@ -6,9 +8,11 @@ written first and change hands in one transaction, as kept weights do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from studies.config.ranges import CLOSED_FORM, logarithmic, varied
 from studies.database import trials
 from studies.database.artifacts import Tensors
 from studies.database.connection import Storage
@@ -29,29 +33,31 @@ if TYPE_CHECKING:
     from tuner.figures.trials import TrialCurve
 
 CURVE = "learning-curve.png"
-MAP = {"full": "weight-map.png"}
+GRID = "grid.png"
+MAP = {"full": "weight-map.png", CLOSED_FORM: "weight-map.png"}
 OTHER_MAP = "mask.png"
 DPI = 110
 
 
 def trial_curves(loaded: Sequence[Trial]) -> list[TrialCurve]:
-    """Trials as figures show them."""
+    """Trials as figures show them; one that took no steps has its value at step 0."""
     from tuner.figures.trials import TrialCurve
 
     return [
         TrialCurve(
             trial.number,
-            list(trial.curve),
-            list(trial.curve.values()),
+            list(curve),
+            list(curve.values()),
             trials.WORDS[trial.state],
         )
         for trial in loaded
+        for curve in [trial.curve or ({} if trial.value is None else {0: trial.value})]
     ]
 
 
 def outdated(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
     """Studies with a best trial that has no pictures, or pictures from before its last trials."""
-    made = drawn(storage, CURVE)
+    made = drawn(storage, CURVE) | drawn(storage, MAP[CLOSED_FORM])
     return [
         summary
         for summary in summaries(storage, studies)
@@ -84,7 +90,8 @@ def _make(workspace: Workspace, stores: Stores, spec: Spec, summary: Summary) ->
     study, best = summary.study, summary.best
     assert best is not None
     loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
-    file = kept_files(stores.storage, study.study_id).get(best.number)
+    kept = kept_files(stores.storage, study.study_id)
+    file = kept.get(None if spec.closed_form else best.number)
     try:
         tensors = None if file is None else file.read(stores.artifacts)
     except InputError:
@@ -102,16 +109,32 @@ def _draw(
     workspace: Workspace, spec: Spec, loaded: Sequence[Trial], tensors: Tensors | None
 ) -> dict[str, Figure]:
     from tuner import readouts
-    from tuner.figures.curves import learning_curves
     from tuner.figures.maps import masks
 
     readout, simulated = spec.key.readout, workspace.recording.simulated
-    curves = learning_curves(trial_curves(loaded), title=spec.name, simulated=simulated)
+    course = _course(spec, loaded, simulated)
     if tensors is None:
-        return {CURVE: curves}
+        return course
     tensors.pop("unit_loss", None)
     profile = readouts.get(readout).spatial_profile(tensors)
     names = workspace.recording.units.get("name")
     labels = [str(u if names is None else names[u]) for u in spec.units]
     where = masks(profile.numpy(), labels, title=spec.name, simulated=simulated)
-    return {CURVE: curves, MAP.get(readout, OTHER_MAP): where}
+    return course | {MAP.get(readout, OTHER_MAP): where}
+
+
+def _course(spec: Spec, loaded: Sequence[Trial], simulated: bool) -> dict[str, Figure]:
+    """How the best trial came about."""
+    from tuner.figures.curves import learning_curves
+    from tuner.figures.search import slices
+
+    if not spec.closed_form:
+        curves = trial_curves(loaded)
+        return {CURVE: learning_curves(curves, title=spec.name, simulated=simulated)}
+    names = [name for name, setting in spec.space.items() if varied(setting)]
+    if not names:
+        return {}
+    settings = {name: [trial.params[name] for trial in loaded] for name in names}
+    losses = [math.nan if trial.value is None else trial.value for trial in loaded]
+    log = [name for name in names if logarithmic(name, spec.space[name])]
+    return {GRID: slices(settings, losses, log=log, title=spec.name, simulated=simulated)}

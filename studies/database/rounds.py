@@ -51,11 +51,11 @@ def requeue(storage: Storage, study_ids: Sequence[int], point: str) -> list[int]
     return orphans
 
 
-def run_again(storage: Storage, file: KeptFile) -> None:
-    """Put the trial of a lost weights file back to be run again; the claim is held."""
+def run_again(storage: Storage, file: KeptFile, *, whole_study: bool = False) -> None:
+    """Put the trial of a lost weights file back to be run again, or all of its study's; the claim is held."""
     with storage.begin() as connection:
         weights.forget(connection, file)
-        if file.trial_number is not None:
+        if whole_study or file.trial_number is not None:
             trials.run_again(connection, file.study_id, file.trial_number)
 
 

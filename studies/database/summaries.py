@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from studies.config.ranges import CLOSED_FORM
 from studies.database import optuna_tables as tables
 from studies.database import trials
 from studies.database.claims import Claims
 from studies.database.connection import Storage
 from studies.database.studies import Stored
 from studies.database.trials import Trial
+from studies.names import StudyKey
 
 MEAN_LOSS = 1.0
 """Validation loss of predicting every unit's mean: a fit that is not below it has failed."""
 
+ENCODER_LOSS = "encoder_loss"
+"""Attribute of a closed form's best trial: validation loss of its encoder, whose units each have a setting of their own."""
+
 
 @dataclass
 class Summary:
-    """Counts of a study's trials, and its best."""
+    """Counts of a study's trials, and its best.
+
+    Attributes
+    ----------
+    encoder_loss
+        Validation loss of the encoder, where it is not that of the best trial: of a closed form.
+    """
 
     study: Stored
     counts: dict[TrialState, int] = field(default_factory=dict)
     best: Trial | None = None
+    encoder_loss: float | None = None
 
     @property
     def finished(self) -> int:
         """COMPLETE and PRUNED trials."""
         return sum(self.counts.get(state, 0) for state in trials.FINISHED)
+
+    @property
+    def loss(self) -> float | None:
+        """Validation loss of what the study exports; None before its first complete trial."""
+        if self.best is None or self.encoder_loss is not None:
+            return self.encoder_loss
+        return self.best.value
 
 
 def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
@@ -72,11 +92,58 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
                 summary.best = Trial(trial_id, study_id, number, TrialState.COMPLETE, {}, value)
         best_trials = {s.best.trial_id: s.best for s in found.values() if s.best is not None}
         trials.fill_params(connection, best_trials)
+        a = tables.user_attrs.c
+        losses = (
+            sa.select(t.c.study_id, a.value_json)
+            .join(t, t.c.trial_id == a.trial_id)
+            .where(a.key == ENCODER_LOSS, t.c.state == TrialState.COMPLETE)
+        )
+        for study_id, encoded in connection.execute(losses):
+            if study_id in found:
+                found[study_id].encoder_loss = float(json.loads(encoded))
     return [found[study.study_id] for study in studies]
 
 
-def listing(items: Sequence[Summary], claims: Claims) -> list[dict[str, Any]]:
-    """What ``tuner study list`` shows; ``running`` counts trials that a living process works on."""
+@dataclass(frozen=True)
+class Line:
+    """What the closed form comes to at each layer and region: the line that every search is shown against.
+
+    Attributes
+    ----------
+    losses
+        Backbone, layer and region to the validation loss of their closed form.
+    """
+
+    losses: Mapping[tuple[str, str, str], float]
+
+    def below(self, key: StudyKey, loss: float | None) -> bool | None:
+        """Whether a study has a higher validation loss than the closed form; None where either is missing, or it is one."""
+        line = self.losses.get((key.backbone, key.layer, key.region))
+        if line is None or loss is None or key.readout == CLOSED_FORM:
+            return None
+        return line < loss
+
+
+def closed_form_line(storage: Storage, studies: Iterable[Stored]) -> Line:
+    """The line among some studies: those that are fitted in closed form, and have been."""
+    mine = [study for study in studies if study.key.readout == CLOSED_FORM]
+    return Line(
+        {
+            (item.study.key.backbone, item.study.key.layer, item.study.key.region): item.loss
+            for item in summaries(storage, mine)
+            if item.loss is not None
+        }
+    )
+
+
+def listing(
+    items: Sequence[Summary], claims: Claims, line: Line | None = None
+) -> list[dict[str, Any]]:
+    """What ``tuner study list`` shows; ``running`` counts trials that a living process works on.
+
+    With ``line``, ``below_smooth`` says whether the closed form of the layer and region has the lower validation loss; None
+    where there is none.
+    """
     held = functools.cache(claims.held)
     out = []
     for item in items:
@@ -94,6 +161,7 @@ def listing(items: Sequence[Summary], claims: Claims) -> list[dict[str, Any]]:
                 "best": None
                 if best is None
                 else {"number": best.number, "value": best.value, "params": best.params},
+                "below_smooth": None if line is None else line.below(study.key, item.loss),
             }
         )
     return out

@@ -251,13 +251,13 @@ def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
     return orphans
 
 
-def run_again(connection: Connection, study_id: int, number: int) -> None:
-    """Put a COMPLETE trial back to WAITING under its number, with its parameters: what it came to is lost."""
+def run_again(connection: Connection, study_id: int, number: int | None) -> None:
+    """Put a COMPLETE trial, or all, back to WAITING under its number, with its parameters: what it came to is lost."""
     query = sa.select(tables.trials.c.trial_id).where(
-        tables.trials.c.study_id == study_id,
-        tables.trials.c.number == number,
-        tables.trials.c.state == TrialState.COMPLETE,
+        tables.trials.c.study_id == study_id, tables.trials.c.state == TrialState.COMPLETE
     )
+    if number is not None:
+        query = query.where(tables.trials.c.number == number)
     _put_back(connection, list(connection.execute(query).scalars()))
 
 

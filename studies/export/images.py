@@ -45,6 +45,10 @@ def makers(best: Best, manifest: Manifest) -> list[Encoder]:
     InputError
         If the weights of one are no longer kept, or are others.
     """
+    if best.spec.closed_form:
+        encoders = [best.encoder()]
+        manifest.check_same(encoders)
+        return encoders
     kept = best.kept
     numbers = [trial for trial in manifest.trials if trial in kept]
     if len(numbers) < len(manifest.trials):

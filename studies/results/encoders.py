@@ -74,9 +74,9 @@ class Best:
 
     @property
     def value(self) -> float:
-        """Validation loss of the best trial."""
-        assert self.summary.best is not None
-        return float(self.summary.best.value or 0.0)
+        """Validation loss of the encoder."""
+        assert self.summary.loss is not None
+        return self.summary.loss
 
     @property
     def kept(self) -> list[int]:
@@ -103,11 +103,20 @@ class Best:
         return files[trial].read(self.stores.artifacts)
 
     def whole(self) -> Iterator[Whole]:
-        """Kept trials whose weights can be used, the best first; those that cannot are named in the log."""
+        """Kept trials whose weights can be used, the best first; those that cannot are named in the log.
+
+        Of a closed form its best trial alone, with the weights of every unit's own setting.
+        """
+        assert self.summary.best is not None
+        if self.spec.closed_form:
+            try:
+                yield Whole(self.summary.best, self.parameters(None), "")
+            except InputError as error:
+                _log.warning("study %s: %s", self.spec.name, error)
+            return
         files = kept_files(self.stores.storage, self.stored.study_id)
         loaded = load(self.stores.storage, [self.stored.study_id], curves=False)
         trials = {t.number: t for t in loaded[self.stored.study_id] if t.value is not None}
-        assert self.summary.best is not None
         kept = [number for number in files if number in trials] + [self.summary.best.number]
         values = {number: trials[number].value or 0.0 for number in kept if number is not None}
         lost: list[int] = []
@@ -125,14 +134,15 @@ class Best:
         """The encoder of the best trial, of another kept trial, or of the best of every unit.
 
         Where the weights of the best trial are lost, the next best kept trial takes its place. The validation loss of the
-        best of every unit is that of the images which the units' trials were not chosen on.
+        best of every unit is that of the images which the units' trials were not chosen on. A closed form has one encoder,
+        every unit with a setting of its own, which no validation image has chosen.
 
         Raises
         ------
         UnreadableWeights
             If no weights can be used.
         """
-        if per_unit:
+        if per_unit and not self.spec.closed_form:
             chosen = self._best_of_units()
             return encoder(
                 self.workspace, self.spec, chosen, trial=None, value=reported_loss(chosen)
@@ -154,8 +164,8 @@ class Best:
             self.workspace,
             self.spec,
             kept.parameters,
-            trial=kept.trial.number,
-            value=kept.value,
+            trial=None if self.spec.closed_form else kept.trial.number,
+            value=self.value if self.spec.closed_form else kept.value,
         )
 
     def _best_of_units(self) -> Tensors:
@@ -191,6 +201,11 @@ class Best:
         UnreadableWeights
             If no weights can be used.
         """
+        if self.spec.closed_form and size is not None and size > 1:
+            raise InputError(
+                f"study {self.spec.name}: --ensemble {size} needs {size} kept trials, and a readout "
+                "in closed form has one encoder; name the other readouts with --readout"
+            )
         found = [self._made(kept) for kept in islice(self.whole(), size)]
         if not found:
             raise self._nothing_left()

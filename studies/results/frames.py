@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from optuna.trial import TrialState
 
 from studies.config.experiment import DEFAULT_FILE, Experiment, load_experiment
-from studies.config.ranges import FloatRange, IntRange, Setting
+from studies.config.ranges import Setting
 from studies.database import trials
 from studies.database.stores import Stores, as_made, open_stores
 from studies.database.studies import Stored, stored_studies
@@ -83,7 +83,7 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     >>> rows = studies.groupby(["region", "readout"])["validation_loss"].idxmin()
     >>> best = studies.loc[rows, ["region", "readout", "layer", "validation_loss"]]
     >>> best[["region", "readout"]].values.tolist()
-    [['A', 'factorized'], ['A', 'full'], ['B', 'factorized'], ['B', 'full']]
+    [['A', 'factorized'], ['A', 'full'], ['A', 'smooth'], ['B', 'factorized'], ...]
     """
     import pandas as pd
 
@@ -116,7 +116,7 @@ def _parameters(
 ) -> dict[str, float]:
     """What a trial was given, with what was fixed for all trials of its study."""
     space: Mapping[str, Setting] = experiment.search.space.get(study.key.readout, {})
-    fixed = {k: v for k, v in space.items() if not isinstance(v, FloatRange | IntRange)}
+    fixed = {k: v for k, v in space.items() if isinstance(v, int | float)}
     return {f"params_{name}": float(value) for name, value in {**fixed, **params}.items()}
 
 

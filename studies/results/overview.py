@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from studies.config.ranges import CLOSED_FORM, parse_spaces, trials_needed
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored
@@ -23,7 +24,8 @@ class Overview:
     Attributes
     ----------
     rate
-        Trials finished per second over the last ``window`` seconds, or None.
+        Trials finished per second over the last ``window`` seconds, or None; those of closed forms, which are told by
+        the hundred, do not count.
     target
         Trials that all are brought to together, where it was asked.
     running, set_aside, fit_failed
@@ -59,8 +61,9 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
             ]
         if row["best"] is not None and not row["best"]["value"] < MEAN_LOSS:
             failed_fits[row["study"]] = row["best"]["value"]
+    searched = [study for study in chosen if study.key.readout != CLOSED_FORM]
     done, seconds = trials.recently_finished(
-        stores.storage, [study.study_id for study in chosen], WINDOW
+        stores.storage, [study.study_id for study in searched], WINDOW
     )
     return Overview(
         studies=len(rows),
@@ -68,8 +71,17 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
         counts={k: counts[k] for k in ("complete", "pruned", "failed", "running", "waiting")},
         rate=done / seconds if done and seconds > 0 else None,
         window=WINDOW,
-        target=None if n_trials is None else n_trials * len(rows),
+        target=None if n_trials is None else sum(_target(study, n_trials) for study in chosen),
         running=dict(running),
         set_aside={s.name: s.set_aside for s in chosen if s.set_aside is not None},
         fit_failed=failed_fits,
     )
+
+
+def _target(study: Stored, n_trials: int) -> int:
+    """Trials that a study is brought to; of a closed form by the grid that it was created with."""
+    readout = study.key.readout
+    if readout != CLOSED_FORM:
+        return n_trials
+    spaces = parse_spaces({readout: study.fingerprint[f"search.space.{readout}"]})
+    return trials_needed(readout, spaces[readout], n_trials)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,16 @@ from studies.names import StudyKey
 from studies.results.encoders import best_studies
 from studies.results.scores import Evaluated, predictions
 from studies.search.best_weights import Fitted
+from studies.search.closed_form import solve
 from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
 from tuner.scores.moments import nan_mean
+
+if TYPE_CHECKING:
+    from tuner.recordings import Split
 
 Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Training images that a fit was not fitted to, and its losses on them ``(images, units)``, NaN = not judged."""
@@ -127,6 +131,8 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     scaled = losses.response_scaling(training.loss, responses[split.fit]).apply(responses)
     spec = members[0][0]
     memory = resolve_memory(training.memory, device)
+    if spec.closed_form:
+        return _solved(workspace, [one for one, _ in members], judged, scaled, split, memory)
     store = workspace.store(spec.key.backbone, spec.key.layer, memory)
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
@@ -167,6 +173,36 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
             target = scaled[split.validation][:, units[i]]
             mine[:, there] = _losses(workspace, one, fits[i], target, split.validation)
         out.append((split.validation, mine))
+    return out
+
+
+def _solved(
+    workspace: Workspace,
+    specs: Sequence[Spec],
+    judged: NDArray[np.bool_],
+    scaled: NDArray[np.float32],
+    split: Split,
+    memory: int,
+) -> list[Judged]:
+    """Closed forms on another cut: the whole grid again, every unit's setting chosen among the cut's fit images."""
+    import torch
+
+    from tuner.fitting import losses
+
+    rows, there = split.validation, [judged[spec.units] for spec in specs]
+    units = np.concatenate([s.units[mine] for s, mine in zip(specs, there, strict=True)])
+    each = np.zeros((len(rows), 0))
+    if len(units):
+        y = torch.from_numpy(solve(workspace, specs[0], units, split, memory=memory).others)
+        target = torch.from_numpy(scaled[rows][:, units])
+        loss = workspace.experiment.training.loss
+        each = losses.value(loss, y, target).double().numpy()
+    out, begin = [], 0
+    for mine in there:
+        one = np.full((len(rows), len(mine)), np.nan)
+        end = begin + int(mine.sum())
+        one[:, mine], begin = each[:, begin:end], end
+        out.append((rows, one))
     return out
 
 

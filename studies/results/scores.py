@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from studies.database.artifacts import Tensors
 from studies.database.stores import Stores
-from studies.database.summaries import MEAN_LOSS, Summary
+from studies.database.studies import stored_studies
+from studies.database.summaries import MEAN_LOSS, Summary, closed_form_line
 from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
 from studies.workspace import Workspace
@@ -133,6 +134,7 @@ def evaluate_all(
     opened = opened_studies(workspace, stores, specs)
     if all(best.summary.best is None for best in opened):
         raise InputError(NONE_COMPLETE)
+    line = closed_form_line(stores.storage, stored_studies(stores.storage).values())
     for best in counted(opened, what, workspace.progress):
         there = best.summary.best is not None
         kept = next(best.whole(), None) if there else None
@@ -140,7 +142,8 @@ def evaluate_all(
         shown = replace(best.summary, best=None if kept is None else kept.trial)
         parameters = None if kept is None else kept.parameters
         one = _evaluate_one(workspace, best.spec, shown, parameters, draws)
-        one.row["note"] = note
+        loss = None if parameters is None else shown.loss
+        one.row["below_smooth"], one.row["note"] = line.below(best.spec.key, loss), note
         yield one
 
 
@@ -152,11 +155,11 @@ def _evaluate_one(
         {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
         for unit in spec.units
     ]
-    if item.best is None or parameters is None:
+    if item.loss is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
     from tuner.scores import METRICS, mean_correlation, summarise
 
-    value = float(item.best.value or 0.0)
+    value = item.loss
     row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
     validation, image_losses = _validation(workspace, spec, parameters)
     measured = workspace.targets.validation[None, :, spec.units]

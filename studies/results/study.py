@@ -13,7 +13,7 @@ from studies.config.ranges import FloatRange, IntRange, Setting
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import listing, summaries
+from studies.database.summaries import closed_form_line, listing, summaries
 from studies.database.trials import Trial
 from studies.results.importance import importance
 from tuner.errors import unknown
@@ -35,7 +35,9 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
         shown = list(stored)[:8] + (["..."] if len(stored) > 8 else [])
         raise unknown("study", name, shown)
     study = stored[name]
-    item = listing(summaries(stores.storage, [study]), stores.claims)[0]
+    (summary,) = summaries(stores.storage, [study])
+    line = closed_form_line(stores.storage, stored.values())
+    item = listing([summary], stores.claims, line)[0]
     loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
     times = trials.durations(stores.storage, [study.study_id])[study.study_id]
     space = experiment.search.space.get(study.key.readout, {})
@@ -45,6 +47,10 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
     if best is not None:
         facts |= {"best trial": best["number"], "validation loss": best["value"]}
         facts |= {f"best {key}": value for key, value in best["params"].items()}
+    if summary.encoder_loss is not None:
+        facts["validation loss, every unit its own"] = summary.encoder_loss
+    if item["below_smooth"] is not None:
+        facts["below smooth"] = item["below_smooth"]
     facts["training time, s"] = times
     return {
         "study": name,

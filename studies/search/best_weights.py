@@ -43,12 +43,15 @@ class Fitted:
         The readout's exported parameters, one row a unit.
     unit_loss
         ``(n_units, 2)`` validation loss of each unit on each half at that report; NaN where the half has no response of it.
+    numbers
+        ``(n_units,)`` number of the trial that each unit's parameters are of, where they are not all of `trial`.
     """
 
     trial: Trial
     value: float
     parameters: Tensors
     unit_loss: NDArray[np.float64]
+    numbers: NDArray[np.int64] | None = None
 
 
 def best_first(values: Mapping[int, float]) -> list[int]:
@@ -131,7 +134,8 @@ def _keep_units(
             changed = True
     for one in sorted(fitted, key=lambda f: f.trial.number):
         mine = one.parameters | {"unit_loss": torch.from_numpy(one.unit_loss)}
-        best, better = _merged(best, mine, one.trial.number, one.value)
+        numbers = one.trial.number if one.numbers is None else one.numbers
+        best, better = _merged(best, mine, numbers, one.value)
         changed |= better
     if best is None or not changed:
         return
@@ -141,13 +145,16 @@ def _keep_units(
 
 
 def _merged(
-    best: Tensors | None, mine: Mapping[str, torch.Tensor], number: int, value: float
+    best: Tensors | None,
+    mine: Mapping[str, torch.Tensor],
+    numbers: int | NDArray[np.int64],
+    value: float,
 ) -> tuple[Tensors, bool]:
     """The best of every unit with a further trial, and whether any unit is better in it; changes ``best``."""
     loss = mine["unit_loss"].clone()
     # A unit that this half says nothing about goes with the best trial of its study.
     loss[:, CHOICE] = loss[:, CHOICE].nan_to_num(value)
-    trial = torch.full((len(loss),), number, dtype=torch.int64)
+    trial = torch.from_numpy(np.broadcast_to(np.int64(numbers), (len(loss),)).copy())
     mine = {**mine, "unit_loss": loss, "trial": trial}
     if best is None:
         return {name: tensor.clone() for name, tensor in mine.items()}, True

@@ -10,6 +10,7 @@ from studies.database.stores import Stores
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.fingerprint import difference, refuse
 from studies.grid import Spec, cohorts
+from studies.search.closed_form import problem
 from studies.workspace import Workspace
 
 
@@ -26,6 +27,11 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
     """How rounds are run, study by study: resolved once, from sizes and this machine, and kept.
 
     ``memory`` in bytes, ``compiled``, and the kind of ``device``.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If a closed form does not fit into the memory.
     """
     from tuner import readouts
     from tuner.fitting.plan import resolve_memory, worth_compiling
@@ -35,9 +41,13 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
     out: dict[str, dict[str, Any]] = {}
     for members in cohorts(specs).values():
         columns = sum(len(s.units) for s in members) * experiment.search.parallel_trials
+        if members[0].closed_form:
+            problem(workspace, members).plan(memory)  # refused where it will not fit
         readout = readouts.get(members[0].key.readout)
         steps = experiment.training.steps
-        compiled = worth_compiling(readout, columns, members[0].shape, steps, device)
+        compiled = not readout.closed_form and worth_compiling(
+            readout, columns, members[0].shape, steps, device
+        )
         for spec in members:
             out[spec.name] = {"memory": memory, "compiled": compiled, "device": device.type}
     return out

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from studies.config.ranges import FloatRange, IntRange, varies
+from studies.config.ranges import FloatRange, IntRange, points
 from studies.grid import Spec, cohorts
+from studies.search.closed_form import problem
 from studies.search.create import plans
 from studies.workspace import Workspace
 from tuner.progress import counted
@@ -64,7 +65,9 @@ def plan(workspace: Workspace, specs: Sequence[Spec], n_trials: int) -> list[Coh
     how = plans(workspace, specs)
     parts = list(cohorts(specs).values())
     return [
-        _cohort(workspace, members, how[members[0].name], n_trials)
+        (_closed_form if members[0].closed_form else _cohort)(
+            workspace, members, how[members[0].name], n_trials
+        )
         for members in counted(parts, "calibrating", workspace.progress)
     ]
 
@@ -149,7 +152,7 @@ def _cohort(
     largest = max(
         sum(len(block.units) for block in turn) * size for group in groups for turn in group.turns
     )
-    target = n_trials if any(varies(s.space) for s in members) else 1
+    target = max(s.target(n_trials) for s in members)
     rounds = -(-target // size)
     step, check = _time(workspace, members, how["compiled"], min(largest, 4096), size)
     share = SURVIVING if experiment.search.pruner == "median" else 1.0
@@ -175,15 +178,54 @@ def _cohort(
         + fixed_bytes(spec.shape, training.batch_size, workspace.device)
         + held,
         cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
-        kept=(experiment.search.keep + 1)
-        * 4
-        * sum(
-            int(np.prod(shape))
-            for s in members
-            for shape in readout.parameter_shapes(s.shape, len(s.units)).values()
-        ),
+        kept=(experiment.search.keep + 1) * _weights_bytes(members),
         round_seconds=whole / len(groups) + OVERHEAD_SECONDS * len(members),
         search_seconds=(whole * trial_share + OVERHEAD_SECONDS * len(members)) * rounds,
+    )
+
+
+def _closed_form(
+    workspace: Workspace, members: Sequence[Spec], how: dict[str, Any], n_trials: int
+) -> CohortPlan:
+    """One fit of all studies, under all settings."""
+    from tuner.closed_form.cost import fit_bytes, fit_seconds
+
+    spec, sizes = members[0], problem(workspace, members)
+    arithmetic = sizes.plan(how["memory"])
+    seconds = fit_seconds(sizes, arithmetic, workspace.algebra_device)
+    tier = workspace.tier(spec.shape, how["memory"])
+    if tier == "recompute":
+        # Features are read a piece of channels at a time, so each piece computes every image anew.
+        seen = (sizes.pieces(arithmetic) + 1) * (sizes.images + sizes.others)
+        seconds += seen * image_seconds(workspace, spec.key.backbone, [spec.key.layer])
+    seconds += OVERHEAD_SECONDS * len(members)
+    return CohortPlan(
+        backbone=spec.key.backbone,
+        layer=spec.key.layer,
+        readout=spec.key.readout,
+        studies=len(members),
+        features=spec.shape.size,
+        columns=sizes.units * spec.target(n_trials),
+        rounds_at_once=1,
+        compiled=False,
+        tier=tier,
+        memory=fit_bytes(sizes, arithmetic),
+        cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
+        kept=_weights_bytes(members),
+        round_seconds=seconds,
+        search_seconds=seconds,
+    )
+
+
+def _weights_bytes(members: Sequence[Spec]) -> int:
+    """Of one weights file of each study."""
+    from tuner import readouts
+
+    readout = readouts.get(members[0].key.readout)
+    return 4 * sum(
+        int(np.prod(shape))
+        for s in members
+        for shape in readout.parameter_shapes(s.shape, len(s.units)).values()
     )
 
 
@@ -204,7 +246,7 @@ def _time(
     middle = {
         name: float(np.sqrt(max(setting.low, 1e-9) * setting.high))
         if isinstance(setting, FloatRange | IntRange)
-        else float(setting)
+        else points(setting)[0]
         for name, setting in spec.space.items()
     }
     trainer = Trainer(

@@ -13,7 +13,7 @@ from studies.database.studies import Stored
 from studies.database.trials import Proposal, Trial
 from studies.grid import Spec, shallower
 from studies.search.best_weights import best_first
-from studies.search.space import distributions, propose
+from studies.search.space import distributions, propose, unfilled
 from studies.workspace import Workspace
 
 
@@ -54,12 +54,13 @@ class Asking:
         history
             All trials of each study; none is RUNNING.
         """
-        size = self._workspace.experiment.search.parallel_trials
+        round_size = self._workspace.experiment.search.parallel_trials
         wanted: dict[str, Asked] = {}
         for name, spec in specs.items():
             mine = history[name]
             finished = sum(t.state in trials.FINISHED for t in mine)
-            count = min(size, self._target(spec) - finished)
+            missing = self._target(spec) - finished
+            count = missing if spec.closed_form else min(round_size, missing)
             if count <= 0:
                 continue
             waiting = [t for t in mine if t.state == TrialState.WAITING][:count]
@@ -70,6 +71,8 @@ class Asking:
         return dict(zip(wanted, made, strict=True))
 
     def _propose(self, spec: Spec, mine: Sequence[Trial], count: int) -> list[Proposal]:
+        if spec.closed_form:
+            return unfilled(spec.space, mine)
         search = self._workspace.experiment.search
         warm = None
         if search.warm_start and len(mine) == search.parallel_trials:

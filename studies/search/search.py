@@ -14,7 +14,6 @@ from functools import partial
 
 from optuna.trial import TrialState
 
-from studies.config.ranges import varies
 from studies.dashboard.pictures import make_pictures
 from studies.database import rounds, trials
 from studies.database.killpoints import reach
@@ -25,6 +24,7 @@ from studies.database.trials import Outcome, Trial
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
 from studies.search import best_weights
+from studies.search.closed_form import ClosedForm
 from studies.search.listener import Listener
 from studies.search.proposals import Asking
 from studies.search.queue import Standing, Work, next_work
@@ -79,7 +79,7 @@ class Search:
     timeout
         Seconds after which no new round is begun.
     budget
-        Finished trials over all selected studies after which no new round is begun.
+        Finished trials over all selected studies after which no new round is begun; those of closed forms do not count.
     listener
         Whom it tells how it goes; nobody where not given.
 
@@ -123,6 +123,7 @@ class Search:
                 workspace.fingerprint(spec),
             )
         self._asking = Asking(workspace, storage, self._everything, self._target)
+        self._closed_form = ClosedForm(workspace, self._everything, listener)
         self._training = Training(
             workspace, self._everything, listener, partial(rounds.report, storage)
         )
@@ -139,8 +140,8 @@ class Search:
         """Work until every selected study has its trials, or time or budget is spent."""
         progress = self._progress()
         finished, target = self._totals(progress)
-        self.listener.started(finished, target)
         groups = self._groups()
+        self.listener.started(finished, target)
         waiting = False
         while True:
             work = next_work(
@@ -159,13 +160,20 @@ class Search:
                     self.listener.say("all that is left is being worked on by others; waiting")
                 waiting = True
                 time.sleep(POLL_SECONDS)
-            progress = self._progress()
+            was, progress = progress, self._progress()
             self.listener.told(self._totals(progress)[0])
+            if self._closed_forms_open(was) and not self._closed_forms_open(progress):
+                self.listener.say(
+                    "all closed forms are fitted: 'tuner export heatmap -o OUT' shows every layer now"
+                )
         self.done.complete = not any(p.open for p in progress.values())
         self._draw(progress)
         selected = {spec.name for spec in self.specs}
         self.done.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}
         return self.done
+
+    def _closed_forms_open(self, progress: dict[str, Standing]) -> bool:
+        return any(progress[spec.name].open for spec in self.specs if spec.closed_form)
 
     def _draw(self, progress: dict[str, Standing]) -> None:
         """Pictures for the dashboard of the studies that have their trials."""
@@ -184,13 +192,14 @@ class Search:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.listener.say("the time given is over")
             return True
-        if self.budget is not None and self._totals(progress)[0] >= self.budget:
+        searched = {s.name: progress[s.name] for s in self.specs if not s.closed_form}
+        if self.budget is not None and self._totals(searched)[0] >= self.budget:
             self.listener.say(f"the budget of {self.budget} trials is spent")
             return True
         return False
 
     def _target(self, spec: Spec) -> int:
-        return self.n_trials if varies(spec.space) else min(1, self.n_trials)
+        return spec.target(self.n_trials)
 
     def _progress(self) -> dict[str, Standing]:
         stored = [self._everything[spec.name] for spec in self.specs]
@@ -221,8 +230,11 @@ class Search:
         out = {}
         for cohort, members in cohorts(created).items():
             if cohort in wanted:
-                parts = self._training.cut(members)
-                out[cohort] = [[s for s in part if s.name in selected] for part, _ in parts]
+                if members[0].closed_form:
+                    parts = self._closed_form.cut(members)
+                else:
+                    parts = [part for part, _ in self._training.cut(members)]
+                out[cohort] = [[s for s in part if s.name in selected] for part in parts]
         return out
 
     # -- one round ------------------------------------------------------------------------------
@@ -270,7 +282,7 @@ class Search:
         history: dict[str, list[Trial]],
     ) -> None:
         try:
-            results = dict(self._training.run(list(specs.values()), asked, history))
+            results = dict(self._run(list(specs.values()), asked, history))
         except TunerError:
             raise
         except Exception as error:
@@ -280,6 +292,17 @@ class Search:
             results = dict(self._one_by_one(specs, asked, history))
         if results:
             self._tell(results, history)
+
+    def _run(
+        self,
+        specs: Sequence[Spec],
+        asked: dict[str, list[Trial]],
+        history: dict[str, list[Trial]],
+    ) -> Iterator[tuple[str, Ended]]:
+        """Fit the asked trials of studies of one cohort, by steps or in closed form."""
+        if specs[0].closed_form:
+            return self._closed_form.run(specs, asked)
+        return self._training.run(specs, asked, history)
 
     def _one_by_one(
         self,
@@ -291,7 +314,7 @@ class Search:
         for name, spec in specs.items():
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    yield from list(self._training.run([spec], asked, history))
+                    yield from list(self._run([spec], asked, history))
                     break
                 except TunerError:
                     raise
@@ -318,6 +341,8 @@ class Search:
         history: dict[str, list[Trial]],
     ) -> None:
         """Write the files of a round, then everything else in one transaction."""
+        # A closed form has weights of every unit's own setting, and none of any one trial.
+        closed = {spec.name for spec in self.specs if spec.closed_form}
         swaps = [
             best_weights.prepare(
                 self.storage,
@@ -325,7 +350,7 @@ class Search:
                 self._everything[name],
                 [t for t in history[name] if t.state in trials.FINISHED],
                 fitted,
-                self.workspace.experiment.search.keep,
+                0 if name in closed else self.workspace.experiment.search.keep,
             )
             for name, (_, fitted) in results.items()
         ]

@@ -12,7 +12,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from studies.config.ranges import FloatRange, IntRange, Setting
+from optuna.trial import TrialState
+
+from studies.config.ranges import (
+    FloatRange,
+    IntRange,
+    Setting,
+    grid,
+    logarithmic,
+    varied,
+)
 from studies.database.trials import Proposal, Trial, frozen
 
 if TYPE_CHECKING:
@@ -34,6 +43,9 @@ def distributions(space: Mapping[str, Setting]) -> dict[str, BaseDistribution]:
             out[name] = FloatDistribution(setting.low, setting.high, log=setting.log)
         elif isinstance(setting, IntRange):
             out[name] = IntDistribution(setting.low, setting.high, log=setting.log)
+        elif isinstance(setting, tuple) and varied(setting):
+            log = logarithmic(name, setting)
+            out[name] = FloatDistribution(min(setting), max(setting), log=log)
     return out
 
 
@@ -42,7 +54,7 @@ def varying(space: Mapping[str, Setting], *, log: bool = False) -> list[str]:
     return [
         name
         for name, setting in space.items()
-        if isinstance(setting, FloatRange | IntRange) and (setting.log or not log)
+        if varied(setting) and (logarithmic(name, setting) or not log)
     ]
 
 
@@ -50,6 +62,14 @@ def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -
     """All hyperparameters of a trial: what it varies, and what is fixed."""
     fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}
     return {name: params[name] if name in params else fixed[name] for name in space}
+
+
+def unfilled(space: Mapping[str, Setting], trials: Sequence[Trial]) -> list[Proposal]:
+    """Grid points of a closed form that no trial has, or only ones that failed, in the grid's order."""
+    names = varying(space)
+    taken = [t.params for t in trials if t.state != TrialState.FAIL]
+    every = [{name: point[name] for name in names} for point in grid(space)]
+    return [Proposal(point) for point in every if point not in taken]
 
 
 def memory_study(**options: Any) -> optuna.Study:

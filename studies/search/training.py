@@ -103,7 +103,7 @@ class Training:
                         yield spec.name, (outcomes, fitted)
                 return
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error) or shrink >= FINEST:
+                if not out_of_memory(error) or shrink >= FINEST:
                     raise
                 self._trainer = None
                 shrink *= 2
@@ -172,7 +172,8 @@ class Training:
         return trainer
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the host's or the device's memory did not suffice."""
     import torch
 
     text = str(error)

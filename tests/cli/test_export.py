@@ -39,7 +39,9 @@ device = "cpu"
 parallel_trials = 6
 keep = 2
 """
-STUDIES = 2 * 3 * 2
+STUDIES = 2 * 3 * 3
+GRID = 4 * 17
+"""Settings of a closed form."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ def test_heatmap_table_to_the_letter(exported: Path) -> None:
     assert {row["backbone"] for row in found} == {"lite/0"}
     for row in found:
         assert int(row["n_units"]) == 4
-        assert int(row["n_trials"]) == 8
+        assert int(row["n_trials"]) == (GRID if row["readout"] == "smooth" else 8)
+        line = {"smooth": "", "full": "true|false", "factorized": "true|false"}[row["readout"]]
+        assert re.fullmatch(line, row["below_smooth"])
         assert 0 < float(row["validation_loss"]) < 2
         assert (row["fit_failed"] == "true") == (not float(row["validation_loss"]) < 1)
         assert -1 <= float(row["test_correlation"]) <= float(row["noise_ceiling"]) + 0.1
@@ -327,7 +331,7 @@ def test_show_and_status(searched: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert name in listed  # on one line
     assert main([*command, "status", "--format", "json"]) == 0
     (seen,) = json.loads(capsys.readouterr().out)
-    assert seen["finished"] == 8 * STUDIES
+    assert seen["finished"] == 8 * STUDIES * 2 // 3 + GRID * STUDIES // 3
     assert seen["running"] == {}
     assert main([*command, "doctor"]) == 0
     assert "mended" not in capsys.readouterr().out
@@ -351,7 +355,7 @@ def test_images_are_judged_by_encoders_that_did_not_make_them(searched: Path) ->
     found = rows(folder / "evaluation.csv")
     assert [row["made_with"] for row in found].count("true") == 1
     assert any("/full" in row["encoder"] and row["made_with"] == "false" for row in found)
-    assert len(found) == 3  # two kept trials and the other readout
+    assert len(found) == 4  # two kept trials and the two other readouts
     assert all(row["natural_image"] for row in found)
     other = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     makers = [row["encoder"] for row in found if row["made_with"] == "true"]

@@ -73,7 +73,10 @@ def test_the_readme_runs(experiment: Path) -> None:
         exec(compile(second.text, second.where, "exec"), names)
         assert names["responses"].shape == (8, 6)
         assert set(names["trials"]["state"]) <= {"complete", "pruned"}
-        assert list(names["best"]["complete"] + names["best"]["pruned"]) == [8] * 8
+        best = names["best"]
+        grid = (best["readout"] == "smooth") * (68 - 8) + 8
+        assert list(best["complete"] + best["pruned"]) == list(grid)
+        assert len(best) == 2 * 2 * 3
     for file in ("heatmap.csv", "units.csv", "heatmap.png", "heatmap.svg", "report.html"):
         assert (experiment / "results" / file).is_file()
     images = experiment / "results" / "efficientnet_lite0" / "_blocks.2" / "A" / "factorized"

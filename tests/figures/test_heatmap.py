@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
 from tuner.errors import InputError
+from tuner.figures.cells import CORNER
 from tuner.figures.heatmap import heatmap
 from tuner.figures.panels import best_layers, choose_metric, panels, region_order, scale
 
@@ -80,6 +82,23 @@ def test_failed_fits_are_hatched_and_have_no_number_or_colour() -> None:
     assert "1.00" not in texts(figure)
     assert "fit failed: no better than predicting the mean" in texts(figure)
     assert not hatched(heatmap(study_rows(SMALL, REGIONS)))
+
+
+def test_studies_below_their_closed_form_have_a_corner(no_overlaps) -> None:
+    rows = study_rows(SMALL, REGIONS, ("full", "smooth"))
+    legend = "below the closed form (smooth) of the same layer and region"
+    assert legend not in texts(heatmap(rows))
+    for place, value in enumerate((True, "true", False, "", True)):
+        rows[place]["below_smooth"] = value
+    rows[4]["fit_failed"] = True  # hatched, and no more is said of it
+    figure = heatmap(rows)
+    no_overlaps(figure)
+    assert legend in texts(figure)
+    marks = [p for p in figure.findobj(Polygon) if p.get_xy().shape == (4, 2)]
+    assert len(marks) == 3  # two cells and the legend's sample
+    for mark in marks:  # all of one size, whatever the cell's
+        corners = mark.get_transform().transform(mark.get_xy()) / figure.dpi
+        assert np.ptp(corners, axis=0) == pytest.approx([CORNER, CORNER], rel=1e-6)
 
 
 def test_a_study_without_a_fit_is_empty_and_explained() -> None:

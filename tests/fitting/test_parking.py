@@ -13,7 +13,7 @@ from tests.fitting.test_trainer import make, random_trials
 from tuner.errors import EnvironmentFailure
 from tuner.fitting import parking
 from tuner.fitting.columns import Columns, ColumnState
-from tuner.readouts import READOUTS
+from tuner.readouts import TRAINED
 
 
 def lives(readout: str, folder: Path, *, parks: bool) -> ColumnState:
@@ -36,7 +36,7 @@ def lives(readout: str, folder: Path, *, parks: bool) -> ColumnState:
     return state
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_waiting_changes_nothing(readout: str, tmp_path: Path) -> None:
     waited, stayed = (lives(readout, tmp_path, parks=parks) for parks in (True, False))
     rows = np.array([3, 4, 5])

@@ -11,7 +11,7 @@ import torch
 from tuner.errors import EnvironmentFailure
 from tuner.fitting.plan import Group, column_bytes, fixed_bytes, grouping
 from tuner.fitting.trainer import validation_chunk
-from tuner.readouts import READOUTS
+from tuner.readouts import READOUTS, TRAINED
 from tuner.readouts.readout import FeatureShape
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_cut_between_studies() -> None:
     assert all(len(group.turns) == 1 for group in groups)
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_a_study_that_is_too_big_is_cut_into_blocks_of_units(readout: str) -> None:
     groups = cut([2, 31, 3], columns=10 * TRIALS, readout=readout)
     assert [group.studies for group in groups] == [(0,), (1,), (2,)]

@@ -13,7 +13,7 @@ from tuner.fitting.center import feature_mean
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates, report_steps
 from tuner.fitting.trainer import Targets, Trainer
-from tuner.readouts import READOUTS
+from tuner.readouts import READOUTS, TRAINED
 from tuner.readouts.readout import FeatureShape
 
 SHAPE = FeatureShape(6, 4, 5)
@@ -92,7 +92,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_column_equals_itself_trained_alone(readout: str, missing: float) -> None:
     units = 21
     trainer, _, _ = make(readout, units, missing=missing)
@@ -112,7 +112,7 @@ def test_column_equals_itself_trained_alone(readout: str, missing: float) -> Non
                 assert relative(together.parameters[name][[k]], value) < 1e-4
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_centred_training_does_not_see_what_all_images_share(readout: str) -> None:
     columns = Columns.of_trials(random_trials(readout, 4), [np.arange(3)] * 4)
     found = []
@@ -143,7 +143,7 @@ def test_the_mean_is_that_of_the_images_that_are_asked_for() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_dropping_neighbours_changes_nothing(readout: str) -> None:
     trainer, _, _ = make(readout, 5)
     trials = random_trials(readout, 6)
@@ -159,7 +159,7 @@ def test_dropping_neighbours_changes_nothing(readout: str) -> None:
         torch.testing.assert_close(value, undisturbed.parameters[name][rows], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_diverged_column_leaves_its_neighbours_untouched(readout: str) -> None:
     trainer, _, _ = make(readout, 4)
     good = random_trials(readout, 2)
@@ -218,7 +218,7 @@ def test_l1_reaches_the_lasso_optimum() -> None:
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
-@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("readout", sorted(TRAINED))
 def test_steps_descend_the_written_out_objective(readout: str, loss: str) -> None:
     trainer, x, _ = make(readout, 3, loss=loss, missing=0.1)
     mild = dict.fromkeys(READOUTS[readout].penalties, 1e-05)

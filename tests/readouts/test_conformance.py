@@ -18,7 +18,7 @@ from tests.readouts.conformance import (
     penalty_weights,
     random_parameters,
 )
-from tuner.readouts import READOUTS
+from tuner.readouts import READOUTS, TRAINED
 from tuner.readouts.readout import Readout
 
 K, B = 6, 7
@@ -27,6 +27,11 @@ K, B = 6, 7
 @pytest.fixture(params=sorted(READOUTS))
 def readout(request: pytest.FixtureRequest) -> Readout:
     return READOUTS[request.param]
+
+
+@pytest.fixture(params=sorted(TRAINED))
+def trained(request: pytest.FixtureRequest) -> Readout:
+    return TRAINED[request.param]
 
 
 Parts = dict[str, Tensor]
@@ -119,16 +124,16 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_gradients_equal_autograd(readout: Readout, dtype: torch.dtype, tolerance: float) -> None:
-    kernel, p = random_parameters(readout, K, dtype)
+def test_gradients_equal_autograd(trained: Readout, dtype: torch.dtype, tolerance: float) -> None:
+    kernel, p = random_parameters(trained, K, dtype)
     x = batch(B, dtype)
-    weights = penalty_weights(readout, K, dtype)
+    weights = penalty_weights(trained, K, dtype)
     target = torch.randn(K, B, generator=torch.Generator().manual_seed(3), dtype=dtype)
 
     leaves = {name: value.clone().requires_grad_(True) for name, value in p.items()}
-    y = written_out(readout.name, leaves, x)
+    y = written_out(trained.name, leaves, x)
     data = (y - target).square().mean(1)
-    objective = data + written_out_penalty(readout.name, leaves, weights, l1=False)
+    objective = data + written_out_penalty(trained.name, leaves, weights, l1=False)
     objective.sum().backward()
 
     ours, saved = kernel.forward(p, x)
@@ -145,10 +150,10 @@ def test_gradients_equal_autograd(readout: Readout, dtype: torch.dtype, toleranc
         assert relative(total, leaf.grad) < tolerance, name
 
 
-def test_penalty_value_equals_formula(readout: Readout) -> None:
-    kernel, p = random_parameters(readout, K, torch.float64)
-    weights = penalty_weights(readout, K, torch.float64)
-    expected = written_out_penalty(readout.name, p, weights, l1=True)
+def test_penalty_value_equals_formula(trained: Readout) -> None:
+    kernel, p = random_parameters(trained, K, torch.float64)
+    weights = penalty_weights(trained, K, torch.float64)
+    expected = written_out_penalty(trained.name, p, weights, l1=True)
     torch.testing.assert_close(kernel.penalty(p, weights), expected, rtol=1e-10, atol=0)
     assert bool((kernel.penalty(p, weights) >= 0).all())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tuner.fitting import losses
-from tuner.readouts import READOUTS, full
+from tuner.readouts import READOUTS, TRAINED, full
 from tuner.readouts.native.build import compiler
 from tuner.readouts.native.steps import FactorizedStep, FullStep
 from tuner.readouts.readout import Batch, Descent, FeatureShape, Parameters, StepCoefficients
@@ -30,7 +30,7 @@ def cpp_compiler() -> bool:
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C compiler here")
 CPU = torch.device("cpu")
 BATCH = 19
-READOUT_NAMES = sorted(READOUTS)
+READOUT_NAMES = sorted(TRAINED)
 
 
 class Case:

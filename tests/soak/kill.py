@@ -22,6 +22,7 @@ from tests.soak.zygote import Child, Zygote
 from tests.studies.small import write_experiment
 
 TRIALS = 12
+SPACE = {"full": {}, "factorized": {}, "smooth": {"width": [0.0, 1.5], "penalty": [0.1, 1.0]}}
 RARE = ("recovering", "recovered", "reported", "putting back")
 """Points that a search may get to only once."""
 FIRST_LINE = "trials: "
@@ -41,7 +42,8 @@ class Soak:
         self.zygote = zygote
         self.kills: Counter[str] = Counter()
         self.processes = 0
-        config = write_experiment(folder / "start", folder / "shared")
+        changes = {"search": {"space": SPACE}}
+        config = write_experiment(folder / "start", folder / "shared", changes)
         assert self._run(folder / "start", "study", "create").wait() == 0
         shutil.copytree(folder / "start", folder / "whole")
         # The first search extracts the features; the second shows how long one takes.
@@ -136,7 +138,9 @@ def main() -> int:
     print(f"killed               {sum(job.kills.values())}")
     for name, count in sorted(job.kills.items()):
         print(f"  {name:<19}{count}")
-    print(f"studies a run        {len(whole.outcome)}, {TRIALS} trials each")
+    print(
+        f"studies a run        {len(whole.outcome)}, {TRIALS} trials each, the grid in closed form"
+    )
     print(f"trials compared      {options.runs * whole.trials}")
     print(f"kept files compared  {options.runs * whole.files}")
     print(f"problems             {len(problems)}")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
+from studies.config.ranges import trials_needed
 from studies.database import optuna_tables as tables
 from studies.database import own_tables, trials, weights
 from studies.database.stores import open_stores
@@ -28,7 +29,7 @@ class Seen:
     files: int
 
 
-def look(config: Path, n_trials: int) -> Seen:
+def look(config: Path, n_trials: int, only: str | None = None) -> Seen:
     """Read everything that a search left behind.
 
     Parameters
@@ -36,10 +37,17 @@ def look(config: Path, n_trials: int) -> Seen:
     config
         The experiment's file.
     n_trials
-        Finished trials that each study should have.
+        Finished trials that each study should have; one in closed form has its grid.
+    only
+        The one readout that is looked at.
     """
-    stores = open_stores(load_experiment(config))
-    stored = stored_studies(stores.storage)
+    experiment = load_experiment(config)
+    stores = open_stores(experiment)
+    stored = {
+        name: study
+        for name, study in stored_studies(stores.storage).items()
+        if only in (None, study.key.readout)
+    }
     problems: list[str] = []
     outcome: Outcome = {}
     total = 0
@@ -84,7 +92,9 @@ def look(config: Path, n_trials: int) -> Seen:
         mine = loaded[study.study_id]
         total += len(mine)
         finished = [t for t in mine if t.state in trials.FINISHED]
-        if len(finished) != n_trials or len(mine) != n_trials:
+        readout = study.key.readout
+        wanted = trials_needed(readout, experiment.search.space[readout], n_trials)
+        if len(finished) != wanted or len(mine) != wanted:
             problems.append(f"{name}: {len(finished)} of {len(mine)} trials finished")
         if [t.number for t in mine] != list(range(len(mine))):
             problems.append(f"{name}: numbers {[t.number for t in mine]}")

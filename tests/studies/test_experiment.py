@@ -6,12 +6,23 @@ import tomllib
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studies.config.experiment import Experiment, load_experiment, parse_experiment
-from studies.config.ranges import SPACES, FloatRange, IntRange, default_space, varies
+from studies.config.ranges import (
+    CLOSED_FORM,
+    SPACES,
+    FloatRange,
+    IntRange,
+    default_space,
+    grid,
+    points,
+    trials_needed,
+    varies,
+)
 from studies.config.reference import TABLES, reference_rows, render_reference
 from studies.config.templates import read_template, template_names
 from studies.config.values import parse_size, redact
@@ -52,10 +63,11 @@ def test_what_is_not_written_has_the_documented_default(tmp_path):
 
 
 def test_default_ranges_belong_to_the_readouts():
-    from tuner.readouts import READOUTS
+    from tuner.readouts import READOUTS, TRAINED
 
     assert SPACES.keys() == READOUTS.keys()
-    for name, readout in READOUTS.items():
+    assert [name for name in READOUTS if name not in TRAINED] == [CLOSED_FORM]
+    for name, readout in TRAINED.items():
         assert set(SPACES[name]) == {*readout.penalties, "learning_rate", "drop"}
 
 
@@ -87,6 +99,31 @@ def test_only_the_readouts_that_are_named_are_tried(tmp_path):
     assert list(space) == ["factorized"]
     assert space["factorized"]["sparsity"] == 0.5
     assert space["factorized"]["drop"] == IntRange(low=20, high=400, log=True)
+
+
+def test_a_grid_is_numbers_lists_and_ranges(tmp_path):
+    def grid_of(text: str) -> list[dict[str, float]]:
+        space = load(tmp_path, f"[search.space.smooth]\n{text}").search.space["smooth"]
+        assert trials_needed("smooth", space, 1) == trials_needed("smooth", space, 50)
+        assert trials_needed("smooth", space, 50) == len(grid(space))
+        return grid(space)
+
+    assert grid_of("width = [2, 0.5]\npenalty = 1") == [
+        {"width": 0.5, "penalty": 1.0},
+        {"width": 2.0, "penalty": 1.0},
+    ]
+    found = grid_of("width = { high = 2 }\npenalty = { low = 0.1, high = 1 }")
+    assert list(dict.fromkeys(point["width"] for point in found)) == [0, 0.5, 1, 1.5, 2]
+    assert list(dict.fromkeys(point["penalty"] for point in found)) == [0.1, 10**-0.5, 1]
+    assert grid_of("width = 1\npenalty = [3]") == [{"width": 1.0, "penalty": 3.0}]
+
+
+def test_the_shipped_grid_is_the_closed_forms_own():
+    from tuner.closed_form.smooth import PENALTIES, WIDTHS
+
+    space = default_space(CLOSED_FORM)
+    assert points(space["width"]) == WIDTHS
+    np.testing.assert_allclose(points(space["penalty"]), PENALTIES, rtol=1e-14)
 
 
 def test_keys_of_one_format_are_its_readers_options(tmp_path):
@@ -267,6 +304,38 @@ WRONG = {
         "[search.space.full]\nridge = 1",
         "search.space.full.ridge: unknown hyperparameter",
         "group_sparsity",
+    ),
+    "list of a readout that is searched": (
+        "[search.space.full]\nsparsity = [1, 2]",
+        "search.space.full.sparsity: must be a number",
+        "got [1, 2]",
+    ),
+    "empty grid": ("[search.space.smooth]\nwidth = []", "smooth.width: needs at least one value"),
+    "grid point twice": (
+        "[search.space.smooth]\nwidth = [1, 1.0]",
+        "search.space.smooth.width[1]: 1 is listed twice",
+    ),
+    "grid point that is text": (
+        "[search.space.smooth]\npenalty = [1, 'a']",
+        "search.space.smooth.penalty[1]: must be a number of at least 1e-09",
+    ),
+    "penalty of nothing": (
+        "[search.space.smooth]\npenalty = 0",
+        "search.space.smooth.penalty: must be a number of at least 1e-09 and at most 1e+09",
+        "a list of them, or a range",
+    ),
+    "width beyond every map": ("[search.space.smooth]\nwidth = 1e6", "at most 1000"),
+    "grid from 0 on a log scale": (
+        "[search.space.smooth]\nwidth = { log = true }",
+        "search.space.smooth.width.low: a log range cannot start at 0",
+    ),
+    "grid of thousands": (
+        f"[search.space.smooth]\nwidth = {list(range(101))}",
+        "search.space.smooth.width: must list at most 100 values, not 101",
+    ),
+    "hyperparameter of a search": (
+        "[search.space.smooth]\nlearning_rate = 1",
+        "search.space.smooth.learning_rate: unknown hyperparameter; valid: width, penalty",
     ),
     "log range from 0": (
         "[search.space.full]\nsparsity = { low = 0, high = 1 }",
@@ -468,7 +537,7 @@ def test_what_is_no_size(text):
 @pytest.mark.parametrize("name", template_names())
 def test_templates_are_valid(name, tmp_path):
     experiment = load(tmp_path, read_template(name), "")
-    assert list(experiment.search.space) == ["full", "factorized"]
+    assert list(experiment.search.space) == ["full", "factorized", "smooth"]
     assert experiment.data.format == {"demo": "simulated"}.get(name, name)
 
 

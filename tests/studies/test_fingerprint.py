@@ -11,7 +11,7 @@ from studies.config.experiment import load_experiment
 from studies.fingerprint import array_digest, difference, refuse
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
-from tests.studies.small import write_recording
+from tests.studies.small import merged, write_recording
 from tuner.errors import InputError
 
 
@@ -73,6 +73,18 @@ def test_the_other_readouts_space_is_free(make_experiment: MakeExperiment) -> No
     before, after = prints(make_experiment), prints(make_experiment, changes)
     name = "net/_blocks.2/V1/factorized"
     assert before[name] == after[name]
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_closed_form_depends_on_no_step_and_no_sampler(
+    make_experiment: MakeExperiment, key: str
+) -> None:
+    smooth = {"search": {"space": {"smooth": {}}}}
+    before = prints(make_experiment, smooth)
+    after = prints(make_experiment, merged(smooth, CHANGES[key]))
+    name = "net/_blocks.2/V1/smooth"
+    changed = difference(json.loads(json.dumps(before[name])), after[name])
+    assert (changed is None) is (key.startswith(("training.", "search.")))
 
 
 def test_members_of_the_grid_are_free(make_experiment: MakeExperiment) -> None:

@@ -107,6 +107,16 @@ def test_every_order_ends_with_every_study_done(order: str) -> None:
     assert rounds <= 3 * len(GRID)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_closed_forms_come_before_all_else_all_regions_at_once(order: str) -> None:
+    grid = [*GRID, *(spec(layer, r, "smooth") for layer in range(2) for r in ("V1", "IT"))]
+    state = {s.name: Standing(0, 68 if s.closed_form else 24, 0.1) for s in grid}
+    groups = {cohort: [members] for cohort, members in cohorts(grid).items()}
+    work = next_work(groups, state, order, specs=grid, round_size=8)
+    assert [one.cohort[2] for one in work[:3]] == ["smooth", "smooth", "full"]
+    assert names(work[:2]) == [[f"net/l{i}/V1/smooth", f"net/l{i}/IT/smooth"] for i in range(2)]
+
+
 def test_studies_that_were_set_aside_are_left_out() -> None:
     assert todo("fewest", progress({}, closed=True)) == []
 

@@ -307,6 +307,23 @@ def cell(page, name: str):
 
 
 @pytest.mark.browser
+def test_a_study_below_its_closed_form_says_so(tmp_path, visit) -> None:
+    rows = study_rows(LAYERS, ["V1"], ("full", "smooth"))
+    rows[0]["below_smooth"] = True
+    page = visit(written(tmp_path, rows))
+    said = "below the closed form (smooth) of the same layer and region"
+    assert page.locator("button.cell.below").count() == 1
+    assert page.locator("#legend").get_by_text(said).count() == 1
+    for row, below in ((rows[0], True), (rows[1], False)):
+        button = cell(page, study_name(row))
+        assert (said in button.get_attribute("aria-label")) is below
+        button.click()
+        study = page.locator("#study")
+        assert study.get_by_text("Below its closed form").count() == int(below)
+        assert "smooth" in study.locator("table").first.inner_text()  # its scores stand beside
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize(("width", "height"), [(1440, 1000), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_click_on_a_cell_shows_its_study(tmp_path, visit, width, height, scheme) -> None:

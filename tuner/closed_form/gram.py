@@ -23,7 +23,7 @@ EXACT_IMAGES = 4096
 
 _ROWS = 256
 _PIECE = 1 << 30
-_COPIES = 4
+COPIES = 4
 """Square matrices that an eigendecomposition holds at once: its input, its output, and what it works in."""
 
 
@@ -66,13 +66,13 @@ class Plan:
             If not even a float32 matrix fits.
         """
         side = min(images, features)
-        if _COPIES * 4 * side**2 > memory:
+        if COPIES * 4 * side**2 > memory:
             raise EnvironmentFailure(
                 f"training.memory: the smooth readout of {images:,} images and {features:,} features takes "
-                f"{_COPIES * 4 * side**2 / 1e9:.1f} GB, and {memory / 1e9:.1f} GB are allowed; raise "
+                f"{COPIES * 4 * side**2 / 1e9:.1f} GB, and {memory / 1e9:.1f} GB are allowed; raise "
                 "training.memory, or name the other readouts alone in [search.space]"
             )
-        exact = _COPIES * 8 * side**2 <= memory
+        exact = COPIES * 8 * side**2 <= memory
         return cls(
             torch.float64 if exact and images <= EXACT_IMAGES else torch.float32,
             torch.float64 if exact else torch.float32,
@@ -186,13 +186,18 @@ def _add_products(table: Tensor, piece: Tensor, n: int) -> None:
         table[n:] += piece[n:] @ piece[:n].T
 
 
+def piece_bytes(plan: Plan) -> int:
+    """Memory of the features that are held at once."""
+    return min(_PIECE, plan.memory // 8)
+
+
 def _by_channels(
     features: Maps, rows: NDArray[np.int64], prior: SpatialPrior, plan: Plan, device: str
 ) -> Iterator[Tensor]:
     """Projected features of all rows, ``(len(rows), c * size)``, some channels at a time."""
     channels = features.shape[1]
     item = torch.finfo(plan.products).bits // 8
-    step = max(1, min(_PIECE, plan.memory // 8) // (item * prior.size * max(1, len(rows))))
+    step = max(1, piece_bytes(plan) // (item * prior.size * max(1, len(rows))))
     for begin in range(0, channels, step):
         some = slice(begin, min(begin + step, channels))
         piece = torch.empty(

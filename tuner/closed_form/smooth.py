@@ -8,7 +8,7 @@ did not see it; by these each unit's width and penalty are chosen. Width 0 is or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +112,7 @@ def fit_smooth(
     weights: bool = True,
     memory: int = 4 << 30,
     device: str = "cpu",
+    tell: Callable[[int, int], None] | None = None,
 ) -> SmoothFit:
     """Fit every unit under every setting, and choose each unit's by leave-one-out.
 
@@ -139,6 +140,8 @@ def fit_smooth(
         square matrices of float64 do not fit, the decomposition is too.
     device
         Where the algebra runs.
+    tell
+        Called with (done, total) after each width, and when the weights are there.
 
     Raises
     ------
@@ -177,6 +180,7 @@ def fit_smooth(
     )
     patterns = by_missing(np.isnan(y[rows]))
     together = _together(groups, rows)
+    steps = len(widths) + weights
     for number, width in enumerate(widths):
         prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
         gram = Gram(maps, rows, choice.others, prior, choice.plan, device)
@@ -192,7 +196,12 @@ def fit_smooth(
                 [p * (gram.scale or 1.0) for p in penalties],
             )
         del gram, spectrum
-    return choice.fit(choice.weights(maps, patterns) if weights else {})
+        if tell is not None:
+            tell(number + 1, steps)
+    parameters = choice.weights(maps, patterns) if weights else {}
+    if tell is not None:
+        tell(steps, steps)
+    return choice.fit(parameters)
 
 
 class _Choice:

@@ -8,14 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 
 from tuner.figures import style
 from tuner.figures.metrics import Metric, number, short
-from tuner.figures.panels import Panel, Row, failed, pending
+from tuner.figures.panels import Panel, Row, below, failed, pending
 
 MARGIN = 0.1  # inches
 LINE = 0.135  # inches, a line of small text
+CORNER = 0.055  # inches, the mark of a cell's corner
 
 
 def box(axes: Axes, x: float, y: float, face: object, edge: str, hatch: str | None = None) -> None:
@@ -57,6 +58,26 @@ def cell(
     face = palette(norm(value))
     box(axes, x, y, face, theme.paper)
     number_in(axes, x, y, short(value), style.on_colour(face))
+    if below(row):
+        corner(axes, x, y, style.on_colour(face))
+
+
+def corner(axes: Axes, x: float, y: float, colour: str) -> None:
+    """Mark a cell's lower left corner, whatever the cell's shape: a triangle."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    side = CORNER * figure.dpi
+    (x0, y0), (x1, y1) = axes.transData.inverted().transform([(0, 0), (side, side)])
+    width, height = abs(x1 - x0), abs(y1 - y0)
+    left, bottom = x + 0.8 * width, y + 1 - 0.8 * height
+    axes.add_patch(
+        Polygon(
+            [(left, bottom), (left + width, bottom), (left, bottom - height)],
+            facecolor=colour,
+            edgecolor="none",
+            clip_on=False,
+        )
+    )
 
 
 def frame(axes: Axes, x: float, y: float, theme: style.Theme) -> None:
@@ -87,6 +108,8 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
         entries.append(("frame", "best layer of a region, by validation loss"))
     if any(failed(row) for row in found):
         entries.append(("hatch", "fit failed: no better than predicting the mean"))
+    if any(below(row) and not failed(row) for row in found):
+        entries.append(("corner", "below the closed form (smooth) of the same layer and region"))
     if any(pending(row) for row in found) or any(
         (layer, region) not in panel.cells
         for panel in every
@@ -138,6 +161,9 @@ def legend(
             frame(axes, 0, 0, theme)
         elif kind == "hatch":
             box(axes, 0, 0, theme.empty, theme.muted, hatch="/////")
+        elif kind == "corner":
+            box(axes, 0, 0, theme.empty, theme.paper)
+            corner(axes, 0, 0, theme.ink)
         elif kind == "empty":
             box(axes, 0, 0, theme.paper, theme.faint)
         elif kind == "dash":

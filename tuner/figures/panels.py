@@ -37,10 +37,16 @@ class Panel:
 
 def failed(row: Row) -> bool:
     """Whether a study's best fit is no better than predicting the mean."""
-    value = row.get("fit_failed")
-    if isinstance(value, str):
-        return value.strip().lower() == "true"
-    return bool(value)
+    return _true(row.get("fit_failed"))
+
+
+def below(row: Row) -> bool:
+    """Whether the closed form of a study's layer and region has the lower validation loss."""
+    return _true(row.get("below_smooth"))
+
+
+def _true(value: object) -> bool:
+    return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
 
 
 def pending(row: Row) -> bool:

@@ -26,6 +26,7 @@ HEATMAP_COLUMNS = (
     "noise_ceiling",
     "n_units_with_ceiling",
     "fit_failed",
+    "below_smooth",
     "note",
 )
 """One row per study."""

@@ -6,11 +6,14 @@ from tuner.errors import unknown
 from tuner.readouts.factorized import FactorizedReadout
 from tuner.readouts.full import FullReadout
 from tuner.readouts.readout import FeatureShape, Readout
+from tuner.readouts.smooth import SmoothReadout
 
-_ALL: tuple[Readout, ...] = (FullReadout(), FactorizedReadout())
+_ALL: tuple[Readout, ...] = (FullReadout(), FactorizedReadout(), SmoothReadout())
 READOUTS: dict[str, Readout] = {readout.name: readout for readout in _ALL}
+TRAINED: dict[str, Readout] = {r.name: r for r in _ALL if not r.closed_form}
+"""Those whose columns are trained step by step."""
 
-__all__ = ["READOUTS", "FeatureShape", "Readout", "get"]
+__all__ = ["READOUTS", "TRAINED", "FeatureShape", "Readout", "get"]
 
 
 def get(name: str) -> Readout:

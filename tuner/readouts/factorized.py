@@ -50,6 +50,7 @@ class FactorizedReadout:
 
     name: str = "factorized"
     penalties: tuple[str, ...] = ("sparsity", "smoothness", "weight_decay")
+    closed_form: bool = False
 
     def kernel(
         self,

@@ -37,6 +37,7 @@ class FullReadout:
 
     name: str = "full"
     penalties: tuple[str, ...] = ("sparsity", "smoothness", "group_sparsity", "weight_decay")
+    closed_form: bool = False
 
     def kernel(
         self,

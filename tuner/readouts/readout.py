@@ -202,10 +202,21 @@ class ColumnKernel(Protocol):
 
 
 class Readout(Protocol):
-    """A kind of readout."""
+    """A kind of readout.
+
+    Attributes
+    ----------
+    name
+        What it is called in ``tuner.toml``.
+    penalties
+        Hyperparameters that weigh a penalty while it is trained.
+    closed_form
+        Whether its best parameters follow from linear algebra: its kernel then predicts, and is never trained.
+    """
 
     name: str
     penalties: tuple[str, ...]
+    closed_form: bool
 
     def kernel(
         self,

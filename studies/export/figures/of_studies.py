@@ -54,6 +54,8 @@ def study_figures(
 def _curves(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str:
     from tuner.figures.curves import learning_curves
 
+    if one.spec.closed_form:
+        return "fitted in closed form, without steps"
     if not any(trial.curve for trial in loaded):
         return "no trial has reported yet"
     return learning_curves(trial_curves(loaded), title=one.spec.name, **look.options())

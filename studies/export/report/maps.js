@@ -24,6 +24,7 @@ function paint(node, row, best) {
     if (known(value)) { node.style.background = colour(metric, value); node.style.color = inkOn(colour(metric, value)); }
     said = known(value) ? `${metric.label} ${shown(value)}` : "undefined";
   }
+  if (row.below && !row.failed) { node.classList.add("below"); said += ", below the closed form (smooth) of the same layer and region"; }
   if (best) { node.classList.add("best"); said += ", best layer of the region by validation loss"; }
   const name = `${row.backbone}, ${row.layer}, ${row.region}, ${row.readout}: ${said}`;
   node.setAttribute("aria-label", name);
@@ -140,6 +141,7 @@ function drawLegend() {
   const key = (kind, text) => make("span", { class: "key" }, make("i", { class: kind }), make("span", { text }));
   if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", "best layer of a region, by validation loss"));
   if (data.rows.some((row) => row.failed)) parts.push(key("failed", "fit failed: no better than predicting the mean"));
+  if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", "below the closed form (smooth) of the same layer and region"));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
   if (Object.keys(data.ceilings).length) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));
   if (data.rows.some((row) => row.reference)) parts.push(make("span", { text: "references beside the studies are fitted in closed form, without a search" }));

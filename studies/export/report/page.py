@@ -28,6 +28,7 @@ from studies.names import StudyKey
 from tuner.figures.metrics import METRICS, OPTIMISTIC, number
 from tuner.figures.panels import (
     Row,
+    below,
     ceilings,
     choose_metric,
     failed,
@@ -227,6 +228,8 @@ def _row(row: Row, reference: bool) -> dict[str, Any]:
         result["failed"] = True
     if pending(row):
         result["pending"] = True
+    if below(row):
+        result["below"] = True
     if reference:
         result["reference"] = True
     return result

@@ -1,7 +1,7 @@
 // A study's search: learning curves, hyperparameters, and which of them matter.
 function search(row, details) {
   const result = [];
-  if (details.curves.trials.length) result.push(make("h3", { text: "Learning curves" }), curve(details.curves), curveNote(details.curves));
+  if (details.curves.trials.some((trial) => trial.v.length > 1)) result.push(make("h3", { text: "Learning curves" }), curve(details.curves), curveNote(details.curves));
   const names = Object.keys(details.parameters);
   if (names.length) {
     const best = details.curves.best;

@@ -9,6 +9,7 @@ function openStudy(place) {
   node.replaceChildren(close, make("h2", { id: "study-title", text: `${row.backbone} \u00b7 ${row.layer} \u00b7 ${row.region} \u00b7 ${row.readout}` }));
   if (data.recording.simulated) node.append(make("span", { class: "badge", text: "simulated recording" }));
   if (row.failed) node.append(make("p", { class: "warning", text: "Fit failed: the best trial is no better than predicting the mean." }));
+  if (row.below) node.append(make("p", { class: "warning", text: "Below its closed form: without a search, the smooth readout of this layer and region has the lower validation loss." }));
   if (row.pending) node.append(make("p", { text: "No trial of this study has finished." }));
   for (const note of details?.notes || []) node.append(make("p", { class: "warning", text: note }));
   node.append(...scores(row, place));
@@ -33,7 +34,8 @@ function closeStudy() {
 const thousandths = (value) => (known(value) ? value.toFixed(3).replace("-", "\u2212") : null);
 
 function scores(row, place) {
-  const beside = data.rows.filter((other) => other.reference && other.backbone === row.backbone && other.layer === row.layer && other.region === row.region);
+  const beside = data.rows.filter((other) => other !== row && !other.pending && (other.reference || other.readout === "smooth")
+    && other.backbone === row.backbone && other.layer === row.layer && other.region === row.region);
   const lines = data.metrics.map((metric) => [
     metric.label + (metric.selected_on ? " (selected on)" : ""),
     thousandths(row[metric.name]),

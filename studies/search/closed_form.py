@@ -1,0 +1,206 @@
+"""Studies that are fitted in closed form: every point of a study's grid is a trial, and all of them are told at once.
+
+One cohort is one fit: all regions of a layer share a decomposition a width. Each unit has the width and penalty that predict
+best what was left out among the fit images; the study's one kept file holds these weights. A trial's value is what the other
+readouts' trials are valued by: the mean over units of the loss on the validation images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from studies.config.ranges import points
+from studies.database.studies import Stored
+from studies.database.summaries import ENCODER_LOSS
+from studies.database.trials import Outcome, Trial
+from studies.grid import Spec
+from studies.search.best_weights import Fitted
+from studies.search.listener import Listener
+from studies.search.space import hyperparameters
+from studies.search.training import Ended, out_of_memory
+from studies.workspace import Workspace
+from tuner.errors import EnvironmentFailure
+
+if TYPE_CHECKING:
+    from tuner.closed_form.cost import Problem
+    from tuner.closed_form.smooth import SmoothFit
+    from tuner.recordings import Split
+
+UNITS = "units"
+"""Attribute of a trial: how many units of the region have its setting."""
+
+
+class ClosedForm:
+    """Fits studies of one cohort at a time.
+
+    Parameters
+    ----------
+    workspace
+        The experiment.
+    stored
+        All studies in the database.
+    """
+
+    def __init__(
+        self, workspace: Workspace, stored: Mapping[str, Stored], listener: Listener
+    ) -> None:
+        self.workspace = workspace
+        self.stored = stored
+        self.listener = listener
+
+    def cut(self, members: Sequence[Spec]) -> list[list[Spec]]:
+        """Specs of one cohort that are fitted together: all that were created with the same memory."""
+        parts: dict[int, list[Spec]] = {}
+        for spec in members:
+            parts.setdefault(self.stored[spec.name].plan["memory"], []).append(spec)
+        return list(parts.values())
+
+    def run(
+        self, specs: Sequence[Spec], asked: Mapping[str, Sequence[Trial]]
+    ) -> Iterator[tuple[str, Ended]]:
+        """Fit studies of one cohort; yields each study's outcomes and weights.
+
+        Raises
+        ------
+        EnvironmentFailure
+            If the device's memory does not suffice.
+        """
+        units = np.concatenate([spec.units for spec in specs])
+        count = sum(len(asked[spec.name]) for spec in specs)
+        cohort = "/".join(specs[0].cohort)
+        try:
+            found = solve(
+                self.workspace,
+                specs[0],
+                units,
+                self.workspace.split,
+                memory=self.stored[specs[0].name].plan["memory"],
+                tell=lambda done, total: self.listener.training(cohort, count, done, total, count),
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise EnvironmentFailure(
+                f"training.memory: out of memory while {cohort} was fitted; free the device, or lower "
+                "training.memory and create the studies anew with 'tuner study create --force'"
+            ) from None
+        begin = 0
+        for spec in specs:
+            mine = slice(begin, begin + len(spec.units))
+            begin = mine.stop
+            yield spec.name, self._results(spec, found, mine, asked[spec.name])
+
+    def _results(self, spec: Spec, found: SmoothFit, mine: slice, asked: Sequence[Trial]) -> Ended:
+        place = {(s.width, s.penalty): i for i, s in enumerate(found.settings)}
+        values = found.other_loss[:, mine].mean(axis=1)
+        chosen = found.chosen[mine]
+        at: dict[int, Trial] = {}
+        for trial in asked:
+            point = hyperparameters(spec.space, trial.params)
+            at[place[point["width"], point["penalty"]]] = trial
+        finite = [i for i in at if np.isfinite(values[i])]
+        # Under a penalty that is too small for its precision a fit is not a number; it is stopped as training is.
+        best = min(finite, key=lambda i: (values[i], at[i].number), default=None)
+        loss = float(found.other_loss[chosen, np.arange(len(found.chosen))[mine]].mean())
+        outcomes = [
+            Outcome(
+                trial.trial_id,
+                TrialState.COMPLETE if i in finite else TrialState.PRUNED,
+                float(values[i]) if i in finite else np.inf,
+                {},
+                _attributes(int((chosen == i).sum()), loss if i == best else None),
+            )
+            for i, trial in at.items()
+        ]
+        if best is None:
+            return outcomes, []
+        unit_loss = self._unit_loss(spec, found.others[:, mine])
+        parameters = {name: value[mine].clone() for name, value in found.parameters.items()}
+        numbers = np.array([at[i].number if i in at else -1 for i in chosen], dtype=np.int64)
+        return outcomes, [Fitted(at[best], loss, parameters, unit_loss, numbers)]
+
+    def _unit_loss(self, spec: Spec, predicted: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``(n_units, 2)`` loss of each unit on each half of the validation images; NaN where there is no response."""
+        import torch
+
+        from tuner.fitting.losses import value
+        from tuner.scores.moments import nan_mean
+
+        targets = self.workspace.targets
+        each = value(
+            self.workspace.experiment.training.loss,
+            torch.from_numpy(predicted).double(),
+            torch.from_numpy(targets.validation[:, spec.units]).double(),
+        ).numpy()
+        halves = [nan_mean(each[targets.half == half], axis=0) for half in (0, 1)]
+        return np.stack(halves, axis=1)
+
+
+def _attributes(units: int, encoder_loss: float | None) -> dict[str, float]:
+    """What the dashboard shows beside a trial's value."""
+    out: dict[str, float] = {UNITS: units} if units else {}
+    return out if encoder_loss is None else out | {ENCODER_LOSS: encoder_loss}
+
+
+def problem(workspace: Workspace, specs: Sequence[Spec]) -> Problem:
+    """Sizes of the fit of studies of one cohort."""
+    from tuner.closed_form.cost import Problem
+
+    split, space = workspace.split, specs[0].space
+    return Problem(
+        images=len(split.fit),
+        others=len(split.validation),
+        shape=specs[0].shape,
+        units=sum(len(spec.units) for spec in specs),
+        widths=points(space["width"]),
+        penalties=points(space["penalty"]),
+    )
+
+
+def solve(
+    workspace: Workspace,
+    spec: Spec,
+    units: NDArray[np.int64],
+    split: Split,
+    *,
+    memory: int,
+    tell: Callable[[int, int], None] | None = None,
+) -> SmoothFit:
+    """Fit units to the fit images of a cut under a study's whole grid.
+
+    Parameters
+    ----------
+    spec
+        A study of the layer.
+    units
+        Indices of the units in the recording, of any regions.
+    split
+        Images that are fitted, and those that are predicted besides.
+    memory
+        Bytes that it may take.
+    tell
+        Called with (done, total) while it fits.
+    """
+    from tuner.closed_form.smooth import fit_smooth
+    from tuner.fitting.losses import response_scaling
+
+    recording, loss = workspace.recording, workspace.experiment.training.loss
+    responses = recording.train_responses[:, units]
+    return fit_smooth(
+        workspace.features(spec.key.backbone, spec.key.layer).train,
+        response_scaling(loss, responses[split.fit]).apply(responses),
+        split.fit,
+        others=split.validation,
+        groups=recording.train_groups,
+        widths=points(spec.space["width"]),
+        penalties=points(spec.space["penalty"]),
+        loss=loss,
+        memory=memory,
+        device=workspace.algebra_device,
+        tell=tell,
+    )
