@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from tuner.closed_form import smooth
 from tuner.closed_form.gram import Gram, Plan
 from tuner.closed_form.prior import SpatialPrior
 from tuner.closed_form.smooth import fit_smooth
@@ -270,3 +271,19 @@ def test_units_of_two_sessions_are_fitted_to_their_own_images_by_one_decompositi
         for image in there[:4]:
             expected = textbook(x, y[:, unit], there[there != image], prior, penalty)[image]
             assert both.left_out[image, unit] == pytest.approx(expected, abs=1e-5)
+
+
+def test_weights_take_one_pass_whatever_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = problem("dual", units=6, missing=0.3)
+    assert len({np.isnan(column).tobytes() for column in y.T}) == 6
+    passes = []
+    product = smooth.transposed_product
+    monkeypatch.setattr(
+        smooth, "transposed_product", lambda *args: passes.append(1) or product(*args)
+    )
+    together = fit_smooth(x, y, np.arange(N), penalties=[0.1])
+    assert len(passes) == 1
+    for unit in range(6):
+        alone = fit_smooth(x, y[:, [unit]], np.arange(N), penalties=[0.1])
+        for name, value in alone.parameters.items():
+            np.testing.assert_allclose(together.parameters[name][[unit]], value, atol=1e-6)

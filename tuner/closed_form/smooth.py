@@ -286,37 +286,42 @@ class _Choice:
         return torch.from_numpy(array).to(self._device, self.plan.matrix)
 
     def weights(self, features: Maps, patterns: Sequence[Pattern]) -> dict[str, Tensor]:
-        """Weights and biases of every unit under its chosen setting."""
+        """Weights and biases of every unit under its chosen setting: one pass over the features for as many as fit."""
         shape = features.shape[1:]
         size = int(np.prod(shape))
         weight = torch.zeros(len(self._best), *shape)
         bias = torch.zeros(len(self._best))
         step = max(1, self.plan.memory // (32 * size))
         widths = np.array([self._settings[chosen].width for chosen in self._chosen])
-        for pattern in patterns:
-            kept = np.arange(len(self.rows)) if pattern.own is None else pattern.own
-            for start in range(0, len(pattern.units), step):
-                mine = pattern.units[start : start + step]
-                products, level = self._products(features, kept, mine)
-                for width in np.unique(widths[mine]):
-                    prior = SpatialPrior(
-                        width, *shape[1:], dtype=products.dtype, device=self._device
-                    )
-                    here = widths[mine] == width
-                    maps = products[torch.from_numpy(here).to(self._device)].view(-1, *shape)
-                    found = prior.covary(maps).flatten(1)
-                    some = mine[here]
-                    mean = torch.from_numpy(self._mean[some])
-                    weight[some] = (found * math.sqrt(size)).cpu().float().view(-1, *shape)
-                    bias[some] = (mean - (found @ level).cpu()).float()
+        units = np.concatenate([pattern.units for pattern in patterns])
+        kept = [pattern.own for pattern in patterns for _ in pattern.units]
+        for start in range(0, len(units), step):
+            mine = units[start : start + step]
+            products, levels = self._products(features, mine, kept[start : start + step])
+            for width in np.unique(widths[mine]):
+                prior = SpatialPrior(width, *shape[1:], dtype=products.dtype, device=self._device)
+                here = torch.from_numpy(np.flatnonzero(widths[mine] == width)).to(self._device)
+                found = prior.covary(products[here].view(-1, *shape)).flatten(1)
+                level = torch.stack([w @ levels[i] for w, i in zip(found, here, strict=True)])
+                some = mine[here.cpu().numpy()]
+                weight[some] = (found * math.sqrt(size)).cpu().float().view(-1, *shape)
+                bias[some] = (torch.from_numpy(self._mean[some]) - level.cpu()).float()
         return {"weight": weight, "bias": bias}
 
-    def _products(self, features: Maps, kept: Rows, units: Rows) -> tuple[Tensor, Tensor]:
-        """The features' combination for each unit, ``(len(units), F)``, and their mean ``(F,)``."""
-        mean = torch.full((len(kept), 1), 1 / len(kept), dtype=self.plan.matrix)
-        columns = torch.cat([self._coefficients[kept][:, units], mean], dim=1).to(self._device)
-        products = transposed_product(features, self.rows[kept], columns, self._device).T
-        return products[:-1], products[-1]
+    def _products(
+        self, features: Maps, units: Rows, kept: Sequence[Rows | None]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features' combination for each unit, ``(len(units), F)``, and their mean over the images it has, ``(F,)``."""
+        different = list({id(own): own for own in kept}.values())
+        means = torch.zeros(len(self.rows), len(different), dtype=self.plan.matrix)
+        for column, own in enumerate(different):
+            means[slice(None) if own is None else torch.from_numpy(own), column] = 1 / (
+                len(self.rows) if own is None else len(own)
+            )
+        columns = torch.cat([self._coefficients[:, units], means], dim=1).to(self._device)
+        products = transposed_product(features, self.rows, columns, self._device).T
+        place = {id(own): len(units) + column for column, own in enumerate(different)}
+        return products[: len(units)], [products[place[id(own)]] for own in kept]
 
     def fit(self, parameters: dict[str, Tensor]) -> SmoothFit:
         """What came out."""
