@@ -11,6 +11,7 @@ import typer
 from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.show import Column, Format, FormatOption, note, show, to_json, write
+from studies.export.target import is_file
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ REGION_COLUMNS = [
 def inspect(
     out: Annotated[
         Path | None,
-        typer.Option("-o", help="Draw every unit too, as FIGURE.png and .svg.", metavar="FIGURE"),
+        typer.Option(
+            "-o",
+            help="Draw every unit too: FIGURE.png or .svg, both where it has no suffix.",
+            metavar="FIGURE",
+        ),
     ] = None,
     format: FormatOption = Format.table,  # noqa: A002 - the word of the command line
 ) -> None:
@@ -108,8 +113,8 @@ def _draw(summary: Summary, out: Path) -> None:
         areas=None if summary.units.area is None else summary.units.area.tolist(),
         simulated=summary.simulated,
     )
-    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    for path in style.save(figure, stem):
+    one = is_file(out, ".png", ".svg")
+    for path in [style.save_as(figure, out)] if one else style.save(figure, out):
         note(f"wrote {path}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from cli.options import Selection, example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import select, selects
 from cli.show import detail, note
+from studies.export.target import is_file
 
 if TYPE_CHECKING:
     from studies.database.stores import Stores
@@ -22,10 +23,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-OutOption = Annotated[
-    Path, typer.Option("-o", "--out", help="Folder to write to; made if need be.", metavar="OUT")
-]
 
+def out_option(*kinds: str) -> Any:
+    """Declare ``-o``: a folder, or one file of these kinds; what is neither is refused before work begins."""
+
+    def check(out: Path) -> Path:
+        is_file(out, *kinds)
+        return out
+
+    files = f", or the one file NAME{' or NAME'.join(kinds)}" if kinds else ""
+    return typer.Option(
+        "-o",
+        "--out",
+        help=f"Folder to write to, made if need be{files}.",
+        metavar="OUT",
+        callback=check,
+    )
+
+
+OutOption = Annotated[Path, out_option()]
 
 Opened = tuple["Workspace", "Stores", "list[Spec]"]
 """An experiment, its stores, and the selected studies that were created."""
@@ -67,7 +83,7 @@ def written(paths: list[Path]) -> None:
     "tuner export heatmap -o results --metric feve --ridge --random",
 )
 def heatmap(
-    out: OutOption,
+    out: Annotated[Path, out_option(".png", ".svg", ".csv")],
     metric: Annotated[
         str | None,
         typer.Option(help="Column of heatmap.csv that is drawn; test correlation where not given."),
@@ -101,25 +117,16 @@ def heatmap(
 ) -> None:
     """Show which layer explains which region.
 
-    Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit).
+    Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit); with -o NAME.png,
+    NAME.svg or NAME.csv that file alone.
     """
     from studies.export.heatmap import export_heatmap
-    from studies.results.references import fwrf_rows, random_rows, ridge_rows
 
+    wanted = {"ridge": ridge, "fwrf": fwrf, "random": random}
+    references = [name for name, drawn in wanted.items() if drawn]
     with opened() as (workspace, stores, specs):
-        references = ridge_rows(workspace, specs) if ridge else []
-        if fwrf:
-            references += fwrf_rows(workspace, specs)
-        if random:
-            references += random_rows(workspace, specs)
         paths = export_heatmap(
-            workspace,
-            stores,
-            specs,
-            out,
-            metric=metric,
-            references=references,
-            cuts=resplit,
+            workspace, stores, specs, out, metric=metric, references=references, cuts=resplit
         )
         once = workspace.recording.n_repeats == 1
     written(paths)
@@ -306,11 +313,11 @@ def mei(
 
 @app.command("report")
 @selects
-@example("tuner export report -o results")
+@example("tuner export report -o results", "tuner export report -o page.html")
 def report(
-    out: OutOption,
+    out: Annotated[Path, out_option(".html")],
 ) -> None:
-    """Write report.html: all results on one page.
+    """Write report.html, or the file that -o names: all results on one page.
 
     The page needs nothing else, not even a network.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cli.export import OutOption, app, opened, written
+from cli.export import app, opened, out_option, written
 from cli.options import example
 from cli.selectors import selects
 from cli.show import note
@@ -18,9 +19,10 @@ from cli.show import note
     "tuner export figures -o results --region V4",
     "tuner export figures -o results --only best_layer_by_region --metric feve",
     "tuner export figures -o results --theme dark --width double",
+    "tuner export figures -o best.svg --only best_layer_by_region",
 )
 def figures(
-    out: OutOption,
+    out: Annotated[Path, out_option(".png", ".svg")],
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,7 +46,7 @@ def figures(
     """Draw figures for print, of each study and of regions.
 
     Per study: learning curves, hyperparameter importance, slices, weights. Per region: units by readout and by layer.
-    And the best layer against region.
+    And the best layer against region. Where but one is chosen, -o NAME.png or NAME.svg writes that one.
     """
     from studies.export.figures import export_figures
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from studies.database.stores import Stores
+from studies.export.target import is_file
 from studies.grid import Spec
+from studies.results.references import REFERENCES
 from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -21,24 +22,41 @@ def export_heatmap(
     out: Path,
     *,
     metric: str | None = None,
-    references: Sequence[dict[str, Any]] = (),
+    references: Sequence[str] = (),
     cuts: int = 0,
 ) -> list[Path]:
-    """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``.
+    """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``; or one of these but ``units.csv``.
 
-    With references (rows of `studies.results.references`), ``references.csv`` too, and they are drawn beside the studies.
-    With ``cuts``, how sure the choice of layers is besides: ``resplit.csv`` and ``best_layers``.
+    Parameters
+    ----------
+    out
+        A folder; or ``NAME.csv``, ``NAME.png`` or ``NAME.svg``, which are the table and the figure.
+    metric
+        Column that is drawn; None: test correlation, or validation correlation without test images.
+    references
+        Which of :data:`studies.results.references.REFERENCES` are drawn beside the studies, and written as
+        ``references.csv``.
+    cuts
+        On how many other cuts the best settings are fitted, to say how sure the choice of layers is:
+        ``resplit.csv`` and ``best_layers``.
 
     Raises
     ------
     InputError
-        If no selected study has a complete trial, the metric does not exist, or it is a loss that references do not have.
+        If no selected study has a complete trial, the metric does not exist or is a loss that references do not have,
+        or the one file that ``OUT`` names cannot hold what is asked for.
     """
     from tuner.figures.heatmap import heatmap
     from tuner.figures.metrics import metric_named
-    from tuner.figures.style import save
+    from tuner.figures.style import save, save_as
     from tuner.figures.tables import write_heatmap, write_units
 
+    one_file = is_file(out, ".png", ".svg", ".csv")
+    if one_file and (cuts or (references and out.suffix.lower() == ".csv")):
+        raise InputError(
+            f"-o {out}: one file does not hold the further tables that --resplit and references "
+            "(--ridge, --fwrf, --random) give; name a folder"
+        )
     if metric is not None:
         metric_named(metric)  # refused before anything is scored
     loss = workspace.experiment.training.loss
@@ -47,6 +65,7 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
+    beside = [row for name in references for row in REFERENCES[name](workspace, specs)]
     # All weights together would fill the memory.
     found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
     rows = [one.row for one in found]
@@ -55,12 +74,15 @@ def export_heatmap(
         rows,
         metric=metric,
         simulated=workspace.recording.simulated,
-        references=references,
+        references=beside,
         groups=workspace.areas,
     )
+    if one_file:
+        table = out.suffix.lower() == ".csv"
+        return [write_heatmap(rows, out) if table else save_as(figure, out)]
     paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
-    if references:
-        paths.append(write_heatmap(references, out / "references.csv"))
+    if beside:
+        paths.append(write_heatmap(beside, out / "references.csv"))
     paths += save(figure, out / "heatmap")
     if cuts:
         from studies.results.resplit import resplit, write_resplit

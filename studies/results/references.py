@@ -5,7 +5,7 @@ Ridge, ridge under a Gaussian mask a unit, and ridge if the network had learned 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,14 @@ def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, A
         layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
     untrained = workspace.untrained({alias: list(names) for alias, names in layers.items()})
     return _rows(untrained, specs, RANDOM)
+
+
+REFERENCES: Mapping[str, Callable[[Workspace, Sequence[Spec]], list[dict[str, Any]]]] = {
+    "ridge": ridge_rows,
+    "fwrf": fwrf_rows,
+    "random": random_rows,
+}
+"""What each option of ``tuner export heatmap`` draws beside the studies."""
 
 
 def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]:

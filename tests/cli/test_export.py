@@ -85,6 +85,57 @@ def test_heatmap_table_to_the_letter(exported: Path) -> None:
     assert "<svg" in (exported / "heatmap.svg").read_text(encoding="utf-8")
 
 
+def test_a_main_file_is_written_where_it_is_named(searched: Path, exported: Path) -> None:
+    def export(*arguments: str) -> int:
+        chosen = ["--region", "V4", "--readout", "factorized"]
+        return main(["-q", "-c", str(searched), "export", *arguments, *chosen])
+
+    folder = searched.parent / "named"
+    assert export("heatmap", "-o", str(folder / "table.csv")) == 0
+    mine = [r for r in rows(exported / "heatmap.csv") if r["region"] == "V4"]
+    assert rows(folder / "table.csv") == [r for r in mine if r["readout"] == "factorized"]
+    assert export("heatmap", "-o", str(folder / "map.svg")) == 0
+    assert "<svg" in (folder / "map.svg").read_text(encoding="utf-8")
+    assert export("report", "-o", str(folder / "page.html")) == 0
+    assert "<html" in (folder / "page.html").read_text(encoding="utf-8")
+    best = ["figures", "--only", "best_layer_by_region"]
+    assert export(*best, "-o", str(folder / "best.png")) == 0
+    assert Image.open(folder / "best.png").format == "PNG"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("best.png", "map.svg", "page.html", "table.csv")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["report", "-o", "page.png"], "not written as .png; name a file NAME.html, or a folder"),
+        (["heatmap", "-o", "map.html"], "NAME.png or NAME.svg or NAME.csv, or a folder"),
+        (["heatmap", "-o", "map.csv", "--ridge"], "one file does not hold"),
+        (["heatmap", "-o", "map.png", "--resplit", "2"], "one file does not hold"),
+        (["figures", "-o", "some.svg"], "there are several figures"),
+        (["best", "-o", "best.safetensors"], "not written as .safetensors; name a folder"),
+        (["mei", "-o", "images.png"], "not written as .png; name a folder"),
+        (["report", "-o", "taken.html"], "is a folder"),
+    ],
+)
+def test_a_file_that_is_not_written_is_refused(
+    searched: Path,
+    command: list[str],
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (searched.parent / "taken.html").mkdir(exist_ok=True)
+    monkeypatch.chdir(searched.parent)
+    assert main(["-q", "export", *command]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: -o {command[2]}: ")
+    assert line in error
+    assert error.count("\n") == 1
+    assert not Path(command[2]).is_file()
+
+
 def test_units_table_has_columns_scores_intervals_and_fields(exported: Path) -> None:
     found = rows(exported / "units.csv")
     assert len(found) == STUDIES * 4

@@ -231,6 +231,12 @@ def render(figure: Figure, kind: Literal["png", "svg"], *, dpi: int = DPI) -> by
     return buffer.getvalue()
 
 
+def save_as(figure: Figure, path: Path, *, dpi: int = DPI) -> Path:
+    """Write a figure as a file of the kind that its suffix says, ``.png`` or ``.svg``."""
+    kind: Literal["png", "svg"] = "svg" if path.suffix.lower() == ".svg" else "png"
+    return write_bytes(path, render(figure, kind, dpi=dpi))
+
+
 def save(figure: Figure, stem: Path | str, *, dpi: int = DPI) -> tuple[Path, Path]:
     """Write a figure as ``<stem>.png`` and ``<stem>.svg``.
 
@@ -250,6 +256,4 @@ def save(figure: Figure, stem: Path | str, *, dpi: int = DPI) -> tuple[Path, Pat
     """
     stem = Path(stem)
     png, svg = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg"))
-    write_bytes(png, render(figure, "png", dpi=dpi))
-    write_bytes(svg, render(figure, "svg"))
-    return png, svg
+    return save_as(figure, png, dpi=dpi), save_as(figure, svg)

@@ -40,7 +40,7 @@ def export_figures(
     Parameters
     ----------
     out
-        Each study's go to ``OUT/<name>/``, the others to ``OUT``.
+        A folder, in which each study's go to ``<name>/``; or ``NAME.png`` or ``NAME.svg`` for a single figure.
     only
         Which of :data:`FIGURES`; none named: all.
     metric
@@ -51,7 +51,8 @@ def export_figures(
     Raises
     ------
     InputError
-        If no selected study has a complete trial, or the metric or a figure does not exist.
+        If no selected study has a complete trial, the metric or a figure does not exist, or there are several figures
+        for one file.
     """
     from tuner.figures.metrics import metric_named
     from tuner.figures.panels import choose_metric
@@ -61,15 +62,16 @@ def export_figures(
     for name in only:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
-    drawn = Drawn(tuple(only) or FIGURES)
+    drawn = Drawn(out, tuple(only) or FIGURES)
     look = Look(theme, width, workspace.recording.simulated)
     stored = stored_studies(stores.storage)
     found: list[Evaluated] = []
     for one in evaluate_all(workspace, stores, specs, what="drawing studies"):
         study_id = stored[one.spec.name].study_id
         loaded = trials.load(stores.storage, [study_id])[study_id]
-        study_figures(workspace, one, loaded, out, look, drawn)
+        study_figures(workspace, one, loaded, look, drawn)
         found.append(replace(one, parameters=None))  # of many studies they would fill the memory
     rows = [one.row for one in found]
-    compare(found, choose_metric(rows, metric), out, look, drawn)
+    compare(found, choose_metric(rows, metric), look, drawn)
+    drawn.finish()
     return drawn

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studies.export.target import is_file
+from tuner.errors import InputError
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from tuner.figures.style import ThemeName, WidthName
 
 OF_STUDIES = ("curves", "importance", "slices", "weights")
@@ -22,17 +27,57 @@ class Drawn:
 
     Attributes
     ----------
+    out
+        The folder that they go to, or the one file.
     wanted
         Of :data:`FIGURES`.
     paths
         Files, PNG and SVG.
+    only
+        The one figure, where they go to one file.
     skipped
         Reason to the figures that it is the reason for.
     """
 
+    out: Path
     wanted: Collection[str] = FIGURES
     paths: list[Path] = field(default_factory=list)
+    only: Figure | None = None
     skipped: dict[str, list[str]] = field(default_factory=dict)
+
+    def write(self, figure: Figure, name: str) -> None:
+        """Write a figure.
+
+        Parameters
+        ----------
+        figure
+            What was drawn.
+        name
+            Its path in the folder, without a suffix.
+
+        Raises
+        ------
+        InputError
+            If it is the second, and there is one file for it only.
+        """
+        from tuner.figures.style import save
+
+        if not is_file(self.out, ".png", ".svg"):
+            self.paths += save(figure, self.out / name)
+            return
+        if self.only is not None:
+            raise InputError(
+                f"-o {self.out}: is one file, and there are several figures ({name} is the second); "
+                "choose one by --only, --region and the like, or name a folder"
+            )
+        self.only = figure
+
+    def finish(self) -> None:
+        """Write the one figure, now that it is the only one."""
+        from tuner.figures.style import save_as
+
+        if self.only is not None:
+            self.paths.append(save_as(self.only, self.out))
 
     def skip(self, figure: str, reason: str) -> None:
         """Note a figure that cannot be drawn."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from tuner.figures.metrics import Metric
 
 
-def compare(
-    found: Sequence[Evaluated], metric: Metric, out: Path, look: Look, drawn: Drawn
-) -> None:
+def compare(found: Sequence[Evaluated], metric: Metric, look: Look, drawn: Drawn) -> None:
     """Readouts and layers of each region unit by unit, and the best layers of all regions."""
     from tuner.figures.panels import failed, pending
 
@@ -40,7 +37,7 @@ def compare(
             elif not _defined(pair, metric):
                 drawn.skip(name, f"no unit has a {metric.label}")
             else:
-                _scatter(region, pair, metric, out / name, look, drawn)
+                _scatter(region, pair, metric, name, look, drawn)
     backbones = dict.fromkeys(one.spec.key.backbone for one in found)
     for backbone in backbones if "best_layer_by_region" in drawn.wanted else ():
         stem = "best_layer_by_region"
@@ -51,7 +48,7 @@ def compare(
         if not entries:
             drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
             continue
-        _best_layers(every, entries, metric, out / stem, look, drawn)
+        _best_layers(every, entries, metric, stem, look, drawn)
 
 
 def _loss(one: Evaluated) -> float:
@@ -87,9 +84,8 @@ def _defined(pair: Pair, metric: Metric) -> bool:
     return bool(np.isfinite(_scores(pair[0], metric) + _scores(pair[1], metric)).any())
 
 
-def _scatter(region: str, pair: Pair, metric: Metric, stem: Path, look: Look, drawn: Drawn) -> None:
+def _scatter(region: str, pair: Pair, metric: Metric, stem: str, look: Look, drawn: Drawn) -> None:
     from tuner.figures.scatter import unit_scatter
-    from tuner.figures.style import save
 
     first, second = (one.spec.key for one in pair)
     figure = unit_scatter(
@@ -100,7 +96,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: Path, look: Look, dr
         title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
         **look.options(width=False),
     )
-    drawn.paths += save(figure, stem)
+    drawn.write(figure, stem)
 
 
 def _best_entries(usable: Sequence[Evaluated], metric: Metric) -> list[BestLayer]:
@@ -128,12 +124,11 @@ def _best_layers(
     every: Sequence[Evaluated],
     entries: Sequence[BestLayer],
     metric: Metric,
-    stem: Path,
+    stem: str,
     look: Look,
     drawn: Drawn,
 ) -> None:
     from tuner.figures.best_layers import best_layers
-    from tuner.figures.style import save
 
     layers = dict(sorted({one.spec.layer_index: one.spec.key.layer for one in every}.items()))
     figure = best_layers(
@@ -143,4 +138,4 @@ def _best_layers(
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
         **look.options(),
     )
-    drawn.paths += save(figure, stem)
+    drawn.write(figure, stem)

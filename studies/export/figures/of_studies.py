@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,13 +27,10 @@ def study_figures(
     workspace: Workspace,
     one: Evaluated,
     loaded: Sequence[Trial],
-    out: Path,
     look: Look,
     drawn: Drawn,
 ) -> None:
     """Learning curves, hyperparameter importance, slices, and where the units read."""
-    from tuner.figures.style import save
-
     makers: dict[str, Callable[[], Figure | str]] = {
         "curves": lambda: _curves(one, loaded, look),
         "importance": lambda: _importance(one, loaded, look),
@@ -48,7 +44,7 @@ def study_figures(
         if isinstance(figure, str):
             drawn.skip(f"{one.spec.name}/{stem}", figure)
         else:
-            drawn.paths += save(figure, out / one.spec.name / stem)
+            drawn.write(figure, f"{one.spec.name}/{stem}")
 
 
 def _curves(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str:

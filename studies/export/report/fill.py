@@ -20,6 +20,7 @@ from studies.database.studies import Stored, stored_studies
 from studies.database.trials import Trial
 from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
 from studies.export.report.page import write_report
+from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
 from studies.results.references import ridge_rows
@@ -37,13 +38,16 @@ def export_report(
     specs: Sequence[Spec],
     out: Path,
 ) -> Path:
-    """Write ``OUT/report.html``; shows the images that ``export mei -o OUT`` left there.
+    """Write ``OUT/report.html``, or the file ``OUT`` if that is called ``NAME.html``.
+
+    It shows the images that ``export mei`` left in its folder.
 
     Raises
     ------
     InputError
-        If no selected study has a complete trial.
+        If no selected study has a complete trial, or ``OUT`` is called like another kind of file.
     """
+    page = out if is_file(out, ".html") else out / "report.html"
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
     for one in evaluate_all(workspace, stores, specs, draws=200):
@@ -66,7 +70,7 @@ def export_report(
             loaded[study.study_id],
             seconds[study.study_id],
             masks[name],
-            out,
+            page.parent,
         )
 
     return write_report(
@@ -74,7 +78,7 @@ def export_report(
         details,
         recording_summary(workspace, list(found.values())),
         provenance(workspace, sum(seconds.values())),
-        out / "report.html",
+        page,
         references=ridge_rows(workspace, specs),
         groups=workspace.areas,
     )
