@@ -13,7 +13,7 @@ from cli.main import main
 from tests.soak.outcome import look
 from tests.studies.conftest import MakeExperiment
 
-PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "cluster.md"
 
 
 def script() -> str:
