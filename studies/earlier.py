@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 BEFORE: Mapping[str, Any] = {
     "training.center": False,
     "search.space.full.weight_decay": 0.0,
+    "data.duplicates": "ignore",
 }
 """Key to what was done before there was the key; a new one that changes results is a line here."""
+
+JUDGED_BEFORE: Mapping[str, Any] = {"data.test_duplicates": "allow"}
+"""The same of keys that change how results are judged and not the results: free to change, so in no fingerprint. They go
+with `data.duplicates`, which is as old as they are."""
 
 READOUTS_BEFORE = ("full", "factorized")
 """Readouts that were tried where ``search.space`` named none."""
@@ -74,19 +79,25 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
     absent = {key for stored in fingerprints for key in _absent(stored)}
     if not absent:
         return experiment
-    training: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {"data": {}, "training": {}}
     space = dict(experiment.search.space)
     if not any(key.startswith(_SPACE) for key in experiment.written):
         space = {readout: space[readout] for readout in READOUTS_BEFORE}
     for key in sorted(absent - experiment.written):
         table, _, name = key.rpartition(".")
-        if table == "training":
-            training[name] = BEFORE[key]
+        if table in tables:
+            tables[table][name] = BEFORE[key]
         elif (readout := table.removeprefix(_SPACE)) in space:
             space[readout] = {**space[readout], name: BEFORE[key]}
+    if "data.duplicates" in absent:
+        judged = {
+            key: value for key, value in JUDGED_BEFORE.items() if key not in experiment.written
+        }
+        tables["data"] |= {key.removeprefix("data."): value for key, value in judged.items()}
     return experiment.model_copy(
         update={
-            "training": experiment.training.model_copy(update=training),
+            "data": experiment.data.model_copy(update=tables["data"]),
+            "training": experiment.training.model_copy(update=tables["training"]),
             "search": experiment.search.model_copy(update={"space": space}),
         }
     )

@@ -82,6 +82,7 @@ def fingerprint(
         "data.images": images,
         "data.image_size": data.image_size,
         "data.fit": data.fit,
+        "data.duplicates": data.duplicates,
         "data.split": split,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,

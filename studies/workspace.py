@@ -64,10 +64,11 @@ class Workspace:
     @cached_property
     def recording(self) -> Recording:
         """The recording, checked."""
+        from studies.equal_images import separated
         from studies.recording import open_recording
         from tuner.recordings import check_responses
 
-        recording = open_recording(self.experiment)
+        recording = separated(self.experiment, open_recording(self.experiment), self.progress)
         check_responses(
             recording,
             self._cut(recording),

@@ -113,6 +113,15 @@ class DataConfig(Table):
         le=1,
         description="units below it are dropped, where the recording says; 0 keeps all",
     )
+    duplicates: Literal["group", "ignore"] = Field(
+        "group",
+        description="what becomes of training images that occur more than once, exactly or nearly: kept on "
+        "one side of every cut, or not looked for",
+    )
+    test_duplicates: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="whether test images may be training images too, exactly or nearly",
+    )
     seed: Seed = Field(0, description="seed of the cut into fit and validation images")
     monkey: Literal["N", "F"] | None = Field(
         None, description=f"{TVSD}: which animal, and so which areas lie where"

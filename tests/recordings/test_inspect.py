@@ -149,8 +149,14 @@ def wide(r: Recording) -> dict[str, Any]:
 
 SUSPICIOUS: dict[str, tuple[Any, str]] = {
     "constant": (constant, r"1 of 10 units \(3\) respond alike"),
-    "duplicated": (duplicated, r"2 training images occur more than once: train/images\[2\], train"),
-    "in both": (in_both, r"1 test images are training images too: test/images\[5\]"),
+    "duplicated": (
+        duplicated,
+        r"2 training images occur more than once, exactly or nearly: train/images\[2\], train",
+    ),
+    "in both": (
+        in_both,
+        r"1 test images are training images too, exactly or nearly: test/images\[5\]",
+    ),
     "groups in both": (groups, "2 groups have both training and test images"),
     "scales": (scaled, "not normalised: standard deviations of units differ"),
     "offsets": (offset, "not normalised: the mean of 10 of 10 units"),
@@ -197,7 +203,10 @@ def test_image_files_are_compared_by_content(tmp_path: Path) -> None:
     write_pictures(tmp_path, names)
     (tmp_path / "07.png").write_bytes((tmp_path / "03.png").read_bytes())
     recording = replace(clean(), train_images=FileImages(tmp_path, names, "x"))
-    assert "2 training images occur more than once: 03.png, 07.png" in inspect(recording).suspicious
+    assert (
+        "2 training images occur more than once, exactly or nearly: 03.png, 07.png"
+        in inspect(recording).suspicious
+    )
     (tmp_path / "05.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"05\.png"):
         inspect(recording)

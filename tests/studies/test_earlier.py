@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from studies.config.experiment import Experiment, load_experiment, parse_experiment
 from studies.database.stores import as_made
-from studies.earlier import BEFORE, completed
+from studies.earlier import BEFORE, JUDGED_BEFORE, completed
+from studies.earlier import as_made as with_fingerprints
 from studies.fingerprint import difference
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
@@ -67,7 +68,20 @@ def forget_new_keys(config: Path) -> None:
     engine.dispose()
 
 
+def test_how_results_are_judged_is_as_it_was_and_free_to_change() -> None:
+    before = with_fingerprints(experiment(), [MADE_BEFORE])
+    assert all(
+        getattr(before.data, key.removeprefix("data.")) == value
+        for key, value in JUDGED_BEFORE.items()
+    )
+    written = experiment(data={"test_duplicates": "refuse"})
+    assert with_fingerprints(written, [MADE_BEFORE]).data.test_duplicates == "refuse"
+    today = MADE_BEFORE | dict.fromkeys(BEFORE)
+    assert with_fingerprints(written, [today]).data == written.data
+
+
 OLD: dict[str, Any] = {
+    "data": {"duplicates": "ignore"},
     "training": {"center": False},
     "search": {"space": {"full": {"weight_decay": 0.0}}},
 }

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.recordings.duplicates import look_at
 from tuner.recordings.paths import shortened
-from tuner.recordings.recording import ImageSource, Recording
-from tuner.recordings.sources import array_digest, in_threads
-from tuner.recordings.suspicions import LookedAt, suspicious_images, suspicious_responses
+from tuner.recordings.recording import Recording
+from tuner.recordings.suspicions import suspicious_images, suspicious_responses
 from tuner.scores import cc_max, has_ceiling, pairwise_reliability, split_half_reliability
 
 FEW_UNITS = 5
@@ -176,7 +176,8 @@ def inspect(recording: Recording, region: str = "area", session: str | None = No
     half = np.full(recording.n_units, np.nan)
     if recording.test_responses is not None and recording.n_repeats > 1:
         half = split_half_reliability(recording.test_responses)
-    train, test = _looked_at(recording.train_images), _looked_at(recording.test_images)
+    train = look_at(recording.train_images)
+    test = [] if recording.test_images is None else look_at(recording.test_images)
     summaries = tuple(
         _region(recording, name, members, units, half) for name, members in regions.items()
     )
@@ -189,7 +190,7 @@ def inspect(recording: Recording, region: str = "area", session: str | None = No
         n_train=recording.n_train,
         n_test=recording.n_test,
         n_repeats=recording.n_repeats,
-        image_sizes=dict(Counter(size for _, size in (*train, *test)).most_common()),
+        image_sizes=dict(Counter(one.size for one in (*train, *test)).most_common()),
         n_groups=None if recording.train_groups is None else len(set(recording.train_groups)),
         columns=tuple(recording.units),
         regions=summaries,
@@ -277,18 +278,6 @@ def _region(
 def _median(values: NDArray[np.float64]) -> float | None:
     defined = values[np.isfinite(values)]
     return float(np.median(defined)) if defined.size else None
-
-
-def _looked_at(images: ImageSource | None) -> LookedAt:
-    """Read every image once: its hash and its size."""
-    if images is None:
-        return []
-
-    def look(index: int) -> tuple[bytes, str]:
-        image = images.read(index)
-        return array_digest(image), f"{image.shape[1]} x {image.shape[0]}"
-
-    return in_threads(look, len(images))
 
 
 def _suspicious_regions(regions: tuple[RegionSummary, ...]) -> Iterator[str]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.recordings.duplicates import Look, same
 from tuner.recordings.paths import shortened
 from tuner.recordings.recording import Recording
 from tuner.recordings.sources import array_digest
 
-LookedAt = list[tuple[bytes, str]]
-"""Of each image a hash, and its size as ``"500 x 500"`` (width x height)."""
 
-
-def suspicious_images(recording: Recording, train: LookedAt, test: LookedAt) -> Iterator[str]:
+def suspicious_images(recording: Recording, train: list[Look], test: list[Look]) -> Iterator[str]:
     """Find images that occur twice, or in both sets; groups in both; images that are not square.
 
     Parameters
@@ -24,33 +21,33 @@ def suspicious_images(recording: Recording, train: LookedAt, test: LookedAt) -> 
     recording
         The recording.
     train, test
-        Hash and size of each image.
+        What was seen of each image.
 
     Yields
     ------
     str
         One line per finding.
     """
-    for part, looked, source in (
-        ("training", train, recording.train_images),
-        ("test", test, recording.test_images),
+    pairs, n = same([*train, *test]), recording.n_train
+    for part, source, groups, inside in (
+        ("training", recording.train_images, recording.train_groups, pairs[pairs[:, 1] < n]),
+        ("test", recording.test_images, recording.test_groups, pairs[pairs[:, 0] >= n] - n),
     ):
-        if source is None:
-            continue
-        count = Counter(digest for digest, _ in looked)
-        again = [source.names[i] for i, (digest, _) in enumerate(looked) if count[digest] > 1]
-        if again:
-            yield f"{len(again)} {part} images occur more than once: {shortened(again)}"
-    trained = {digest for digest, _ in train}
-    if recording.test_images is not None:
-        both = [recording.test_images.names[i] for i, (d, _) in enumerate(test) if d in trained]
-        if both:
-            yield f"{len(both)} test images are training images too: {shortened(both)}"
+        if groups is not None:  # equal images of one group are on one side of every cut
+            inside = inside[groups[inside[:, 0]] != groups[inside[:, 1]]]
+        again = np.unique(inside)
+        if again.size and source is not None:
+            names = shortened(source.names[int(i)] for i in again)
+            yield f"{again.size} {part} images occur more than once, exactly or nearly: {names}"
+    both = np.unique(pairs[(pairs[:, 0] < n) & (pairs[:, 1] >= n), 1]) - n
+    if both.size and recording.test_images is not None:
+        names = shortened(recording.test_images.names[int(i)] for i in both)
+        yield f"{both.size} test images are training images too, exactly or nearly: {names}"
     if recording.train_groups is not None and recording.test_groups is not None:
         shared = np.intersect1d(recording.train_groups, recording.test_groups).size
         if shared:
             yield f"{shared} groups have both training and test images"
-    square = {size for _, size in (*train, *test) if len(set(size.split(" x "))) > 1}
+    square = {one.size for one in (*train, *test) if len(set(one.size.split(" x "))) > 1}
     if square:
         yield f"some images are not square ({shortened(sorted(square))}): set data.fit"
 
