@@ -46,12 +46,15 @@ demo: install
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-# The second runs also where the first found something.
+# Each runs also where one before it found something. The last is the newest optuna, released or not: whether its tables are
+# still those that are written here.
 soak: $(VENV)/dev.stamp
 	@status=0; \
 	$(BIN)/python -m tests.recordings.soak_mutations --count $(DAMAGED) --seed $(SEED) || status=1; \
 	$(BIN)/python -m tests.soak.kill --runs $(SEARCHES) --seed $(SEED) || status=1; \
 	TUNER_TEST_WORKERS=8 $(BIN)/python -m pytest -q tests/studies/test_postgres.py -k killed || status=1; \
+	$(PIP) install --quiet --pre --upgrade --no-deps --target build/newest optuna \
+		&& PYTHONPATH=build/newest $(BIN)/python -m pytest -q tests/studies/test_trials.py || status=1; \
 	exit $$status
 
 lint: $(VENV)/dev.stamp
