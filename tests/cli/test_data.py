@@ -181,11 +181,13 @@ def test_inspect_for_programs(run, folder, recording):
 
 
 def test_inspect_draws_every_unit(run, folder, recording):
-    ended = run("data", "inspect", "-o", "units.png", "--format", "json")
+    ended = run("data", "inspect", "-o", "units", "--format", "json")
     assert ended.code == 0, ended.err
     assert ended.json["n_units"] == 4
     assert (folder / "units.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (folder / "units.svg").read_bytes()
+    assert run("data", "inspect", "-o", "one.svg").code == 0
+    assert [path.name for path in folder.glob("one*")] == ["one.svg"]
 
 
 def test_inspect_says_simulated(run, folder):
