@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
-from tuner.errors import InputError
+from tuner.errors import EnvironmentFailure, InputError
 from tuner.progress import Progress, nobody
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from tuner.backbones import Backbone, LayerInfo
     from tuner.features.cache import FeatureCache
     from tuner.features.extract import LayerFeatures
+    from tuner.features.normalize import Normalization
     from tuner.features.tiers import FeatureStore, Tier
     from tuner.fitting.losses import ResponseScaling
     from tuner.fitting.trainer import Targets
     from tuner.readouts.readout import FeatureShape
     from tuner.recordings import PreparedImages, Recording, Split
+
+_log = logging.getLogger("tuner")
 
 
 class Workspace:
@@ -254,7 +258,40 @@ class Workspace:
         return FeatureCache(storage.cache, storage.cache_limit)
 
     def features(self, alias: str, layer: str) -> LayerFeatures:
-        """Cached features of a layer; all wanted layers of the backbone come from one sweep where the cache holds them."""
+        """Cached features of a layer, each read through and compared with its checksums once in this process.
+
+        All wanted layers of the backbone come from one sweep where the cache holds them.
+        """
+        found = self._cached(alias, layer)
+        problem = self.cache.verify_once(found.key)
+        if problem is not None:
+            _log.warning(
+                "features of %s/%s in %s are damaged (%s); they are extracted again",
+                alias,
+                layer,
+                self.cache.folder,
+                problem,
+            )
+            key = found.key
+            del found, self._features[alias, layer]  # what is in use is not removed
+            if not self.cache.remove(key):
+                raise EnvironmentFailure(
+                    f"storage.cache: features of {alias}/{layer} in {self.cache.folder} are damaged and "
+                    "another process reads them; stop it and run the command again"
+                )
+            found = self._cached(alias, layer)
+            if self.cache.verify_once(found.key) is not None:
+                raise EnvironmentFailure(
+                    f"storage.cache: features of {alias}/{layer} in {self.cache.folder} are damaged as "
+                    "soon as they are written; check the disk and the memory of this machine"
+                )
+        return found
+
+    def normalization(self, alias: str, layer: str) -> Normalization:
+        """How features of a layer come from what it returns; the features themselves are not read."""
+        return self._cached(alias, layer).normalization
+
+    def _cached(self, alias: str, layer: str) -> LayerFeatures:
         if (alias, layer) not in self._features:
             layers = self._together(alias, layer)
             if len(layers) == 1:

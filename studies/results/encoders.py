@@ -289,7 +289,6 @@ def encoder(
 
     settings = workspace.settings(spec.key.backbone)
     experiment = workspace.experiment
-    features = workspace.features(spec.key.backbone, spec.key.layer)
     own = {name: t for name, t in parameters.items() if name not in ("unit_loss", "trial")}
     units: dict[str, NDArray[Any]] = {
         name: values[spec.units] for name, values in workspace.recording.units.items()
@@ -297,7 +296,7 @@ def encoder(
     return Encoder(
         backbone=workspace.backbone(spec.key.backbone),
         layer=spec.key.layer,
-        normalization=features.normalization,
+        normalization=workspace.normalization(spec.key.backbone, spec.key.layer),
         readout=spec.key.readout,
         parameters=own,
         response_mean=torch.from_numpy(workspace.scaling.mean[spec.units]),

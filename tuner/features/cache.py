@@ -36,6 +36,9 @@ except ImportError:  # pragma: no cover - Windows, which refuses to delete a map
 
 _log = logging.getLogger("tuner")
 
+_verified: dict[Path, tuple[tuple[str, int, int, int], ...]] = {}
+"""Entries that this process has read from end to end, and what their files were then."""
+
 Half = NDArray[np.float16]
 
 
@@ -127,6 +130,21 @@ class FeatureCache:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return str(error) or type(error).__name__
         return None
+
+    def verify_once(self, key: str) -> str | None:
+        """Read an entry from end to end, unless this process did so since its files were last written; else as `verify`."""
+        state = []
+        for path in sorted((self.folder / key).glob("*.npy")):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                state.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+        now = tuple(state)
+        if not now or _verified.get(self.folder / key) == now:
+            return None
+        problem = self.verify(key)
+        if problem is None:
+            _verified[self.folder / key] = now
+        return problem
 
     def remove(self, key: str, *, partial: bool = False) -> bool:
         """Remove an entry, or its unfinished extraction; False where it is in use or not there."""

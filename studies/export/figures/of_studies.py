@@ -107,7 +107,7 @@ def _in_cells(workspace: Workspace, one: Evaluated) -> NDArray[np.float64] | Non
     (info,) = workspace.backbone(key.backbone).describe(
         [key.layer], workspace.experiment.data.image_size
     )
-    kernel = workspace.features(key.backbone, key.layer).normalization.kernel
+    kernel = workspace.normalization(key.backbone, key.layer).kernel
     rows, columns = cell_centres(info, kernel)
     if min(len(rows), len(columns)) < 2:
         return None
