@@ -72,9 +72,9 @@ def compiler_there(device: torch.device) -> bool:
         except ImportError:
             return False
         return True
-    from tuner.readouts.native.build import compiler
+    from tuner.readouts.native.build import usable
 
-    return device.type == "cpu" and compiler() is not None
+    return device.type == "cpu" and usable()
 
 
 @dataclass(frozen=True)

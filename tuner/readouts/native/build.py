@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -15,8 +16,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from tuner.atomic import replacing
 from tuner.errors import EnvironmentFailure
+from tuner.readouts.native import cache
+
+_log = logging.getLogger("tuner")
 
 _SOURCES = ("full_step.c", "factorized_step.c")
 
@@ -31,6 +34,10 @@ _FLAGS = (
 )
 
 
+_FUNCTIONS = tuple(
+    f"{kind}_{what}" for kind in ("full", "factorized") for what in ("packed", "pack", "turn")
+)
+
 _REMEDY = "mend this compiler, or name another: CC=clang tuner ..."
 
 
@@ -40,11 +47,6 @@ def compiler() -> str | None:
         if name and (found := shutil.which(name)):
             return found
     return None
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "cortex-tuner"
 
 
 def _processor() -> str:
@@ -72,7 +74,7 @@ def library() -> ctypes.CDLL:
     Raises
     ------
     EnvironmentFailure
-        If there is no compiler or it fails.
+        If there is no compiler, it fails, or what it makes cannot be loaded.
     """
     here = Path(__file__).parent
     sources = [here / name for name in _SOURCES]
@@ -84,21 +86,34 @@ def library() -> ctypes.CDLL:
         )
     text = [path.read_text(encoding="utf-8") for path in [*sources, here / "vectors.h"]]
     identity = "\n".join([*text, *_FLAGS, *_openmp(), cc, platform.platform(), _processor()])
-    name = f"steps-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.so"
-    folder = _cache_folder()
+    stem = f"steps-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}"
+    folder = cache.private_folder()
+    if folder is None:  # none that is only ours: compile for this process alone
+        with tempfile.TemporaryDirectory(
+            prefix="cortex-tuner-", ignore_cleanup_errors=True
+        ) as name:
+            return _declared(ctypes.CDLL(str(_built(cc, sources, Path(name), stem))))
+    target = cache.find(folder, stem)
+    if target is None:
+        with FileLock(folder / f"{stem}.lock", mode=0o600):
+            target = cache.find(folder, stem) or _built(cc, sources, folder, stem)
+    return _declared(ctypes.CDLL(str(target)))
+
+
+def usable() -> bool:
+    """Whether the fused steps can be compiled and loaded on this machine."""
+    if compiler() is None:
+        return False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = os.access(folder, os.W_OK)
-    except OSError:
-        usable = False
-    if not usable:  # a home that cannot be written: compile for this process alone
-        folder = Path(tempfile.mkdtemp(prefix="cortex-tuner-"))
-    target = folder / name
-    if not target.exists():
-        with FileLock(folder / f"{name}.lock"):
-            if not target.exists():
-                _compile(cc, sources, target)
-    loaded = ctypes.CDLL(str(target))
+        library()
+    except EnvironmentFailure as error:
+        _log.warning("%s; readouts are trained by tensor operations meanwhile", error)
+        return False
+    return True
+
+
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """Say what the functions take and return."""
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     for kind in ("full", "factorized"):
         packed, pack = getattr(loaded, f"{kind}_packed"), getattr(loaded, f"{kind}_pack")
@@ -111,16 +126,24 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def _compile(cc: str, sources: list[Path], target: Path) -> None:
-    """Compile with OpenMP, and where that cannot be had without it."""
-    with replacing(target) as partial:
+def _built(cc: str, sources: list[Path], folder: Path, stem: str) -> Path:
+    """Compile with OpenMP, and where that cannot be had without it; what does not load in another process is refused."""
+    said = ""
+    with tempfile.TemporaryDirectory(
+        prefix=".building-", dir=folder, ignore_cleanup_errors=True
+    ) as aside:
+        made = Path(aside) / "steps.so"
         for threads in (["-fopenmp", *_openmp()], []):
-            command = [cc, *_FLAGS, *map(str, sources), *threads, "-lm", "-o", str(partial)]
+            command = [cc, *_FLAGS, *map(str, sources), *threads, "-lm", "-o", str(made)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
             except OSError as error:
                 raise EnvironmentFailure(f"{cc}: cannot be run: {error}; {_REMEDY}") from error
-            if done.returncode == 0:
-                return
-        last = " ".join(done.stderr.split())[-300:]
-        raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {last}; {_REMEDY}")
+            if done.returncode != 0:
+                said = " ".join(done.stderr.split())[-300:]
+                continue
+            wrong = cache.tried(made, _FUNCTIONS)
+            if wrong is None:
+                return cache.keep(made, folder, stem)
+            said = f"what it makes cannot be loaded: {wrong}"
+    raise EnvironmentFailure(f"{cc}: cannot compile the fused steps: {said}; {_REMEDY}")
