@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tuner.closed_form.gram import COPIES, Plan, piece_bytes
+from tuner.closed_form.gram import COPIES, Plan, piece_bytes, units_at_once
 from tuner.closed_form.prior import SpatialPrior
 from tuner.readouts.readout import FeatureShape
 
@@ -62,7 +62,7 @@ class Problem:
 
 
 def fit_bytes(problem: Problem, plan: Plan) -> int:
-    """Memory at most: the square matrices, a piece of features, responses and predictions, and the weights."""
+    """Memory at most: responses and weights, beside square matrices, a piece of features, or weights in the making."""
     item = torch.finfo(plan.matrix).bits // 8
     table = item * (problem.images + problem.others) * problem.side
     squares = COPIES * item * problem.side**2
@@ -70,7 +70,10 @@ def fit_bytes(problem: Problem, plan: Plan) -> int:
     features = (problem.images + problem.others) * problem.shape.size
     piece = min(piece_bytes(plan), features * torch.finfo(plan.products).bits // 8)
     weights = 4 * problem.units * problem.shape.size
-    return max(table + squares, table + 2 * piece) + responses + weights
+    making = (
+        4 * item * problem.shape.size * min(problem.units, units_at_once(plan, problem.shape.size))
+    )
+    return max(table + squares, table + 2 * piece, piece + making) + responses + weights
 
 
 def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:

@@ -191,6 +191,11 @@ def piece_bytes(plan: Plan) -> int:
     return min(_PIECE, plan.memory // 8)
 
 
+def units_at_once(plan: Plan, features: int) -> int:
+    """Units whose weights are made together: each four times while it is blurred."""
+    return max(1, plan.memory // (32 * features))
+
+
 def _by_channels(
     features: Maps, rows: NDArray[np.int64], prior: SpatialPrior, plan: Plan, device: str
 ) -> Iterator[Tensor]:
@@ -210,15 +215,16 @@ def _by_channels(
 
 
 def transposed_product(
-    features: Maps, rows: NDArray[np.int64], coefficients: Tensor, device: str
+    features: Maps, rows: NDArray[np.int64], coefficients: Tensor, plan: Plan, device: str
 ) -> Tensor:
-    """``X^T A``: features ``(len(rows), F)`` of some images times coefficients ``(len(rows), k)``, as ``(F, k)``."""
+    """``A^T X``: coefficients ``(len(rows), k)`` times features ``(len(rows), F)`` of some images, as ``(k, F)``."""
     size = int(np.prod(features.shape[1:]))
     dtype = coefficients.dtype
-    out = torch.zeros(size, coefficients.shape[1], dtype=dtype, device=device)
-    for start in range(0, len(rows), _ROWS):
-        maps = _read(features, rows[start : start + _ROWS], dtype, device)
-        out.addmm_(maps.flatten(1).T, coefficients[start : start + _ROWS])
+    out = torch.zeros(coefficients.shape[1], size, dtype=dtype, device=device)
+    step = max(1, min(_ROWS, piece_bytes(plan) // (2 * out.itemsize * size)))
+    for start in range(0, len(rows), step):
+        maps = _read(features, rows[start : start + step], dtype, device)
+        out.addmm_(coefficients[start : start + step].T, maps.flatten(1))
     return out
 
 

@@ -16,7 +16,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tuner.closed_form.gram import Gram, Maps, Plan, Spectrum, transposed_product
+from tuner.closed_form.gram import (
+    Gram,
+    Maps,
+    Plan,
+    Spectrum,
+    transposed_product,
+    units_at_once,
+)
 from tuner.closed_form.leave_out import LeaveOut
 from tuner.closed_form.prior import SpatialPrior
 from tuner.fitting.losses import value
@@ -291,7 +298,7 @@ class _Choice:
         size = int(np.prod(shape))
         weight = torch.zeros(len(self._best), *shape)
         bias = torch.zeros(len(self._best))
-        step = max(1, self.plan.memory // (32 * size))
+        step = units_at_once(self.plan, size)
         widths = np.array([self._settings[chosen].width for chosen in self._chosen])
         units = np.concatenate([pattern.units for pattern in patterns])
         kept = [pattern.own for pattern in patterns for _ in pattern.units]
@@ -319,7 +326,7 @@ class _Choice:
                 len(self.rows) if own is None else len(own)
             )
         columns = torch.cat([self._coefficients[:, units], means], dim=1).to(self._device)
-        products = transposed_product(features, self.rows, columns, self._device).T
+        products = transposed_product(features, self.rows, columns, self.plan, self._device)
         place = {id(own): len(units) + column for column, own in enumerate(different)}
         return products[: len(units)], [products[place[id(own)]] for own in kept]
 
