@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -256,6 +257,11 @@ class Workspace:
 
         storage = self.experiment.storage
         return FeatureCache(storage.cache, storage.cache_limit)
+
+    @property
+    def sights(self) -> Path:
+        """Folder in which it is kept where the cells of each layer look."""
+        return self.experiment.storage.cache / "sight"
 
     def features(self, alias: str, layer: str) -> LayerFeatures:
         """Cached features of a layer, each read through and compared with its checksums once in this process.

@@ -239,9 +239,12 @@ def _test(
 def _receptive_fields(
     workspace: Workspace, spec: Spec, parameters: Tensors
 ) -> dict[str, NDArray[Any]]:
-    """Where each unit reads, in pixels and degrees, from its weights."""
+    """Where each unit reads, in pixels and degrees, from its weights and from where the layer's cells look."""
     from tuner.synthesis.receptive_fields import from_readout
+    from tuner.synthesis.sight import sight
 
     model = encoder(workspace, spec, parameters, trial=None, value=None)
-    columns = from_readout(model).columns(workspace.experiment.data.pixels_per_degree)
+    columns = from_readout(model, sight(model, workspace.sights)).columns(
+        workspace.experiment.data.pixels_per_degree
+    )
     return {name: np.asarray(values) for name, values in columns.items()}

@@ -142,7 +142,7 @@ def test_masks_with_fields_in_cells(no_overlaps) -> None:
     no_overlaps(figure)
     (ellipse,) = figure.findobj(Ellipse)
     assert tuple(ellipse.center) == (2.0, 3.0)
-    assert "receptive field" in texts(figure)
+    assert "Gaussian fitted to the map" in texts(figure)
     assert "receptive field" not in texts(masks(rng.random((2, 7, 9)), ["a", "b"]))
 
 

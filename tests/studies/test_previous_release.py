@@ -42,11 +42,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def same(found: Path, expected: Path) -> None:
-    """Every column of the release before is there with what it had; others may have come."""
+    """Every column of the release before is there with what it had; others may have come.
+
+    But for receptive fields, which that release put in the wrong place.
+    """
     mine, theirs = rows(found), rows(expected)
     assert len(mine) == len(theirs)
     for row, before in zip(mine, theirs, strict=True):
         for column, value in before.items():
+            if column.startswith("rf_"):
+                assert column in row
+                continue
             if SAME_MACHINE or not value.replace(".", "").lstrip("-").isdigit():
                 assert row[column] == value, column
             else:

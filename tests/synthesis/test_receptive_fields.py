@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from tests.encoders import backbone, pictures, random_encoder
 from tuner.encoder import Encoder
+from tuner.features.normalize import Moments
 from tuner.synthesis.receptive_fields import (
     COLUMNS,
-    cell_centres,
     fit_gaussians,
     from_gradient,
     from_readout,
     gradient_maps,
     table,
 )
+from tuner.synthesis.sight import sight
 
 
 def _gaussian(x, y, major, minor, angle, rows, columns):
@@ -104,30 +105,6 @@ def test_degrees_count_from_the_middle_up_and_right():
     assert columns["rf_sigma_deg"][0] == pytest.approx(0.4, abs=0.01)
 
 
-@pytest.mark.parametrize("layer", ["_blocks.0", "_blocks.2", "_blocks.4"])
-@pytest.mark.parametrize("kernel", [1, 2, 3])
-def test_cells_look_where_their_gradient_lies(layer, kernel):
-    """The centre of all that moves a cell is where the cell is said to look."""
-    size = 192
-    network = backbone()
-    (info,) = network.describe([layer], size)
-    rows, columns = cell_centres(info, kernel)
-    row, column = len(rows) // 2, len(columns) // 2
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images.requires_grad_(True)
-    output = network.features(images, [layer])[layer]
-    window = output[
-        :, :, row * kernel : (row + 1) * kernel, column * kernel : (column + 1) * kernel
-    ]
-    # signs at random, so that no pixel's contributions cancel
-    signs = torch.randn(window.shape, generator=torch.Generator().manual_seed(1))
-    (gradient,) = torch.autograd.grad((window * signs).sum(), images)
-    touched = gradient.abs().sum((0, 1)) > 0
-    ys, xs = (torch.nonzero(touched.any(axis)).flatten().numpy() for axis in (1, 0))
-    assert (ys.min() + ys.max()) / 2 == pytest.approx(rows[row], abs=0.51)
-    assert (xs.min() + xs.max()) / 2 == pytest.approx(columns[column], abs=0.51)
-
-
 def _reading_at(row: int, column: int, readout: str) -> Encoder:
     """A unit that reads around one cell of an 8 x 8 grid."""
     encoder = random_encoder(readout, n_units=1, layer="_blocks.1", unit_indices=[0])
@@ -145,13 +122,118 @@ def _reading_at(row: int, column: int, readout: str) -> Encoder:
 @pytest.mark.parametrize(("row", "column"), [(2, 5), (4, 3)])
 def test_readout_and_gradient_agree_on_the_place(readout, row, column):
     encoder = _reading_at(row, column, readout)
-    (info,) = encoder.backbone.describe([encoder.layer], encoder.image_size)
-    expected = (info.offset + info.stride * column, info.offset + info.stride * row)
+    seen = sight(encoder)
+    expected = (seen.columns[column], seen.rows[row])
     weights = from_readout(encoder)
     assert (weights.x[0], weights.y[0]) == pytest.approx(expected, abs=0.7)
-    assert weights.sigma[0] == pytest.approx(info.stride, rel=0.3)
+    (info,) = encoder.backbone.describe([encoder.layer], encoder.image_size)
+    cell = seen.column_sigmas[column]
+    assert weights.sigma[0] == pytest.approx(np.hypot(info.stride, cell), rel=0.2)
     gradient = from_gradient(encoder, pictures(6, seed=3))
     assert np.hypot(gradient.x[0] - expected[0], gradient.y[0] - expected[1]) < 2.0
+
+
+def test_a_unit_that_reads_one_cell_sees_as_far_as_the_cell():
+    """No ellipse collapses to a sliver between the places of two cells."""
+    encoder = random_encoder(n_units=1, layer="_blocks.1", unit_indices=[0])
+    weight = encoder.readout_parameters["weight"]
+    kept = weight[:, :, 3, 4].clone()
+    weight.zero_()
+    weight[:, :, 3, 4] = kept
+    fields, seen = from_readout(encoder), sight(encoder)
+    assert fields.minor[0] > 0.9 * min(seen.column_sigmas[4], seen.row_sigmas[3])
+    assert fields.major[0] < 2.5 * fields.minor[0]
+    assert (fields.x[0], fields.y[0]) == pytest.approx((seen.columns[4], seen.rows[3]), abs=1.5)
+
+
+def test_covariances_are_those_of_the_ellipses():
+    rows = columns = np.arange(0, 64, 2.0)
+    maps = np.stack([_gaussian(30, 33, 9, 5, angle, rows, columns) for angle in (0, 30, 110)])
+    fields = fit_gaussians(maps, rows, columns, 64)
+    for k, covariance in enumerate(fields.covariances()):
+        offset = np.array([columns[None, :] - 30, rows[:, None] - 33], dtype=object)
+        dx, dy = np.broadcast_arrays(*offset)
+        points = np.stack([dx, dy], axis=-1).astype(float)
+        inverse = np.linalg.inv(covariance)
+        drawn = np.exp(-0.5 * np.einsum("...i,ij,...j", points, inverse, points))
+        np.testing.assert_allclose(drawn, maps[k], atol=0.02)
+
+
+@pytest.fixture(scope="module")
+def simulated_v1():
+    """Gabor units without noise, and images that they were shown."""
+    from tuner.recordings.simulated.model import Population, Settings, simulate
+
+    return simulate((Population("V1"),), Settings(n_train=700, n_test=20, units_per_region=12))
+
+
+def _ridge(recording, layer: str) -> Encoder:
+    """A full readout fitted to the noiseless signal in closed form."""
+    from tuner.encoder import as_batch
+
+    network = backbone()
+    (info,) = network.describe([layer], 64)
+    images = as_batch(np.stack([recording.train_images.read(k) for k in range(700)]))
+    with torch.no_grad():
+        raw = torch.cat([network.features(part, [layer])[layer] for part in images.split(50)])
+    normalization = Moments.of(raw).normalization(
+        rectified=info.rectified, kernel=1, grid=(info.height, info.width)
+    )
+    x = normalization.apply(raw).flatten(1).double()
+    signal = torch.from_numpy(recording.truth["signal/train"]).double()
+    y = (signal - signal.mean(0)) / signal.std(0)
+    centred = x - x.mean(0)
+    gram = centred @ centred.T
+    gram.diagonal().add_(0.5 * gram.diagonal().mean())
+    weight = torch.linalg.solve(gram, y).T @ centred
+    scale = x.shape[1] ** 0.5
+    return Encoder(
+        backbone=network,
+        layer=layer,
+        normalization=normalization,
+        readout="full",
+        parameters={
+            "weight": scale * weight.reshape(-1, *raw.shape[1:]).float(),
+            "bias": -(weight @ x.mean(0)).float(),
+        },
+        response_mean=torch.zeros(12),
+        response_scale=torch.ones(12),
+        loss="mse",
+        image_size=64,
+        unit_indices=np.arange(12),
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "least"), [("_blocks.2", 1.0), ("_blocks.4", 0.9), ("_blocks.5", 0.4)]
+)
+def test_fields_of_simulated_v1_units_are_found_at_any_depth(simulated_v1, layer, least):
+    """At the last depth a cell is 16 px wide, four sigmas: there only the bias can be told to be gone."""
+    truth = simulated_v1.truth
+    fields = from_readout(_ridge(simulated_v1, layer))
+    dx, dy = fields.x - truth["units/x"], fields.y - truth["units/y"]
+    assert np.mean(np.hypot(dx, dy) <= truth["units/sigma"]) >= least
+    assert abs(np.median(dx)) < 1.5
+    assert abs(np.median(dy)) < 1.5
+
+
+def test_sight_is_measured_once_and_kept_in_a_folder(tmp_path, monkeypatch):
+    from tuner.synthesis import sight as module
+
+    encoder = random_encoder(n_units=2)
+    monkeypatch.setattr(module, "_known", {})
+    first = sight(encoder, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    monkeypatch.setattr(module, "_known", {})
+    monkeypatch.setattr(module, "measure", None)  # whoever measures again fails
+    again = sight(encoder, tmp_path / "cache")
+    for name, values in vars(first).items():
+        np.testing.assert_array_equal(values, vars(again)[name])
+    assert sight(encoder) is again
+    kept.write_text("{")
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_known", {})
+    np.testing.assert_array_equal(sight(encoder, tmp_path / "cache").rows, first.rows)
 
 
 def test_the_gradient_map_is_that_of_finite_differences():

@@ -58,7 +58,7 @@ def masks(
     fitted = _five(ellipses, len(labels))
     parts = [f"{height} \N{MULTIPLICATION SIGN} {across} cells, each map from 0 to its own maximum"]
     if np.isfinite(fitted).all(axis=1).any():
-        parts.append("line: receptive field, one sd of the Gaussian fitted to the map")
+        parts.append("line: one sd of the Gaussian fitted to the map")
     sub = style.subtitle(*parts, simulated=simulated)
 
     def draw(axes: Axes, index: int) -> None:

@@ -18,6 +18,9 @@ _ENOUGH = 1e-7
 """A fit has settled when a step lowers its squared error by a smaller share than this."""
 _DAMPED = 1e8
 """Damping beyond which no step is left that lowers the error."""
+_SIZES = np.array([0.5, 0.8, 1.2, 2.0, 3.2])
+"""Standard deviations to begin with, in cells."""
+_MOST_PLACES = 41
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ def fit(
     centre, covariance
         ``(n, 2)`` and ``(n, 2, 2)``: where to begin.
     image_size
-        Fields are no wider than 4 times this, and lie within half of it around the cells.
+        Fields are no wider than twice this, and lie within the image, or half a cell beyond the outermost cells; and no
+        further than a cell and a half from where their descent begins.
     """
     flat = maps.reshape(len(maps), -1)
     y, x = (axis.ravel() for axis in np.meshgrid(rows, columns, indexing="ij"))
-    low, high = _bounds(x, y, spacing(rows, columns), image_size)
+    low, high = _bounds(centre, x, y, spacing(rows, columns), image_size)
     # The covariance is root @ root.T; its diagonal in logarithms keeps it positive.
     root = np.linalg.cholesky(covariance)
     first = [
@@ -78,17 +82,70 @@ def fit(
     return Gaussians(found[:, :2], matrix @ matrix.transpose(0, 2, 1), 1 - error / variation)
 
 
+def begin(maps: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
+    """Find where to begin: the round Gaussian that explains a map best, among some hundred places and five sizes.
+
+    Weights that were fitted to noise have peaks everywhere, and from a wrong one the descent does not come back.
+
+    Returns
+    -------
+    centre, covariance
+        ``(n, 2)`` and ``(n, 2, 2)``, as `fit` takes them.
+    """
+    places = [_places(columns), _places(rows)]
+    centred = maps.reshape(len(maps), -1)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    best = np.full(len(maps), -np.inf)
+    found = np.zeros((len(maps), 3))
+    for size in spacing(rows, columns) * _SIZES:
+        across, down = (
+            np.exp(-((axis - at[:, None]) ** 2) / (2 * size**2))
+            for axis, at in zip((columns, rows), places, strict=True)
+        )
+        shapes = (down[:, None, :, None] * across[None, :, None, :]).reshape(
+            len(down) * len(across), -1
+        )
+        shapes -= shapes.mean(axis=1, keepdims=True)
+        length = np.sqrt((shapes**2).sum(axis=1))
+        shapes /= np.where(length > 1e-9, length, np.inf)[:, None]
+        match = centred @ shapes.T
+        which = match.argmax(axis=1)
+        here = match[np.arange(len(maps)), which]
+        better = here > best
+        best[better] = here[better]
+        y, x = np.divmod(which[better], len(across))
+        found[better] = np.stack([places[0][x], places[1][y], np.full(len(x), size)], axis=1)
+    return found[:, :2], found[:, 2, None, None] ** 2 * np.eye(2)
+
+
+def _places(axis: Floats) -> Floats:
+    """Places to try along an axis: twice as dense as the cells, and half a cell beyond them."""
+    half = float(np.ptp(axis)) / max(len(axis) - 1, 1) / 2
+    count = min(2 * len(axis) + 1, _MOST_PLACES)
+    return np.linspace(axis.min() - half, axis.max() + half, count)
+
+
 def spacing(rows: Floats, columns: Floats) -> float:
-    """Distance between neighbouring cells, the wider of the two; 1 where there is one cell only."""
-    return max(float(axis[1] - axis[0]) if len(axis) > 1 else 1.0 for axis in (rows, columns))
+    """Mean distance between neighbouring cells, the wider of the two; 1 where there is one cell only."""
+    return max(
+        float(np.ptp(axis)) / (len(axis) - 1) if len(axis) > 1 else 1.0 for axis in (rows, columns)
+    )
 
 
-def _bounds(x: Floats, y: Floats, step: float, image_size: int) -> tuple[Floats, Floats]:
-    reach, widest = 0.5 * image_size, 4.0 * image_size
-    narrow, wide = float(np.log(0.2 * step)), float(np.log(widest))
-    low = [x.min() - reach, y.min() - reach, narrow, -widest, narrow, 0.0, -2.0]
-    high = [x.max() + reach, y.max() + reach, wide, widest, wide, 10.0, 2.0]
-    return np.array(low), np.array(high)
+def _bounds(
+    centre: Floats, x: Floats, y: Floats, step: float, image_size: int
+) -> tuple[Floats, Floats]:
+    """Lowest and highest parameters of each map, ``(n, 7)``."""
+    widest = 2.0 * image_size
+    narrow, wide = float(np.log(0.3 * step)), float(np.log(widest))
+    first, last = -0.5, image_size - 0.5
+    low = np.tile([0.0, 0.0, narrow, -widest, narrow, 0.0, -2.0], (len(centre), 1))
+    high = np.tile([0.0, 0.0, wide, widest, wide, 10.0, 2.0], (len(centre), 1))
+    for k, axis in enumerate((x, y)):
+        near = np.clip(centre[:, k], axis.min() - step / 2, axis.max() + step / 2)
+        low[:, k] = np.maximum(near - 1.5 * step, min(axis.min() - step / 2, first))
+        high[:, k] = np.minimum(near + 1.5 * step, max(axis.max() + step / 2, last))
+    return low, high
 
 
 def _descend(
@@ -105,14 +162,15 @@ def _descend(
         residual, jacobian = _linearised(p[active], maps[active], x, y)
         # A parameter at its bound that the error pushes further stays where it is.
         slope = np.matmul(jacobian, residual[:, :, None])[:, :, 0]
-        held = ((p[active] <= low) & (slope > 0)) | ((p[active] >= high) & (slope < 0))
+        lowest, highest = low[active], high[active]
+        held = ((p[active] <= lowest) & (slope > 0)) | ((p[active] >= highest) & (slope < 0))
         jacobian[held] = 0.0
         slope[held] = 0.0
         curvature = np.matmul(jacobian, jacobian.transpose(0, 2, 1))
         diagonal = np.einsum("nii->ni", curvature)
         diagonal += damping[active, None] * diagonal + 1e-12
         step = np.linalg.solve(curvature, -slope[:, :, None])[:, :, 0]
-        tried = np.clip(p[active] + step, low, high)
+        tried = np.clip(p[active] + step, lowest, highest)
         new = (_residual(tried, maps[active], x, y) ** 2).sum(axis=1)
         old = error[active]
         better = new < old

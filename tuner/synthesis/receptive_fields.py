@@ -1,9 +1,9 @@
 """Where in the image a unit reads, and how widely: from the readout, and from the true gradient.
 
 Coordinates are pixels of the image as the backbone sees it, pixel i having its centre at i, rows
-downwards. A cell of a layer does not see the pixels around its own place in the image: padding
-moves the centre of what it sees (by 15.5 px at the end of InceptionV1), and pooling moves it again.
-Both are corrected here.
+downwards. A cell of a layer does not look at its own place in the image: padding moves the middle
+of what it sees (by 15.5 px at the end of InceptionV1), pooling moves it again, and trained weights
+look past that middle. So where cells look, and how far, is measured (:mod:`tuner.backbones.sight`).
 
 A field is described by a Gaussian on a constant, fitted by least squares: readout weights are never
 quite 0 anywhere, and the centre of gravity of a map with a background lies towards its middle.
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuner.backbones import LayerInfo
+from tuner.backbones.sight import Sight
 from tuner.encoder import Encoder
 from tuner.synthesis import gaussians
+from tuner.synthesis.sight import sight
 
 Floats = NDArray[np.float64]
 
@@ -83,6 +84,16 @@ class Fields:
         x, y, major, minor, angle, fit = (values[rows] for values in each)
         return Fields(x, y, major, minor, angle, fit, self.image_size)
 
+    def covariances(self) -> Floats:
+        """``(n_units, 2, 2)``, px squared, of x and y."""
+        turn = np.deg2rad(self.angle)
+        along = np.stack([np.cos(turn), -np.sin(turn)], axis=1)  # rows run downwards
+        across = np.stack([np.sin(turn), np.cos(turn)], axis=1)
+        return np.asarray(
+            self.major[:, None, None] ** 2 * along[:, :, None] * along[:, None, :]
+            + self.minor[:, None, None] ** 2 * across[:, :, None] * across[:, None, :]
+        )
+
     def ellipses(self) -> Floats:
         """``(n_units, 5)``: x, y, standard deviations along and across the axis, its angle."""
         return np.stack([self.x, self.y, self.major, self.minor, self.angle], axis=1)
@@ -113,35 +124,35 @@ class Fields:
         return dict(zip(COLUMNS, values, strict=True))
 
 
-def cell_centres(info: LayerInfo, kernel: int) -> tuple[Floats, Floats]:
-    """Return where the cells of a pooled map look, px: y of its rows, x of its columns.
+def from_readout(encoder: Encoder, seen: Sight | None = None) -> Fields:
+    """Fit the places that the readout weighs: the factorized mask, or the length of full weights.
+
+    A Gaussian is fitted to the squared weights (noise stands out less in the square) at the places where the cells look, and
+    widened by the root of 2, which the square took away. The field of a unit is that Gaussian, blurred by how far the cells
+    themselves see: never narrower than a cell's own field, however few cells a unit reads.
 
     Parameters
     ----------
-    info
-        The layer at the image's size.
-    kernel
-        Side of the pooling window in cells; windows at the far edges may hold fewer.
+    encoder
+        The encoder.
+    seen
+        Where the layer's cells look; None: as :func:`tuner.synthesis.sight.sight` measures it.
     """
+    seen = seen or sight(encoder)
+    maps = encoder.readout.spatial_profile(encoder.readout_parameters).double().cpu().numpy()
+    weights = fit_gaussians(maps**2, seen.rows, seen.columns, encoder.image_size)
+    along_x, along_y = seen.size_at(weights.x, weights.y)
+    own = np.zeros((len(maps), 2, 2))
+    own[:, 0, 0], own[:, 1, 1] = along_x**2, along_y**2
+    return _fields(weights, 2 * weights.covariances() + own)
 
-    def centres(cells: int) -> Floats:
-        starts = np.arange(0, cells, kernel)
-        ends = np.minimum(starts + kernel, cells) - 1
-        return np.asarray(info.offset + info.stride * (starts + ends) / 2, dtype=np.float64)
 
-    return centres(info.height), centres(info.width)
-
-
-def from_readout(encoder: Encoder) -> Fields:
-    """Fit the places that the readout weighs: the factorized mask, or the length of full weights.
-
-    The size is that of the weights over the layer's cells; how far a cell itself sees is not in it
-    (see :func:`from_gradient`).
-    """
-    maps = encoder.readout.spatial_profile(encoder.readout_parameters)
-    (info,) = encoder.backbone.describe([encoder.layer], encoder.image_size)
-    rows, columns = cell_centres(info, encoder.normalization.kernel)
-    return fit_gaussians(maps.double().cpu().numpy(), rows, columns, encoder.image_size)
+def _fields(fitted: Fields, covariances: Floats) -> Fields:
+    """The same places with other covariances ``(n, 2, 2)``."""
+    major, minor, angle = np.full((3, len(fitted.x)), np.nan)
+    for k in np.flatnonzero(np.isfinite(covariances).all(axis=(1, 2))):
+        major[k], minor[k], angle[k] = _axes(covariances[k])
+    return Fields(fitted.x, fitted.y, major, minor, angle, fitted.fit, fitted.image_size)
 
 
 def gradient_maps(
@@ -191,16 +202,7 @@ def from_gradient(
     maps = gradient_maps(encoder, images, units).astype(np.float64) ** 2
     maps, axis = _coarser(maps, np.arange(encoder.image_size, dtype=np.float64))
     fields = fit_gaussians(maps, axis, axis, encoder.image_size)
-    root = np.sqrt(2.0)
-    return Fields(
-        fields.x,
-        fields.y,
-        fields.major * root,
-        fields.minor * root,
-        fields.angle,
-        fields.fit,
-        encoder.image_size,
-    )
+    return _fields(fields, 2 * fields.covariances())
 
 
 def _coarser(maps: Floats, axis: Floats) -> tuple[Floats, Floats]:
@@ -245,14 +247,16 @@ def _fitted(maps: Floats, rows: Floats, columns: Floats, image_size: int) -> Flo
     """One row per map: x, y, major, minor, angle, fit."""
     low, high = (end(axis=(1, 2), keepdims=True) for end in (maps.min, maps.max))
     scaled = (maps - low) / (high - low)
-    centre, covariance = _moments(scaled, rows, columns)
-    explained = np.full(len(maps), np.nan)
     if maps[0].size >= _FEWEST_CELLS:
+        centre, covariance = gaussians.begin(scaled, rows, columns)
         found = gaussians.fit(scaled, rows, columns, centre, covariance, image_size)
         centre, covariance, explained = found.centre, found.covariance, found.explained
+    else:
+        centre, covariance = _moments(scaled, rows, columns)
+        explained = np.full(len(maps), np.nan)
     return np.array(
         [
-            _described(float(here[0]), float(here[1]), spread, float(share))
+            (float(here[0]), float(here[1]), *_axes(spread), float(share))
             for here, spread, share in zip(centre, covariance, explained, strict=True)
         ]
     )
@@ -274,12 +278,13 @@ def _moments(scaled: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Flo
     return np.stack([x, y], axis=1), covariance
 
 
-def _described(x: float, y: float, covariance: Floats, fit: float) -> tuple[float, ...]:
+def _axes(covariance: Floats) -> tuple[float, float, float]:
+    """Standard deviations along the longer and the shorter axis, and the angle of the longer one."""
     values, vectors = np.linalg.eigh(covariance)
     minor, major = np.sqrt(np.maximum(values, 0))
     along = vectors[:, 1]
     angle = float(np.rad2deg(np.arctan2(-along[1], along[0])) % 180)  # rows run downwards
-    return x, y, float(major), float(minor), angle, fit
+    return float(major), float(minor), angle
 
 
 def table(

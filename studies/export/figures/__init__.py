@@ -69,7 +69,7 @@ def export_figures(
     for one in evaluate_all(workspace, stores, specs, what="drawing studies"):
         study_id = stored[one.spec.name].study_id
         loaded = trials.load(stores.storage, [study_id])[study_id]
-        study_figures(workspace, one, loaded, look, drawn)
+        study_figures(one, loaded, look, drawn)
         found.append(replace(one, parameters=None))  # of many studies they would fill the memory
     rows = [one.row for one in found]
     compare(found, choose_metric(rows, metric), look, drawn)

@@ -17,14 +17,12 @@ from studies.export.figures.drawn import OF_STUDIES, Drawn, Look
 from studies.results.importance import importance
 from studies.results.scores import Evaluated
 from studies.search.space import varying
-from studies.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def study_figures(
-    workspace: Workspace,
     one: Evaluated,
     loaded: Sequence[Trial],
     look: Look,
@@ -35,7 +33,7 @@ def study_figures(
         "curves": lambda: _curves(one, loaded, look),
         "importance": lambda: _importance(one, loaded, look),
         "slices": lambda: _slices(one, loaded, look),
-        "weights": lambda: _weights(workspace, one, look),
+        "weights": lambda: _weights(one, look),
     }
     for stem in OF_STUDIES:
         if stem not in drawn.wanted:
@@ -85,7 +83,7 @@ def _slices(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str
     )
 
 
-def _weights(workspace: Workspace, one: Evaluated, look: Look) -> Figure | str:
+def _weights(one: Evaluated, look: Look) -> Figure | str:
     """Where each unit reads, with the Gaussian fitted to it."""
     from tuner import readouts
     from tuner.figures.maps import masks
@@ -95,26 +93,21 @@ def _weights(workspace: Workspace, one: Evaluated, look: Look) -> Figure | str:
     profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
     labels = [str(unit.get("name", unit["unit"])) for unit in one.units]
     return masks(
-        profile, labels, ellipses=_in_cells(workspace, one), title=one.spec.name, **look.options()
+        profile, labels, ellipses=_in_cells(profile), title=one.spec.name, **look.options()
     )
 
 
-def _in_cells(workspace: Workspace, one: Evaluated) -> NDArray[np.float64] | None:
-    """The fitted Gaussians in cells of the map instead of pixels; None where a map is one cell wide."""
-    from tuner.synthesis.receptive_fields import cell_centres
+def _in_cells(profile: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Gaussians fitted to the maps, in cells; None where a map is one cell wide."""
+    from tuner.synthesis.receptive_fields import fit_gaussians
 
-    key = one.spec.key
-    (info,) = workspace.backbone(key.backbone).describe(
-        [key.layer], workspace.experiment.data.image_size
-    )
-    kernel = workspace.normalization(key.backbone, key.layer).kernel
-    rows, columns = cell_centres(info, kernel)
+    rows, columns = (np.arange(cells, dtype=np.float64) for cells in profile.shape[1:])
     if min(len(rows), len(columns)) < 2:
         return None
-    step = columns[1] - columns[0]
-    fields = ("rf_x", "rf_y", "rf_sigma_major", "rf_sigma_minor", "rf_angle", "rf_fit")
-    x, y, along, across, angle, fit = np.array([[u[f] for f in fields] for u in one.units]).T
-    x = np.where(np.isfinite(fit), x, np.nan)  # of a map so coarse only moments are known
-    return np.stack(
-        [(x - columns[0]) / step, (y - rows[0]) / step, along / step, across / step, angle], axis=1
+    fields = fit_gaussians(
+        profile.astype(np.float64) ** 2, rows, columns, max(len(rows), len(columns))
     )
+    ellipses = fields.ellipses()
+    ellipses[:, 2:4] *= 2**0.5  # the square of a Gaussian is narrower by this
+    ellipses[~np.isfinite(fields.fit)] = np.nan  # of a map so coarse only moments are known
+    return ellipses

@@ -23,7 +23,10 @@ from tuner.recordings.simulated.mixtures import Kind, Mixtures, layer_maps
 from tuner.recordings.sources import ArrayImages
 
 if TYPE_CHECKING:
+    import torch
+
     from tuner.backbones.backbone import Backbone
+    from tuner.backbones.sight import Sight
 
 LABEL = "simulated"
 
@@ -31,8 +34,11 @@ Difficulty = Literal["easy", "hard"]
 BACKBONES: dict[Difficulty, str] = {"easy": "efficientnet_lite0", "hard": "efficientnet_lite1"}
 """The network that V4 and IT are made of."""
 
-VERSION = 2
+VERSION = 3
 """To be raised with any change of what is simulated: stored recordings are then made anew."""
+
+_PHOTOGRAPHS = 12
+"""At so many training images it is measured where the cells of a layer look."""
 
 
 @dataclass(frozen=True)
@@ -319,16 +325,48 @@ def _populate(
     units = Mixtures.draw(layer, population.kind, seen, rectified, count, rng, margin)
     truth[f"population/{population.region}/mean"] = units.mean
     truth[f"population/{population.region}/sd"] = units.sd
-    (info,) = backbone.describe([layer], settings.image_size)
+    sight = _sight(backbone, layer, units, rectified, shown[:_PHOTOGRAPHS])
+    x, y = sight.place(units.mask_y, units.mask_x)
+    steps = sight.steps_at(units.mask_y, units.mask_x)
+    own = sight.size_at(x, y)
+    across, down = (
+        np.hypot(step * units.mask_sigma, size) for step, size in zip(steps, own, strict=True)
+    )
     columns |= {
         "kind": np.full(count, population.kind),
         "layer": np.full(count, layer),
-        # Where the mask lies in the image, padding included.
-        "x": info.offset + info.stride * units.mask_x,
-        "y": info.offset + info.stride * units.mask_y,
-        "sigma": info.stride * units.mask_sigma,
+        # Where the cells under the mask look in the image, and the mask blurred by how far they see.
+        "x": x,
+        "y": y,
+        "sigma": np.sqrt(across * down),
     }
     return units.respond(of_layer), columns | units.truth()
+
+
+def _sight(
+    backbone: Backbone,
+    layer: str,
+    units: Mixtures,
+    rectified: bool,
+    photographs: NDArray[np.uint8],
+) -> Sight:
+    """Measure where the cells look whose rectified features the units mix."""
+    import torch
+
+    from tuner.backbones.sight import measure
+
+    mean, sd = (torch.from_numpy(v).float()[:, None, None] for v in (units.mean, units.sd))
+
+    def scaled(maps: torch.Tensor) -> torch.Tensor:
+        values = (maps - mean.to(maps)) / sd.to(maps)
+        return values if rectified else values.relu()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as for the features: the same truth on any machine's cores
+    try:
+        return measure(backbone, layer, photographs, scaled)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _joined(columns: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
