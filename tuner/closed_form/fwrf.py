@@ -74,9 +74,9 @@ class _Lattice:
         return product.reshape(-1, *product.shape[2:]).astype(np.float32)
 
 
-def lattices(height: int, width: int) -> list[_Lattice]:
+def lattices(height: int, width: int, shares: Sequence[float] = SHARES) -> list[_Lattice]:
     """Every Gaussian that is tried on a grid of cells, by width."""
-    sizes = dict.fromkeys(max(_NARROWEST, share * max(height, width)) for share in SHARES)
+    sizes = dict.fromkeys(max(_NARROWEST, share * max(height, width)) for share in shares)
     return [_Lattice(_profiles(height, size), _profiles(width, size)) for size in sizes]
 
 
@@ -95,6 +95,7 @@ def best_masks(
     rows: Rows,
     *,
     penalties: Sequence[float] = PENALTIES,
+    shares: Sequence[float] = SHARES,
     device: str = "cpu",
 ) -> NDArray[np.float32]:
     """The Gaussian under which each unit is predicted best.
@@ -110,6 +111,8 @@ def best_masks(
         Images that are fitted.
     penalties
         In units of the mean squared length of an image's centred pooled features.
+    shares
+        Standard deviations of the Gaussians, as shares of the grid's longer side.
     device
         Where the algebra runs.
 
@@ -125,7 +128,7 @@ def best_masks(
     _, channels, height, width = features.shape
     masks = np.zeros((y.shape[1], height, width), dtype=np.float32)
     step = max(1, _PIECE // (len(rows) * channels))
-    for lattice in lattices(height, width):
+    for lattice in lattices(height, width, shares):
         every = lattice.masks
         for begin in range(0, len(every), step):
             some = every[begin : begin + step]

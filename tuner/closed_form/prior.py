@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _NEGLIGIBLE = 1e-12
-"""Directions whose prior variance is below this share of the largest are left out; they are below rounding."""
+"""Share of the largest prior variance that is below rounding."""
 
 
 def gaussian_blur(cells: int, width: float) -> NDArray[np.float64]:
@@ -41,36 +41,53 @@ class SpatialPrior:
         Standard deviation of the blur in cells; 0 is the prior of ordinary ridge.
     height, width_cells
         The grid.
+    envelope
+        How much weights may differ from 0 in each row ``(height,)`` and each column ``(width_cells,)``: :math:`B` is
+        multiplied by it from the left, so that a unit's weights are expected where its field is. None: everywhere alike.
+    negligible
+        Directions along an axis whose prior variance is below this share of the largest are left out.
     """
 
     def __init__(
-        self, width: float, height: int, width_cells: int, *, dtype: torch.dtype, device: str
+        self,
+        width: float,
+        height: int,
+        width_cells: int,
+        *,
+        envelope: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+        negligible: float = _NEGLIGIBLE,
+        dtype: torch.dtype,
+        device: str,
     ) -> None:
         self.width = width
         self.cells = (height, width_cells)
+        self._white = width == 0 and envelope is None
+        along = [gaussian_blur(n, width) for n in self.cells]
+        if envelope is not None:
+            along = [part[:, None] * blur for part, blur in zip(envelope, along, strict=True)]
         rows, columns = (
-            torch.from_numpy(_root(gaussian_blur(n, width))).to(device, dtype) for n in self.cells
+            torch.from_numpy(_root(blur, negligible)).to(device, dtype) for blur in along
         )
         self._rows, self._columns = rows, columns
         self.size = rows.shape[1] * columns.shape[1]
 
     def project(self, maps: Tensor) -> Tensor:
         """``R^T x`` of maps ``(B, C, h, w)``, as ``(B, C * size)``."""
-        if self.width == 0:
+        if self._white:
             return maps.flatten(1)
         return (self._rows.T @ (maps @ self._columns)).flatten(1)
 
     def covary(self, maps: Tensor) -> Tensor:
         """``M x`` of maps ``(B, C, h, w)``, channel by channel."""
-        if self.width == 0:
+        if self._white:
             return maps
         rows, columns = self._rows @ self._rows.T, self._columns @ self._columns.T
         return rows @ (maps @ columns)
 
 
-def _root(blur: NDArray[np.float64]) -> NDArray[np.float64]:
+def _root(blur: NDArray[np.float64], negligible: float) -> NDArray[np.float64]:
     """``R`` with ``R R^T = B B^T``, its negligible columns left out."""
     left, singular, _ = np.linalg.svd(blur)
-    kept = singular**2 > _NEGLIGIBLE * singular[0] ** 2
+    kept = singular**2 > negligible * singular[0] ** 2
     root: NDArray[np.float64] = left[:, kept] * singular[kept]
     return root

@@ -269,10 +269,8 @@ class _Choice:
             fit = fits.at(penalty)
             left = fit.predictions.cpu().numpy()
             beyond = (spectrum.others @ fit.coefficients + fit.mean).cpu().numpy()
-            self._losses[number, units] = _mean_loss(self._loss, left, measured)
-            self._other_losses[number, units] = _mean_loss(
-                self._loss, beyond, self._ahead[:, units]
-            )
+            self._losses[number, units] = mean_loss(self._loss, left, measured)
+            self._other_losses[number, units] = mean_loss(self._loss, beyond, self._ahead[:, units])
             better = self._losses[number, units] < self._best[units]
             improved |= better
             mine = units[better]
@@ -417,7 +415,7 @@ def _among(groups: Sequence[Rows], kept: Rows) -> list[Rows]:
     return [part for part in parts if len(part) > 1]
 
 
-def _mean_loss(loss: str, predicted: Floats, measured: Floats) -> Floats:
+def mean_loss(loss: str, predicted: Floats, measured: Floats) -> Floats:
     """``(n_units,)``; NaN for a unit without a response."""
     each = value(loss, torch.from_numpy(predicted).double(), torch.from_numpy(measured))
     there = ~torch.isnan(each)
