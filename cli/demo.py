@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import Selection, example, settings
+from cli.init import FILE
+from cli.options import example
 from cli.show import note, write
 
 TRIALS = 16
@@ -29,50 +31,29 @@ def demo(
 
     Writes a config file, creates the studies, searches, exports. Run again, it goes on where it was.
     """
-    from cli import export, init, optimize, study
-
     start = time.monotonic()
-    config = folder / init.FILE
+    config, out = folder / FILE, folder / "results"
     if not config.exists():
-        _step(f"tuner init {folder} --template demo")
-        init.init(folder, "demo")
-    settings().config = config
-    where = f"-c {config}"
-    out = folder / "results"
-
-    _step(f"tuner study create {where}")
-    study.create_command()
-    _step(f"tuner optimize --n-trials {TRIALS} {where}")
-    optimize.optimize(n_trials=TRIALS)
-    _step(f"tuner export heatmap -o {out} {where}")
-    export.heatmap(out)
+        _step("init", folder, "--template", "demo")
+    chosen = ("-c", config)
+    _step("study", "create", *chosen)
+    _step("optimize", "--n-trials", TRIALS, *chosen)
+    _step("export", "heatmap", "-o", out, *chosen)
     for region, layer in PICTURES:
-        _step(
-            f"tuner export mei -o {out} --region {region} --layer {layer} --readout factorized "
-            f"--steps {MEI_STEPS} {where}"
-        )
-        settings().selection = Selection((), (layer,), (region,), ("factorized",))
-        export.mei(out, steps=MEI_STEPS)
-    settings().selection = Selection()
-    _step(f"tuner export best -o {out} {where}")
-    export.best(out)
-    _step(f"tuner export report -o {out} {where}")
-    export.report(out)
+        study = ("--region", region, "--layer", layer, "--readout", "factorized")
+        _step("export", "mei", "-o", out, *study, "--steps", MEI_STEPS, *chosen)
+    _step("export", "best", "-o", out, *chosen)
+    _step("export", "report", "-o", out, *chosen)
 
     write("")
     write(f"The demo took {time.monotonic() - start:.0f} s. Look at:")
-    sheets = {
-        f"what {region} units want to see": out
-        / "efficientnet_lite0"
-        / layer
-        / region
-        / "factorized"
-        / "sheet.png"
-        for region, layer in PICTURES
-    }
+    studies = out / "efficientnet_lite0"
     look = {
         "which layer explains which region": out / "heatmap.png",
-        **sheets,
+        **{
+            f"what {region} units want to see": studies / layer / region / "factorized/sheet.png"
+            for region, layer in PICTURES
+        },
         "all of it on one page": out / "report.html",
         "the search itself": f"tuner dashboard -c {config}",
     }
@@ -83,5 +64,10 @@ def demo(
     )
 
 
-def _step(command: str) -> None:
-    note(f"\n$ {command}")
+def _step(*words: object) -> None:
+    """Show a command, and run it as if it had been typed."""
+    from cli.main import run
+
+    arguments = [str(word) for word in words]
+    note(f"\n$ tuner {shlex.join(arguments)}")
+    run(arguments)

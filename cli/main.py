@@ -118,6 +118,14 @@ def _stand_in() -> None:
     """Hold a command's place in the list; the command itself is loaded when it is typed."""
 
 
+def run(arguments: list[str]) -> Any:
+    """Run a command; whatever it raises is the caller's."""
+    options.settings().selection = options.Selection()
+    command = build()
+    with command.make_context("tuner", arguments) as context:
+        return command.invoke(context)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``tuner``.
 
@@ -135,14 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Thousands of small objects are made and kept: looking for garbage among them so often costs a listing 0.2 s.
     gc.set_threshold(50_000, 20, 100)
     settings = options.reset()
-    command = build()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with errors.sigterm_raises():
             if "_TUNER_COMPLETE" in os.environ:
-                command.main(args=arguments, prog_name="tuner", complete_var="_TUNER_COMPLETE")
-            with command.make_context("tuner", arguments or ["--help"]) as context:
-                result = command.invoke(context)
+                build().main(args=arguments, prog_name="tuner", complete_var="_TUNER_COMPLETE")
+            result = run(arguments or ["--help"])
             sys.stdout.flush()  # a closed pipe is met here, not in the interpreter's last breath
     except BaseException as error:
         return errors.report(error, verbose=settings.verbose)
