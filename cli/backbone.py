@@ -27,11 +27,8 @@ def list_(
     columns = [
         Column("name", "backbone"),
         Column("imagenet", "weights here"),
-        Column("file", fold=True),
+        Column("where", "file", fold=True, text=lambda path: Path(path).name),
     ]
-    if format is Format.table:
-        for row in rows:
-            row["file"] = Path(row["where"]).name
     show(rows, format, columns)
     if format is Format.table:
         # one folder holds all that are downloaded; what comes with a package lies elsewhere

@@ -15,15 +15,25 @@ if TYPE_CHECKING:
 TRIALS = 50
 """Trials per study that times are predicted for."""
 
+
+def size_text(count: float) -> str:
+    """Write bytes: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 COLUMNS = [
     Column("layer", fold=True),
     Column("readout"),
     Column("studies"),
     Column("features"),
-    Column("memory"),
-    Column("cache"),
-    Column("round"),
-    Column("search", "total"),
+    Column("memory", text=size_text),
+    Column("cache", text=size_text),
+    Column("round_seconds", "round", text=duration_text),
+    Column("search_seconds", "total", text=duration_text),
 ]
 
 
@@ -33,30 +43,13 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
 
     cohorts = plan(workspace, specs, TRIALS)
     extraction = extraction_seconds(workspace, specs)
+    rows = [dict(vars(cohort)) for cohort in cohorts]
+    alone = {c.backbone for c in cohorts}
+    title = f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
+    columns = COLUMNS if len(alone) == 1 else [Column("backbone"), *COLUMNS]
+    show(rows, format, columns, title=", ".join([title, *(alone if len(alone) == 1 else ())]))
     if format is not Format.table:
-        rows = [dict(vars(cohort)) for cohort in cohorts]
-        show(rows, format)
         return
-    alone = len({c.backbone for c in cohorts}) == 1
-    show(
-        [
-            {
-                "layer": c.layer if alone else f"{c.backbone}/{c.layer}",
-                "readout": c.readout,
-                "studies": c.studies,
-                "features": c.features,
-                "memory": size_text(c.memory),
-                "cache": size_text(c.cache),
-                "round": duration_text(c.round_seconds),
-                "search": duration_text(c.search_seconds),
-            }
-            for c in cohorts
-        ],
-        format,
-        COLUMNS,
-        title=f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
-        + (f", {cohorts[0].backbone}" if alone else ""),
-    )
     # Readouts of a layer share its features.
     cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())
     limit = workspace.experiment.storage.cache_limit
@@ -73,12 +66,3 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
     write(f"search               {duration_text(search)}")
     longest = max(c.round_seconds for c in cohorts)
     write(f"longest round        {duration_text(longest)} (what a kill costs at most)")
-
-
-def size_text(count: float) -> str:
-    """Write bytes: ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

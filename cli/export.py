@@ -43,6 +43,10 @@ def out_option(*kinds: str) -> Any:
 
 OutOption = Annotated[Path, out_option()]
 
+UnitsOption = Annotated[
+    str | None, typer.Option(help="Indices in the recording, such as 0-11,24; all if not given.")
+]
+
 Opened = tuple["Workspace", "Stores", "list[Spec]"]
 """An experiment, its stores, and the selected studies that were created."""
 
@@ -219,10 +223,7 @@ def _value(text: str) -> object:
 )
 def mei(
     out: OutOption,
-    units: Annotated[
-        str | None,
-        typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
-    ] = None,
+    units: UnitsOption = None,
     prior: Annotated[
         str, typer.Option(help="How images are written: fft, pixel, cppn, generator.")
     ] = "fft",

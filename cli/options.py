@@ -132,17 +132,14 @@ def parameters_of(function: Callable[..., None]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
-def _set_config(value: Path | None) -> None:
-    if value is not None:
-        settings().config = value
+def _keep(name: str) -> Callable[[Any], None]:
+    """What keeps an option's value in the settings, where it was given."""
 
+    def keep(value: Any) -> None:
+        if value:
+            setattr(settings(), name, value)
 
-def _set_quiet(value: bool) -> None:
-    settings().quiet |= value
-
-
-def _set_verbose(value: bool) -> None:
-    settings().verbose |= value
+    return keep
 
 
 def common(
@@ -153,7 +150,7 @@ def common(
             "--config",
             help="The config file; tuner.toml where not given.",
             metavar="FILE",
-            callback=_set_config,
+            callback=_keep("config"),
             expose_value=False,
         ),
     ] = None,
@@ -163,7 +160,7 @@ def common(
             "-q",
             "--quiet",
             help="Only results and errors.",
-            callback=_set_quiet,
+            callback=_keep("quiet"),
             expose_value=False,
         ),
     ] = False,
@@ -173,7 +170,7 @@ def common(
             "-v",
             "--verbose",
             help="More log, and tracebacks.",
-            callback=_set_verbose,
+            callback=_keep("verbose"),
             expose_value=False,
         ),
     ] = False,

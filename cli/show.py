@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -50,12 +50,15 @@ class Column:
     fold
         Whether this column gives way, its values taking several lines, where the terminal is too
         narrow for all columns.
+    text
+        Writes a value, where that is not how its kind is written.
     """
 
     key: str
     title: str = ""
     digits: int = 3
     fold: bool = False
+    text: Callable[[Any], str] | None = None
 
 
 def show(
@@ -162,7 +165,7 @@ def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     flat = [flatten(row) for row in rows]
     values = [[row.get(column.key) for row in flat] for column in columns]
     cells = [
-        [column.title or column.key, *(_cell(value, column.digits) for value in present)]
+        [column.title or column.key, *(_cell(value, column) for value in present)]
         for column, present in zip(columns, values, strict=True)
     ]
     console = Console(file=sys.stdout, highlight=False)
@@ -231,14 +234,20 @@ def _numeric(values: Iterable[Any]) -> bool:
     )
 
 
-def _cell(value: Any, digits: int) -> str:
+def _cell(value: Any, column: Column) -> str:
     value = _plain(value)
     if value is None:
         return "-"
+    if column.text is not None:
+        return column.text(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}"
+        return (
+            f"{value:.{column.digits}f}"
+            if 1e-3 <= abs(value) < 1e6 or value == 0
+            else f"{value:.2e}"
+        )
     if isinstance(value, list):
-        return ", ".join(_cell(inner, digits) for inner in value)
+        return ", ".join(_cell(inner, column) for inner in value)
     return one_line(str(value))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.export import OutOption, opened, unit_list, written
+from cli.export import OutOption, UnitsOption, opened, unit_list, written
 from cli.options import example
 from cli.selectors import selects
 from cli.show import note
@@ -23,10 +23,7 @@ app = typer.Typer(no_args_is_help=True)
 )
 def export_command(
     out: OutOption,
-    units: Annotated[
-        str | None,
-        typer.Option(help="Indices in the recording, such as 0-11,24; all if not given."),
-    ] = None,
+    units: UnitsOption = None,
     size: Annotated[
         int, typer.Option(min=0, help="Side of the full image on the screen, px; 0: as fitted.")
     ] = 0,
@@ -52,32 +49,31 @@ def export_command(
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Write a plain folder: images, controls, their order, and what every unit is predicted to do."""
-    from studies.export.stimuli import Session, export_stimuli
+    from studies.export.stimuli import export_stimuli
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
-    from tuner.synthesis.stimuli.placement import Rig
+    from tuner.synthesis.stimuli.placement import Placement, Rig
 
     chosen = unit_list(units)
-    session = Session(
-        MeiSettings(
-            prior=prior,
-            steps=steps,
-            contrast=contrast,
-            mean=mean,
-            variants=variants,
-            seed=seed,
-        ),
-        Choice(natural=natural, others=others, noise=noise, scrambled=scrambled, seed=seed),
-        Rig(
-            size=size,
-            pixels_per_degree=pixels_per_degree,
-            placement="centred" if centred else "full",
-        ),
-        blocks,
-        ensemble,
+    settings = MeiSettings(
+        prior=prior, steps=steps, contrast=contrast, mean=mean, variants=variants, seed=seed
     )
+    choice = Choice(natural=natural, others=others, noise=noise, scrambled=scrambled, seed=seed)
+    placement: Placement = "centred" if centred else "full"
+    rig = Rig(size=size, pixels_per_degree=pixels_per_degree, placement=placement)
     with opened() as (workspace, stores, specs):
-        path = export_stimuli(workspace, stores, specs, out, session, units=chosen)
+        path = export_stimuli(
+            workspace,
+            stores,
+            specs,
+            out,
+            settings,
+            choice,
+            rig,
+            blocks=blocks,
+            ensemble=ensemble,
+            units=chosen,
+        )
     written([path])
     note(
         f"show them as {path / 'README.txt'} says; then: tuner stimuli score {path} RECORDED -o OUT"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from studies.config.experiment import BackboneConfig, Experiment
+    from studies.config.experiment import Experiment
+    from studies.config.keys import BackboneConfig
     from tuner.backbones import Backbone, LayerInfo
     from tuner.features.cache import FeatureCache
     from tuner.features.extract import LayerFeatures

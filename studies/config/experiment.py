@@ -21,18 +21,6 @@ from studies.config.keys import (
 from studies.config.ranges import problem
 from tuner.errors import InputError
 
-__all__ = [
-    "DEFAULT_FILE",
-    "BackboneConfig",
-    "DataConfig",
-    "Experiment",
-    "SearchConfig",
-    "StorageConfig",
-    "TrainingConfig",
-    "load_experiment",
-    "parse_experiment",
-]
-
 DEFAULT_FILE = "tuner.toml"
 
 

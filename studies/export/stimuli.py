@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,24 @@ if TYPE_CHECKING:
     from tuner.synthesis.stimuli.placement import Rig
 
 
-@dataclass(frozen=True)
-class Session:
-    """What is shown, and how often.
+def export_stimuli(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    out: Path,
+    settings: MeiSettings,
+    choice: Choice,
+    rig: Rig,
+    *,
+    blocks: int,
+    ensemble: int = 1,
+    units: Sequence[int] | None = None,
+) -> Path:
+    """Make images and their controls, and write the folder for the rig.
 
-    Attributes
+    Every selected study's best encoder predicts the response of its units to every image as it is shown.
+
+    Parameters
     ----------
     settings
         How the images are made.
@@ -36,27 +48,8 @@ class Session:
         How often each image is shown.
     ensemble
         Images are made for the mean of so many best trials.
-    """
-
-    settings: MeiSettings
-    choice: Choice
-    rig: Rig
-    blocks: int
-    ensemble: int = 1
-
-
-def export_stimuli(
-    workspace: Workspace,
-    stores: Stores,
-    specs: Sequence[Spec],
-    out: Path,
-    session: Session,
-    *,
-    units: Sequence[int] | None = None,
-) -> Path:
-    """Make images and their controls, and write the folder for the rig.
-
-    Every selected study's best encoder predicts the response of its units to every image as it is shown.
+    units
+        Indices in the recording of the units that get images; all where not given.
 
     Raises
     ------
@@ -73,7 +66,7 @@ def export_stimuli(
         return None if units is None else [u for u in units if u in set(best.spec.units.tolist())]
 
     def makers(best: Best) -> list[Encoder]:
-        return best.ensemble(1 if wanted(best) == [] else session.ensemble)
+        return best.ensemble(1 if wanted(best) == [] else ensemble)
 
     for best, made in each(best_studies(workspace, stores, specs), makers):
         spec = best.spec
@@ -82,18 +75,18 @@ def export_stimuli(
         if mine == []:
             continue
         tell = partial(workspace.progress, f"images of {spec.name}")
-        result = synthesize(made, mine, session.settings, tell)
-        sources.append(Source(spec.name, result, encoders[spec.name], session.settings.photometry))
-    stimuli = choose(sources, workspace.images, session.choice, session.rig.placement, units)
+        result = synthesize(made, mine, settings, tell)
+        sources.append(Source(spec.name, result, encoders[spec.name], settings.photometry))
+    stimuli = choose(sources, workspace.images, choice, rig.placement, units)
     return write_stimuli(
         out,
         stimuli,
         encoders,
-        session.rig,
-        mean=session.settings.mean,
-        blocks=session.blocks,
-        seed=session.choice.seed,
-        extra={"settings": session.settings.as_dict()},
+        rig,
+        mean=settings.mean,
+        blocks=blocks,
+        seed=choice.seed,
+        extra={"settings": settings.as_dict()},
         progress=partial(workspace.progress, "writing images"),
     )
 

@@ -118,6 +118,11 @@ def test_cells(capsys, value, cell):
     assert capsys.readouterr().out.split("\n")[2].strip() == cell
 
 
+def test_a_column_may_write_its_values_itself(capsys):
+    show([{"size": 2048}, {"size": None}], Format.table, [Column("size", text=lambda n: f"{n} B")])
+    assert capsys.readouterr().out.split("\n")[2:4] == ["2048 B", "     -"]
+
+
 def test_flatten():
     assert flatten({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
 

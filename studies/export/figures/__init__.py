@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
-from studies.export.figures.drawn import FIGURES, Drawn, Look
+from studies.export.figures.drawn import FIGURES, Drawn
 from studies.export.figures.of_regions import compare
 from studies.export.figures.of_studies import study_figures
 from studies.grid import Spec
@@ -62,16 +62,15 @@ def export_figures(
     for name in only:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
-    drawn = Drawn(out, tuple(only) or FIGURES)
-    look = Look(theme, width, workspace.recording.simulated)
+    drawn = Drawn(out, workspace.recording.simulated, tuple(only) or FIGURES, theme, width)
     stored = stored_studies(stores.storage)
     found: list[Evaluated] = []
     for one in evaluate_all(workspace, stores, specs, what="drawing studies"):
         study_id = stored[one.spec.name].study_id
         loaded = trials.load(stores.storage, [study_id])[study_id]
-        study_figures(one, loaded, look, drawn)
+        study_figures(one, loaded, drawn)
         found.append(replace(one, parameters=None))  # of many studies they would fill the memory
     rows = [one.row for one in found]
-    compare(found, choose_metric(rows, metric), look, drawn)
+    compare(found, choose_metric(rows, metric), drawn)
     drawn.finish()
     return drawn

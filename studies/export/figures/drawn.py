@@ -23,14 +23,18 @@ FIGURES = (*OF_STUDIES, *OF_REGIONS)
 
 @dataclass
 class Drawn:
-    """What was written, and what was not and why.
+    """Where figures go and how they are drawn; what was written, and what was not and why.
 
     Attributes
     ----------
     out
         The folder that they go to, or the one file.
+    simulated
+        Whether the recording is.
     wanted
         Of :data:`FIGURES`.
+    theme, width
+        How figures are drawn; see :mod:`tuner.figures.style`.
     paths
         Files, PNG and SVG.
     only
@@ -40,7 +44,10 @@ class Drawn:
     """
 
     out: Path
+    simulated: bool
     wanted: Collection[str] = FIGURES
+    theme: ThemeName = "light"
+    width: WidthName | None = None
     paths: list[Path] = field(default_factory=list)
     only: Figure | None = None
     skipped: dict[str, list[str]] = field(default_factory=dict)
@@ -90,15 +97,6 @@ class Drawn:
             more = f" and {len(figures) - 3} more" if len(figures) > 3 else ""
             out.append(f"not drawn: {', '.join(figures[:3])}{more}: {reason}")
         return out
-
-
-@dataclass(frozen=True)
-class Look:
-    """How figures are drawn."""
-
-    theme: ThemeName
-    width: WidthName | None
-    simulated: bool
 
     def options(self, *, width: bool = True) -> dict[str, Any]:
         """Arguments of a figure; not all have a width that can be chosen."""

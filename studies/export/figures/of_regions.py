@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.export.figures.drawn import Drawn, Look
+from studies.export.figures.drawn import Drawn
 from studies.names import escape
 from studies.results.scores import Evaluated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuner.figures.metrics import Metric
 
 
-def compare(found: Sequence[Evaluated], metric: Metric, look: Look, drawn: Drawn) -> None:
+def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
     """Readouts and layers of each region unit by unit, and the best layers of all regions."""
     from tuner.figures.panels import failed, pending
 
@@ -37,7 +37,7 @@ def compare(found: Sequence[Evaluated], metric: Metric, look: Look, drawn: Drawn
             elif not _defined(pair, metric):
                 drawn.skip(name, f"no unit has a {metric.label}")
             else:
-                _scatter(region, pair, metric, name, look, drawn)
+                _scatter(region, pair, metric, name, drawn)
     backbones = dict.fromkeys(one.spec.key.backbone for one in found)
     for backbone in backbones if "best_layer_by_region" in drawn.wanted else ():
         stem = "best_layer_by_region"
@@ -48,7 +48,7 @@ def compare(found: Sequence[Evaluated], metric: Metric, look: Look, drawn: Drawn
         if not entries:
             drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
             continue
-        _best_layers(every, entries, metric, stem, look, drawn)
+        _best_layers(every, entries, metric, stem, drawn)
 
 
 def _loss(one: Evaluated) -> float:
@@ -84,7 +84,7 @@ def _defined(pair: Pair, metric: Metric) -> bool:
     return bool(np.isfinite(_scores(pair[0], metric) + _scores(pair[1], metric)).any())
 
 
-def _scatter(region: str, pair: Pair, metric: Metric, stem: str, look: Look, drawn: Drawn) -> None:
+def _scatter(region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn) -> None:
     from tuner.figures.scatter import unit_scatter
 
     first, second = (one.spec.key for one in pair)
@@ -94,7 +94,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: str, look: Look, dra
         names=(f"{first.readout}, {first.layer}", f"{second.readout}, {second.layer}"),
         metric=metric.name,
         title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
-        **look.options(width=False),
+        **drawn.options(width=False),
     )
     drawn.write(figure, stem)
 
@@ -125,7 +125,6 @@ def _best_layers(
     entries: Sequence[BestLayer],
     metric: Metric,
     stem: str,
-    look: Look,
     drawn: Drawn,
 ) -> None:
     from tuner.figures.best_layers import best_layers
@@ -136,6 +135,6 @@ def _best_layers(
         list(layers.values()),
         metric=metric.name,
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
-        **look.options(),
+        **drawn.options(),
     )
     drawn.write(figure, stem)

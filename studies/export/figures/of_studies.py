@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from studies.dashboard.pictures import trial_curves
 from studies.database import trials
 from studies.database.trials import Trial
-from studies.export.figures.drawn import OF_STUDIES, Drawn, Look
+from studies.export.figures.drawn import OF_STUDIES, Drawn
 from studies.results.importance import importance
 from studies.results.scores import Evaluated
 from studies.search.space import varying
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 def study_figures(
     one: Evaluated,
     loaded: Sequence[Trial],
-    look: Look,
     drawn: Drawn,
 ) -> None:
     """Learning curves, hyperparameter importance, slices, and where the units read."""
     makers: dict[str, Callable[[], Figure | str]] = {
-        "curves": lambda: _curves(one, loaded, look),
-        "importance": lambda: _importance(one, loaded, look),
-        "slices": lambda: _slices(one, loaded, look),
-        "weights": lambda: _weights(one, look),
+        "curves": lambda: _curves(one, loaded, drawn),
+        "importance": lambda: _importance(one, loaded, drawn),
+        "slices": lambda: _slices(one, loaded, drawn),
+        "weights": lambda: _weights(one, drawn),
     }
     for stem in OF_STUDIES:
         if stem not in drawn.wanted:
@@ -45,26 +44,26 @@ def study_figures(
             drawn.write(figure, f"{one.spec.name}/{stem}")
 
 
-def _curves(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str:
+def _curves(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | str:
     from tuner.figures.curves import learning_curves
 
     if one.spec.closed_form:
         return "fitted in closed form, without steps"
     if not any(trial.curve for trial in loaded):
         return "no trial has reported yet"
-    return learning_curves(trial_curves(loaded), title=one.spec.name, **look.options())
+    return learning_curves(trial_curves(loaded), title=one.spec.name, **drawn.options())
 
 
-def _importance(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str:
+def _importance(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | str:
     from tuner.figures.search import importance as draw
 
     found = importance(loaded, one.spec.space)
     if not found.shares:
         return found.note.removeprefix("not computed: ").partition(", there")[0]
-    return draw(found.shares, title=one.spec.name, note=found.note, **look.options())
+    return draw(found.shares, title=one.spec.name, note=found.note, **drawn.options())
 
 
-def _slices(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str:
+def _slices(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | str:
     from tuner.figures.search import slices
 
     finished = [trial for trial in loaded if trial.state in trials.FINISHED]
@@ -79,11 +78,11 @@ def _slices(one: Evaluated, loaded: Sequence[Trial], look: Look) -> Figure | str
         complete=[trial.state == TrialState.COMPLETE for trial in finished],
         log=varying(one.spec.space, log=True),
         title=one.spec.name,
-        **look.options(),
+        **drawn.options(),
     )
 
 
-def _weights(one: Evaluated, look: Look) -> Figure | str:
+def _weights(one: Evaluated, drawn: Drawn) -> Figure | str:
     """Where each unit reads, with the Gaussian fitted to it."""
     from tuner import readouts
     from tuner.figures.maps import masks
@@ -93,7 +92,7 @@ def _weights(one: Evaluated, look: Look) -> Figure | str:
     profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
     labels = [str(unit.get("name", unit["unit"])) for unit in one.units]
     return masks(
-        profile, labels, ellipses=_in_cells(profile), title=one.spec.name, **look.options()
+        profile, labels, ellipses=_in_cells(profile), title=one.spec.name, **drawn.options()
     )
 
 
