@@ -35,7 +35,7 @@ class Settings:
     Attributes
     ----------
     config
-        The config file.
+        Path of the config file.
     quiet
         No progress and no log, only results and errors.
     verbose

@@ -76,7 +76,7 @@ def show(
     rows
         One mapping per row; json writes them as they are, csv flattens nested ones.
     format
-        How.
+        Whether a table, json or csv is written.
     columns
         What a table shows; every column of the first row where not given.
     title

@@ -34,7 +34,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     Parameters
     ----------
     error
-        What pydantic raised.
+        The error that pydantic raised.
     model
         The model of the whole document, to list the keys that are valid.
 

@@ -121,7 +121,7 @@ def load_experiment(path: str | Path = DEFAULT_FILE) -> Experiment:
     Parameters
     ----------
     path
-        The file.
+        The config file.
 
     Returns
     -------

@@ -51,7 +51,7 @@ class KeyReference:
     table
         The table it stands in, as written: ``[data]``.
     key
-        Its name.
+        Name of the key.
     kind
         What its value may be, in words.
     default

@@ -45,7 +45,7 @@ def dashboard_server(
     Parameters
     ----------
     host, port
-        Where to listen.
+        Address and port that it listens on.
     allowed
         Further names by which it may be addressed; see :func:`studies.dashboard.gate.allowed_hosts`.
     allow_delete

@@ -102,7 +102,7 @@ def next_work(
     progress
         By name of the study.
     order
-        One of :data:`ORDERS`.
+        Which round comes first: one of :data:`ORDERS`.
     specs
         All selected studies, in the grid's order.
     round_size

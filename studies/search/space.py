@@ -116,13 +116,13 @@ def propose(
     trials
         All trials of the study so far, by number.
     count
-        How many to propose.
+        Number of trials that are proposed.
     space
         What each may vary.
     kind
         ``tpe`` or ``random``.
     seed
-        The search's seed.
+        The key ``search.seed``.
     study
         Name of the study.
     warm_start

@@ -45,9 +45,9 @@ class Plan:
     Attributes
     ----------
     products
-        Of the inner products of a piece.
+        Precision of the inner products of a piece.
     matrix
-        Of their sum and of its eigendecomposition.
+        Precision of their sum and of its eigendecomposition.
     memory
         Bytes that all of it may take.
     """
@@ -108,7 +108,7 @@ class Gram:
     Parameters
     ----------
     features
-        Of all images.
+        Features of all images.
     rows
         Images that are fitted.
     others

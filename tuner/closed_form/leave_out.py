@@ -45,7 +45,7 @@ class LeaveOut:
     Parameters
     ----------
     spectrum
-        Of the images' features.
+        Spectrum of the images' features.
     responses
         ``(n, k)``; anything where missing.
     missing

@@ -193,7 +193,7 @@ class FeatureCache:
         Parameters
         ----------
         key
-            Its name.
+            Name of the entry.
         meta
             What it will say about itself; an unfinished entry that says otherwise is discarded.
         shapes

@@ -36,7 +36,7 @@ class LayerFeatures:
     layer
         Module path.
     normalization
-        How they came from what the layer returns.
+        What turned the layer's output into these features.
     shape
         (C, h, w) per image.
     key

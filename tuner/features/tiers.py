@@ -63,9 +63,9 @@ class FeatureStore(ABC):
     Attributes
     ----------
     tier
-        Where they are.
+        Where the features are kept: one of the tiers.
     device
-        Where batches arrive.
+        The device that batches are brought to.
     shape
         (C, h, w) per image.
     """

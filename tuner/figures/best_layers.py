@@ -20,7 +20,7 @@ class BestLayer:
     Attributes
     ----------
     region, readout
-        Names.
+        Names of the region and of the readout.
     layer
         The best by validation loss.
     value, low, high
@@ -59,13 +59,13 @@ def best_layers(
     Parameters
     ----------
     entries
-        Of one backbone; one per region and readout.
+        The best layers of one backbone, one per region and readout.
     layers
         The backbone's, in depth order.
     metric
         Column the values are from.
     title
-        Of the figure.
+        Title of the figure.
     simulated
         Whether the recording is.
     theme

@@ -33,12 +33,12 @@ def masks(
         ``(n_units, h, w)``, not negative: the factorized readout's mask, or the length of the
         full readout's weights at each position. Each is scaled to its own maximum.
     labels
-        One per unit.
+        Names of the units, one per map.
     ellipses
         ``(n_units, 5)``: the Gaussians fitted to the maps, as for :func:`receptive_fields` but in
         cells, cell i having its centre at i.
     title
-        Of the page.
+        Title of the page.
     simulated
         Whether the recording is.
     columns
@@ -97,14 +97,14 @@ def receptive_fields(
     fields
         ``(n_units, H, W)``. Where any value is negative, all are drawn around zero.
     labels
-        One per unit.
+        Names of the units, one per field.
     ellipses
         ``(n_units, 5)``: x, y, sd along and across the axis (px), the axis' angle (degrees,
         counter-clockwise from rightwards as seen). Drawn at one standard deviation; NaN: none.
     truth
         Like `ellipses`: the simulation's, drawn dashed.
     title
-        Of the page.
+        Title of the page.
     simulated
         Whether the recording is.
     columns

@@ -19,9 +19,9 @@ class Metric:
     Attributes
     ----------
     name
-        The column.
+        Name of its column in ``heatmap.csv``.
     label
-        For an axis.
+        What an axis is called that shows it.
     higher_is_better
         Direction of the scale.
     comparable_ceiling

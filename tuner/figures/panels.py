@@ -19,7 +19,7 @@ class Panel:
     Attributes
     ----------
     backbone, readout
-        Names.
+        Names of the backbone and of the readout.
     layers
         In depth order: all that any readout of this backbone was fitted to.
     cells
@@ -92,7 +92,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
     Parameters
     ----------
     rows
-        Of the heatmap table.
+        Rows of the heatmap table.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def scale(rows: Sequence[Row], metric: Metric, *, ceiling: bool) -> tuple[float,
     rows
         All rows shown, references included.
     metric
-        What is drawn.
+        The metric that is drawn.
     ceiling
         Whether noise ceilings are drawn on the same scale.
 

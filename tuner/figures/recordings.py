@@ -49,7 +49,7 @@ def reliability_strips(
     areas
         ``(n_units,)`` area of each unit, said where regions are something finer.
     simulated
-        Whether it is.
+        Whether the recording is simulated, which the figure then says.
     theme
         ``"light"`` or ``"dark"``.
 

@@ -31,7 +31,7 @@ def unit_scatter(
     first, second
         ``(n_units,)`` scores of the same units; NaN: undefined, counted and not drawn.
     names
-        Of the two models, for the axes.
+        Names of the two models, which the axes show.
     metric
         Column the scores are from.
     regions

@@ -182,7 +182,7 @@ def importance(
     shares
         Name to importance, in [0, 1].
     title
-        Of the figure.
+        Title of the figure.
     simulated
         Whether the recording is.
     note

@@ -31,11 +31,11 @@ def sheet(
     images
         ``(n, H, W, 3)``: floats in [0, 1] or uint8. Shown as they are, none rescaled.
     labels
-        One per image.
+        Names of the images, one each.
     notes
         A second line per image, such as the unit's predicted response.
     title
-        Of the sheet, usually the study's name.
+        Title of the sheet, usually the study's name.
     sub
         Said under the title: prior, contrast, seed.
     simulated

@@ -243,11 +243,11 @@ def save(figure: Figure, stem: Path | str, *, dpi: int = DPI) -> tuple[Path, Pat
     Parameters
     ----------
     figure
-        Any figure.
+        The figure that is written.
     stem
         Path without a suffix; a dot in it is kept.
     dpi
-        Of the PNG.
+        Resolution of the PNG, dots per inch.
 
     Returns
     -------

@@ -49,9 +49,9 @@ def tiles(
     shape
         Height and width of a picture, in any unit: sets the tiles' aspect.
     title, sub
-        Of the page.
+        Title of the page, and the line below it.
     theme
-        Colours.
+        ``"light"`` or ``"dark"``.
     columns
         Tiles side by side; None: as many as make a page that is not too tall.
     foot

@@ -16,7 +16,7 @@ class TrialCurve:
     Attributes
     ----------
     number
-        Of the trial in its study.
+        Number of the trial in its study.
     steps, values
         Step and validation loss of each report.
     state
@@ -49,7 +49,7 @@ def visible_range(curves: Sequence[TrialCurve]) -> tuple[float, float]:
     Parameters
     ----------
     curves
-        All trials.
+        All trials of the study.
 
     Returns
     -------

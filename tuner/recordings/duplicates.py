@@ -121,7 +121,7 @@ def same(looks: list[Look]) -> Pairs:
     Parameters
     ----------
     looks
-        Of all images.
+        What every image looks like, reduced to a few numbers.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def group(recording: Recording, pairs: Pairs) -> Recording:
     recording
         The recording.
     pairs
-        From :func:`find`.
+        Pairs of equal images, as :func:`find` returns them.
 
     Returns
     -------

@@ -30,9 +30,9 @@ class RegionSummary:
     Parameters
     ----------
     region
-        Its name.
+        Name of the region.
     n_units
-        Its units.
+        Number of its units.
     missing_train, missing_test
         Share of responses that are missing, of the images that the unit's session was shown; None without a test set.
     reliability
@@ -62,9 +62,9 @@ class SessionSummary:
     Parameters
     ----------
     session
-        Its name.
+        Name of the session.
     n_units
-        Its units.
+        Number of its units.
     n_train, n_test
         Images that any of them has a response to.
     n_repeats
@@ -102,17 +102,17 @@ class Summary:
     label, source, simulated
         As of the recording.
     n_units, n_train, n_test, n_repeats
-        Counts.
+        Numbers of units, training images, test images, and presentations of each test image.
     image_sizes
         ``"500 x 500"`` (width x height) to the number of images looked at that have it.
     n_groups
         Groups of training images; None without groups.
     columns
-        Unit columns.
+        Names of the unit columns.
     regions
         One entry per region.
     units
-        What figures show.
+        What is known of each unit, for figures.
     suspicious
         What may be wrong, one line each; empty if nothing is.
     notes

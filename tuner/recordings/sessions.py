@@ -81,7 +81,7 @@ class _Union:
     Attributes
     ----------
     digests
-        Of every image.
+        Digest of every image's pixels.
     first
         Source and index in it that each is read from.
     rows
@@ -124,7 +124,7 @@ class JoinedImages:
     places
         Source and index in it of each image.
     digests
-        Of each image's pixels.
+        Digest of each image's pixels.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class FallingAscent(torch.optim.Optimizer):
     learning_rate
         Mean absolute change of a code unit in the first step.
     steps
-        In how many steps it falls.
+        Number of steps over which it falls.
     """
 
     def __init__(self, parameters: Sequence[Tensor], learning_rate: float, steps: int) -> None:

@@ -114,7 +114,7 @@ def natural_extremes(
     photometry
         What each image is brought to before it is judged.
     count
-        How many of each to keep.
+        How many best and how many worst images are kept.
     progress
         Called with images done and to do.
 
@@ -165,7 +165,7 @@ def compare(
     Parameters
     ----------
     result
-        The images.
+        The images that are compared.
     encoders
         By name; each of the images' units that an encoder has is asked for.
     made_with

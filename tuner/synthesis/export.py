@@ -60,9 +60,9 @@ def export_meis(
     units
         Indices in the recording; None: all.
     settings
-        How.
+        How the images are made.
     title
-        Of the contact sheet; such as the study's name.
+        Title of the contact sheet, such as the study's name.
     extra
         Further plain values for the manifest: the study, its trials.
     fields

@@ -187,18 +187,18 @@ def ascend(
     image
         The images that the parameters stand for.
     parameters
-        What is optimised.
+        The tensors that are optimised.
     optimizer
-        Over the parameters.
+        The optimiser of those tensors.
     transforms
         Applied to the images at each step. The numpy draws of step ``t`` depend on ``(seed, t)``
         alone.
     image_size
         What the transformed images are scaled to.
     steps
-        Number of steps.
+        Number of steps of gradient ascent.
     seed
-        Of the transforms.
+        Seed of the transforms that are drawn at each step.
     after_step
         Called with the number of steps done.
     """

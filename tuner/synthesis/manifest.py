@@ -24,9 +24,9 @@ class Manifest:
     Attributes
     ----------
     path
-        The file.
+        The file that it was read from.
     settings
-        How they were made.
+        How the images were made.
     units
         Indices of the units in the recording.
     study

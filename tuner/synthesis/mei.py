@@ -36,7 +36,7 @@ class MeiSettings:
     Parameters
     ----------
     prior, transforms
-        By name.
+        Names of the prior and of the transforms.
     prior_options
         Of the prior, see there; what files they name is hashed in them.
     steps
@@ -44,13 +44,13 @@ class MeiSettings:
     learning_rate
         None: the prior's own.
     weight_decay
-        Of the optimiser, on the prior's parameters.
+        Weight decay of the optimiser on the prior's parameters.
     mean, contrast, norm
         See :class:`~tuner.synthesis.photometry.Photometry`.
     variants
         Images per unit, from different beginnings.
     seed
-        Of all draws.
+        Seed of everything that is drawn: initial images and transforms.
     keep_every
         Every so many steps the image as it would be shown is measured, and the best one is kept.
     chunk
@@ -252,7 +252,7 @@ def synthesize(
     units
         Indices in the recording; None: all of the encoders' units.
     settings
-        How.
+        How the images are made.
     progress
         Called after each step.
     finished

@@ -78,7 +78,7 @@ class Photometry:
         Parameters
         ----------
         images
-            Any finite values.
+            Images of any finite values.
         exact
             Go on until mean and contrast are met as closely as they can be.
         """

@@ -114,7 +114,7 @@ class FourierPrior(_LucentImage):
     Parameters
     ----------
     colour, ascent
-        As for pixels.
+        As for the pixel prior.
     decay
         The spectrum is scaled by frequency to the power of minus this; 1 is lucent's.
     """

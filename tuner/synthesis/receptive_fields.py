@@ -52,7 +52,7 @@ class Fields:
     Attributes
     ----------
     x, y
-        Centre, px.
+        Centre of each field, px.
     major, minor
         Standard deviations along the two axes of the Gaussian, px.
     angle

@@ -46,7 +46,7 @@ def export_figures(
     metric
         What is compared; None: test correlation, or validation correlation without test images.
     theme, width
-        How they are drawn.
+        How the figures are drawn; see :mod:`tuner.figures.style`.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Drawn:
     simulated
         Whether the recording is.
     wanted
-        Of :data:`FIGURES`.
+        Which of :data:`FIGURES` are drawn.
     theme, width
         How figures are drawn; see :mod:`tuner.figures.style`.
     paths

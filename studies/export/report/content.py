@@ -78,7 +78,7 @@ class RegionSummary:
     name, area
         The region, and the area it belongs to where regions are smaller than areas.
     n_units, n_units_with_ceiling
-        Counts.
+        Number of its units, and of those that have a noise ceiling.
     reliability
         Mean over units, of a single presentation.
     noise_ceiling
@@ -107,7 +107,7 @@ class RecordingSummary:
     simulated
         Whether it is; said in the title, beside every map and every study.
     regions
-        Its regions.
+        The recording's regions, in its order.
     facts
         Name to value, shown as a list: images, cut, repeats, image size, loss.
     notes

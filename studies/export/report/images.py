@@ -28,9 +28,9 @@ class Sheet:
     Attributes
     ----------
     uri
-        ``data:`` URI.
+        The image itself, as a ``data:`` URI.
     width, height
-        Of one picture, px.
+        Size of one picture, px.
     across
         Pictures in a row.
     count

@@ -74,7 +74,7 @@ def write_report(
     Parameters
     ----------
     rows
-        Of the heatmap table, one per study.
+        Rows of the heatmap table, one per study.
     details
         Called with a study's name, gives its details; asked for once per study, in order, so
         that only one study's images are in memory. None: the maps alone.
@@ -89,7 +89,7 @@ def write_report(
         Rows of a reference (a closed-form ridge), shown as maps beside the studies and as a
         column of each study's scores.
     groups
-        Region to area.
+        The area of each region, where regions are smaller than areas.
     limit
         Bytes the file stays under; images are scaled so that it does.
 

@@ -87,7 +87,7 @@ def oriented(
     Parameters
     ----------
     path, name
-        For error messages.
+        The file and the dataset, as error messages name them.
     values
         As read; as h5py shows MATLAB's arrays, or with its axes in reverse.
     lengths

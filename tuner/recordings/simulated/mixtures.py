@@ -37,7 +37,7 @@ class Mixtures:
     layer
         Name of the layer.
     kind
-        Of the mask.
+        Kind of the mask over the layer.
     mean, sd
         Of each channel, shape (C,); the mean is 0 for a rectified layer.
     channels, coefficients
@@ -72,7 +72,7 @@ class Mixtures:
         Parameters
         ----------
         layer, kind
-            As above.
+            The layer's name and the kind of the mask, as in :class:`Mixtures`.
         maps
             The layer's output for the training images, (n, C, h, w).
         rectified

@@ -52,7 +52,7 @@ class Population:
     layer
         The layer whose features the units mix; None for Gabor filters.
     kind
-        Of the mask over that layer.
+        Kind of the mask over that layer.
     """
 
     region: str
@@ -142,7 +142,7 @@ def simulate(
     populations
         The regions, and what their units are made of.
     settings
-        Size and quality.
+        How many images and units there are, and how good the units are.
     backbone
         The network whose layers are mixed; by default that of the difficulty.
 

@@ -154,11 +154,11 @@ def windowed(
     path
         The file, for error messages.
     trials
-        The samples.
+        Samples of the presentations.
     table
         What each presentation showed.
     times
-        Of the samples, ms.
+        Time of each sample, ms.
     monkey
         Whose layout tells the area, and so the window, of each channel.
     raw_of

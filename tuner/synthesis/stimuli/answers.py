@@ -49,7 +49,7 @@ def read_answers(path: str | Path, folder: Folder) -> Answers:
         Anything else is read as a recording in the generic HDF5 format, whose images are told by
         their file names, or by their pixels where they are stored in the file.
     folder
-        The stimuli.
+        The folder of stimuli that was shown.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class Source:
     Attributes
     ----------
     study
-        Its name.
+        Name of the study.
     result
         Most exciting images of some of its units.
     encoder
@@ -63,7 +63,7 @@ class Choice:
     scrambled
         Phase-scrambled images per unit.
     seed
-        Of all draws.
+        Seed of everything that is drawn.
     """
 
     natural: int = 1
@@ -128,7 +128,7 @@ def choose(
     images
         Training images; None: no natural ones.
     choice
-        How many of each.
+        How many images of each kind are chosen.
     placement
         Full field, one image of each unit serves all others as a control; centred, images of
         other units are moved to the receptive field in question.

@@ -60,17 +60,17 @@ def write_stimuli(
     folder
         Must not hold another set of stimuli.
     stimuli
-        What is shown.
+        The images that are shown.
     encoders
-        By name: whose predictions are written down.
+        Encoders by name, whose predictions are written down.
     rig
-        How it is shown.
+        How the images are shown.
     mean
         The background, 0 to 1.
     blocks
         How often each image is shown: each block has every image once, in an order of its own.
     seed
-        Of the orders.
+        Seed of the orders in which blocks show the images.
     extra
         Further plain values for the description.
     progress

@@ -51,9 +51,9 @@ class Folder:
     Attributes
     ----------
     path
-        Where it is.
+        The folder.
     description
-        ``stimuli.json``.
+        Content of its ``stimuli.json``.
     rows
         The manifest's first :data:`COLUMNS`, a row per image; numbers are numbers.
     predictions

@@ -35,7 +35,7 @@ class Rig:
     size
         Side of the full image on the screen, px; 0: as many as the encoder sees.
     pixels_per_degree
-        Of the screen; 0: not known.
+        Pixels of the screen per degree of visual angle; 0 where it is not known.
     placement
         ``"full"`` or ``"centred"``.
     window
@@ -114,7 +114,7 @@ def show(
     image
         ``(S, S, 3)`` uint8.
     rig
-        How it is shown.
+        How the image is shown.
     grey
         Background, 0 to 255.
     field

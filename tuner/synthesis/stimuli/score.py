@@ -95,11 +95,11 @@ def score(folder: Folder, answers: Answers, *, draws: int = 1000, seed: int = 0)
     folder
         The stimuli, with their predictions.
     answers
-        What was recorded.
+        The recorded responses.
     draws
         Bootstrap samples behind intervals: of images for predictions, of repeats for preferences.
     seed
-        Of the bootstrap.
+        Seed of the bootstrap.
 
     Raises
     ------
