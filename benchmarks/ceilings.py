@@ -1,8 +1,8 @@
 """How far ceilings and normalised scores are off with few repeats and images: Monte Carlo with known truth.
 
 ``python -m benchmarks.ceilings -o TABLE.md`` simulates units of signal variance 1 and a model whose error has variance 0.4,
-scores them with `tuner.scores`, and writes for each number of images and repeats how many units have no ceiling, and of the
-others by how much the mean is off, how wide single units scatter, and where the median lies. Seeded; takes seconds.
+scores them with ``tuner.scores``, and writes for each number of images and repeats how many units have no ceiling, and of
+the others by how much the mean is off, how wide single units scatter, and where the median lies. Seeded; takes seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCK = 2_000_000
 def simulate(
     noise: float, images: int, repeats: int, units: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores ``(units,)`` of simulated units; see `tuner.scores.score_units`."""
+    """Scores ``(units,)`` of simulated units; see ``tuner.scores.score_units``."""
     rng = np.random.default_rng([seed, int(10 * noise), images, repeats])
     at_once = max(1, BLOCK // (images * repeats))
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*NAMES, "has_ceiling")}

@@ -1,7 +1,7 @@
 """How well equal images are found: copies of a recording's photographs that were changed, and pairs that are none.
 
 ``python -m benchmarks.duplicates FOLDER -o duplicates.md`` reads every generic recording (``*.h5``) of a folder, counts the
-pairs that `tuner.recordings.duplicates` takes for the same, and then how many of its images are found again after each
+pairs that ``tuner.recordings.duplicates`` takes for the same, and then how many of its images are found again after each
 change. Takes seconds.
 """
 

@@ -1,6 +1,6 @@
 """For scale: closed-form ridge beside a search. ``python -m benchmarks.ridge -o PAGE.md``.
 
-On the features and responses of `benchmarks.throughput`: the reference that ``--ridge`` draws, himalaya's random search
+On the features and responses of ``benchmarks.throughput``: the reference that ``--ridge`` draws, himalaya's random search
 (Dupré la Tour et al. 2022; one linear kernel, the same penalties and the same validation images) where it is installed, and
 one round of 8 trials of the full readout for the same units.
 """

@@ -59,7 +59,7 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def report(error: BaseException, *, verbose: bool = False) -> int:
+def conclude(error: BaseException, *, verbose: bool = False) -> int:
     """Say how a command ended and return its exit code.
 
     Parameters

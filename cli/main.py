@@ -151,5 +151,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = run(arguments or ["--help"])
             sys.stdout.flush()  # a closed pipe is met here, not in the interpreter's last breath
     except BaseException as error:
-        return errors.report(error, verbose=settings.verbose)
+        return errors.conclude(error, verbose=settings.verbose)
     return result if isinstance(result, int) else 0

@@ -19,8 +19,7 @@ from studies.search import best_weights
 from studies.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tuner.features.cache import FeatureCache
-    from tuner.features.cache import Stored as CacheEntry
+    from tuner.features.cache import FeatureCache, Listed
 
 _AGE = 3600.0
 """Seconds after which a file that no row names is no longer one that is just being written."""
@@ -211,7 +210,7 @@ def _cache(workspace: Workspace) -> list[Finding]:
     return findings
 
 
-def _remove(cache: FeatureCache, entry: CacheEntry) -> bool:
+def _remove(cache: FeatureCache, entry: Listed) -> bool:
     return cache.remove(entry.key, partial=entry.partial)
 
 

@@ -33,7 +33,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> Path:
-    """Write a file whole, in a folder that is made if need be; see `replacing`."""
+    """Write a file whole, in a folder that is made if need be; see ``replacing``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=durable) as partial:

@@ -153,7 +153,8 @@ SPACES: Mapping[str, Mapping[str, Hyperparameter]] = MappingProxyType(
 def points(setting: Setting) -> tuple[float, ...]:
     """Grid points of a setting, in rising order: a number itself, what is listed, or a range's.
 
-    A logarithmic range has about `PER_DECADE` points in each factor of ten, another one `EVENLY`; both ends are among them.
+    A logarithmic range has about ``PER_DECADE`` points in each factor of ten, another one ``EVENLY``; both ends are among
+    them.
 
     Examples
     --------

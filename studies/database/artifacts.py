@@ -140,7 +140,7 @@ class Artifacts:
             ) from error
 
     def verify(self, artifact_id: str, identity: str) -> None:
-        """Compute a file's name from its content; raises as `read_tensors` does."""
+        """Compute a file's name from its content; raises as ``read_tensors`` does."""
         path = self.path(artifact_id)
         digest = _digest(identity)
         try:

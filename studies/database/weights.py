@@ -22,7 +22,7 @@ class Swap:
     gone: list[str] = field(default_factory=list)
 
     def apply(self, connection: Connection) -> None:
-        """Write the change of hands, in the transaction of `connection`."""
+        """Write the change of hands, in the transaction of ``connection``."""
         for artifact_id in self.gone:
             connection.execute(
                 own_tables.weights.delete().where(own_tables.weights.c.artifact_id == artifact_id)
@@ -57,7 +57,7 @@ class KeptFile:
     trial_number: int | None
 
     def read(self, artifacts: Artifacts) -> Tensors:
-        """Its tensors, verified; raises as `Artifacts.read_tensors` does."""
+        """Its tensors, verified; raises as ``Artifacts.read_tensors`` does."""
         return artifacts.read_tensors(self.artifact_id, self.identity)
 
     @property
@@ -96,7 +96,7 @@ def _files(storage: Storage, condition: sa.ColumnElement[bool]) -> list[KeptFile
 
 
 def forget(connection: Connection, file: KeptFile) -> None:
-    """Take a kept file out of the database, in the transaction of `connection`."""
+    """Take a kept file out of the database, in the transaction of ``connection``."""
     t, a, w = optuna_tables.trials.c, optuna_tables.system_attrs, own_tables.weights
     mine = sa.select(t.trial_id).where(t.study_id == file.study_id)
     connection.execute(w.delete().where(w.c.artifact_id == file.artifact_id))

@@ -19,7 +19,7 @@ from tuner.errors import EnvironmentFailure, InputError, TunerError
 
 
 def code_and_line(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = errors.report(error)
+    code = errors.conclude(error)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -86,10 +86,10 @@ def test_every_end_has_its_code_and_its_line(error, code, start, capsys):
 
 
 def test_exits_pass_through(capsys):
-    assert errors.report(typer.Exit(5)) == 5
-    assert errors.report(SystemExit(4)) == 4
-    assert errors.report(SystemExit(None)) == 0
-    assert errors.report(SystemExit("no")) == 1
+    assert errors.conclude(typer.Exit(5)) == 5
+    assert errors.conclude(SystemExit(4)) == 4
+    assert errors.conclude(SystemExit(None)) == 0
+    assert errors.conclude(SystemExit("no")) == 1
     assert capsys.readouterr().err == ""
 
 
@@ -102,7 +102,7 @@ def test_no_password_reaches_standard_error(capsys, monkeypatch):
 
     with pytest.raises(KeyError) as caught:
         fail()
-    assert errors.report(caught.value) == 1
+    assert errors.conclude(caught.value) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "ann:***@host" in err

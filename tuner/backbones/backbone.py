@@ -194,7 +194,7 @@ class Backbone:
         Raises
         ------
         InputError
-            As `resolve` does.
+            As ``resolve`` does.
         """
         traced = self._trace(image_size)
         wanted = self.resolve(layers, image_size)
@@ -291,9 +291,9 @@ class Backbone:
     def capture(
         self, images: Tensor, layers: Sequence[str], keep: Callable[[str, Tensor], T]
     ) -> dict[str, T]:
-        """Run up to the deepest layer and keep what `keep(layer, output)` makes of each output.
+        """Run up to the deepest layer and keep what ``keep(layer, output)`` makes of each output.
 
-        `keep` sees an output at the moment its module returns it. It must not hold on to the tensor
+        ``keep`` sees an output at the moment its module returns it. It must not hold on to the tensor
         itself, which the next module may overwrite (VGG's activations work in place).
         """
         self._check_images(images)
@@ -346,7 +346,7 @@ class Backbone:
         """Return the weights of the modules that run up to a layer, and the preprocessing.
 
         The entries ``preprocessing.mean`` and ``preprocessing.std`` stand beside the network's own
-        names; `load_truncated` takes the dict back.
+        names; ``load_truncated`` takes the dict back.
         """
         entry = self._check(layer, self._trace(REFERENCE_SIZE), REFERENCE_SIZE)
         run = set(trace(self.module, REFERENCE_SIZE, upto=[entry.name]))

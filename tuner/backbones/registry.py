@@ -32,7 +32,7 @@ def families() -> tuple[Family, ...]:
 
 
 def backbone_names() -> tuple[str, ...]:
-    """Return every name that `load_backbone` accepts."""
+    """Return every name that ``load_backbone`` accepts."""
     return tuple(dict.fromkeys(name for family in families() for name in family.names()))
 
 
@@ -56,7 +56,7 @@ def load_backbone(name: str, weights: str | Path = "imagenet", *, seed: int = 0)
     Parameters
     ----------
     name
-        One of `backbone_names`.
+        One of ``backbone_names``.
     weights
         "imagenet", "random", or the path of a state dict (``.pth``, ``.pt``, ``.safetensors``),
         whose classifier may have any number of classes.
@@ -82,7 +82,7 @@ def load_backbone(name: str, weights: str | Path = "imagenet", *, seed: int = 0)
 
 
 def load_truncated(name: str, state: Mapping[str, Tensor], layers: Sequence[str]) -> Backbone:
-    """Rebuild the part of a network that `Backbone.truncated_state` returned.
+    """Rebuild the part of a network that ``Backbone.truncated_state`` returned.
 
     Parameters
     ----------

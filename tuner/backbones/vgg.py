@@ -1,7 +1,7 @@
 """The VGG networks (Simonyan & Zisserman 2015), with every convolution as a layer.
 
 Their activations work in place: what a convolution returns is overwritten by the ReLU after it.
-Layers named here are the convolutions themselves, signed, as `Backbone.features` returns them.
+Layers named here are the convolutions themselves, signed, as ``Backbone.features`` returns them.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def fit_located(
     rows
         Images that are fitted.
     folds
-        Positions in `rows` of the images of each fold, which together are all of them; none: the setting is chosen by
+        Positions in ``rows`` of the images of each fold, which together are all of them; none: the setting is chosen by
         leaving out one image at a time.
     widths, penalties
         The grid, as for smooth ridge; widths not given: those of :data:`WIDTHS` up to a quarter of the layer's.

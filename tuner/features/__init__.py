@@ -1,6 +1,6 @@
 """Features of images at the layers of a backbone: extracted once, kept, read in batches.
 
-The extraction itself is `tuner.features.extract.extract`.
+The extraction itself is ``tuner.features.extract.extract``.
 """
 
 from __future__ import annotations

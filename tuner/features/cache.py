@@ -43,7 +43,7 @@ Half = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class Stored:
+class Listed:
     """An entry as a listing shows it."""
 
     key: str
@@ -97,7 +97,7 @@ class FeatureCache:
             os.utime(path)
         return entry
 
-    def entries(self) -> list[Stored]:
+    def entries(self) -> list[Listed]:
         """List what the folder holds, least recently used first."""
         found = []
         for folder in sorted(self.folder.glob("*")) if self.folder.is_dir() else []:
@@ -112,7 +112,7 @@ class FeatureCache:
             except FileNotFoundError:  # evicted by another process meanwhile
                 continue
             key = folder.name.removesuffix(".partial")
-            found.append(Stored(key, size, used, partial, describe(record)))
+            found.append(Listed(key, size, used, partial, describe(record)))
         return sorted(found, key=lambda stored: (stored.used, stored.key))
 
     def holds(self, size: int) -> bool:

@@ -12,7 +12,7 @@ from tuner.features.tiers import RecomputeStore
 
 
 class ComputedFeatures:
-    """Looks like a half-precision array ``(n, C, h, w)``, or ``(n, C * h * w)`` after `reshape`; read by rows.
+    """Looks like a half-precision array ``(n, C, h, w)``, or ``(n, C * h * w)`` after ``reshape``; read by rows.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class LayerFeatures:
         Their name in the cache.
     train, test
         (n, C, h, w) half precision, mapped from disk where there is a cache, computed anew at every
-        reading where a layer is bigger than the cache may be; `test` is None where there are no test
+        reading where a layer is bigger than the cache may be; ``test`` is None where there are no test
         images.
     """
 
@@ -72,7 +72,7 @@ def extract(
     Parameters
     ----------
     backbone
-        Where the layers are; moved to `device`.
+        Where the layers are; moved to ``device``.
     layers
         Module paths.
     images

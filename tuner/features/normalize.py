@@ -29,7 +29,7 @@ class Normalization:
     """The fixed map from a layer's output to features.
 
     Signed layers become relu((x - mean) / sd), rectified ones x / sd; both are then averaged over
-    windows of `kernel` by `kernel` cells, partial windows over the cells that they hold.
+    windows of ``kernel`` by ``kernel`` cells, partial windows over the cells that they hold.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Normalization:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything as tensors; `from_state` takes it back."""
+        """Return everything as tensors; ``from_state`` takes it back."""
         return {
             "mean": self.mean,
             "sd": self.sd,
@@ -79,7 +79,7 @@ class Normalization:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Normalization:
-        """Rebuild from `state`.
+        """Rebuild from ``state``.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Normalization:
 
 
 def pooling(height: int, width: int, max_grid: int) -> tuple[int, tuple[int, int]]:
-    """Return the side of the pooling window, and the grid after it, for at most `max_grid` cells.
+    """Return the side of the pooling window, and the grid after it, for at most ``max_grid`` cells.
 
     ``max_grid`` 0 never pools.
     """

@@ -68,7 +68,7 @@ class Sink(ABC):
 
     @abstractmethod
     def save(self, *, now: bool = False) -> None:
-        """Record the progress, at most every few seconds unless `now`."""
+        """Record the progress, at most every few seconds unless ``now``."""
 
 
 class MemoryEntry(Sink):
@@ -184,7 +184,7 @@ class PartialEntry(Sink):
         self._checks[name].append(zlib.crc32(data))
 
     def save(self, *, now: bool = False) -> None:
-        """Record the progress, at most every few seconds unless `now`."""
+        """Record the progress, at most every few seconds unless ``now``."""
         if not now and time.monotonic() - self._saved < _SAVE_EVERY:
             return
         record = self.record()

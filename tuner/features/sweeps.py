@@ -208,7 +208,7 @@ class Sweeps:
         keep: Callable[[str, Tensor], T],
         join: Callable[[T, T], T],
     ) -> dict[str, T]:
-        """Run the backbone on a chunk whose first `count` images are wanted.
+        """Run the backbone on a chunk whose first ``count`` images are wanted.
 
         Where the device has too little memory it goes through in halves.
         """

@@ -106,7 +106,7 @@ def open_store(
     array
         Half precision; mapped from disk or in memory.
     tier
-        Where the store keeps them: see `choose_tier`.
+        Where the store keeps them: see ``choose_tier``.
     device
         Where batches are wanted.
     """
@@ -244,7 +244,7 @@ class RecomputeStore(FeatureStore):
 
 
 def _ahead(read: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Yield `read(item)` for each item, the next one under way while one is in use."""
+    """Yield ``read(item)`` for each item, the next one under way while one is in use."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         pending: Future[B] | None = None
         for item in items:

@@ -82,7 +82,7 @@ def best_layers(
     InputError
         If the metric does not exist.
     ValueError
-        If there are no entries, or one names a layer that is not in `layers`.
+        If there are no entries, or one names a layer that is not in ``layers``.
     """
     if not entries:
         raise ValueError("no best layers to draw")

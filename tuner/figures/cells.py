@@ -149,7 +149,7 @@ def legend(
     entries: list[tuple[str, list[str], float, float]],
     theme: style.Theme,
 ) -> None:
-    """Draw what :func:`flow` has placed, its upper edge at `top` inches."""
+    """Draw what :func:`flow` has placed, its upper edge at ``top`` inches."""
     for kind, lines, across, down in entries:
         left, level = MARGIN + across, top + down
         if kind != "none":

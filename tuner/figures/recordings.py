@@ -21,7 +21,7 @@ KEYS = ("correlation between two repeats", "ceiling (CCmax)")
 HALF_ROW = 0.17
 NEAR = 0.02
 CROWD = 6
-"""Points within `NEAR` of one another that fill a row; fewer are spread less."""
+"""Points within ``NEAR`` of one another that fill a row; fewer are spread less."""
 
 
 def reliability_strips(

@@ -138,7 +138,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 
 def write(figure: Figure, left: float, top: float, text: str, **options: Any) -> None:
-    """Put text by inches from the figure's top left corner; `top` is its upper edge."""
+    """Put text by inches from the figure's top left corner; ``top`` is its upper edge."""
     width, height = figure.get_size_inches()
     options.setdefault("va", "top")
     figure.text(left / width, 1.0 - top / height, text, parse_math=False, **options)

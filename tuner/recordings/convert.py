@@ -25,7 +25,7 @@ def read_any(
     Parameters
     ----------
     path, format, images, min_reliability, **options
-        As of `load_recording`. Under ``"tvsd"`` the raw trials are read as well, with the further
+        As of ``load_recording``. Under ``"tvsd"`` the raw trials are read as well, with the further
         option ``mapping``.
     progress
         Called now and then with what is being done, how much is done and how much there is.

@@ -82,7 +82,7 @@ class SessionSummary:
 class UnitSummary:
     """Per-unit values behind the summary of regions, each (n_units,), NaN where undefined.
 
-    `area` is None where the recording has no such column.
+    ``area`` is None where the recording has no such column.
     """
 
     region: NDArray[np.str_]

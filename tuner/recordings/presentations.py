@@ -81,7 +81,7 @@ def averaged(
     Parameters
     ----------
     responses, image
-        As `sort_presentations` returns them.
+        As ``sort_presentations`` returns them.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def repeats(
     Parameters
     ----------
     responses, image
-        As `sort_presentations` returns them.
+        As ``sort_presentations`` returns them.
 
     Returns
     -------

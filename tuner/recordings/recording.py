@@ -27,7 +27,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Read image `index` as (height, width, 3) RGB; greyscale is three equal channels."""
+        """Read image ``index`` as (height, width, 3) RGB; greyscale is three equal channels."""
         ...
 
     def digest(self) -> str:
@@ -62,7 +62,7 @@ class Recording:
         The known answers of a simulation. Keys that start with ``units/`` have one row per unit,
         keys that start with ``signal/`` have units last; others describe the whole recording.
     test_groups
-        As `train_groups`, in the same codes, for the test images.
+        As ``train_groups``, in the same codes, for the test images.
 
     Raises
     ------
@@ -172,7 +172,7 @@ class Recording:
         return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
 
     def select_units(self, indices: NDArray[np.int64], note: str | None = None) -> Recording:
-        """Keep the units at `indices`, in that order, with all that is known of them."""
+        """Keep the units at ``indices``, in that order, with all that is known of them."""
         truth = None
         if self.truth is not None:
             truth = {key: _of_units(key, array, indices) for key, array in self.truth.items()}
@@ -188,7 +188,7 @@ class Recording:
         )
 
     def drop_unreliable(self, threshold: float) -> Recording:
-        """Drop the units whose ``reliability`` column is below `threshold` (or missing).
+        """Drop the units whose ``reliability`` column is below ``threshold`` (or missing).
 
         A threshold of 0 or a recording without that column drops nothing; the latter is noted.
 

@@ -1,6 +1,6 @@
 """Where images come from: arrays in memory, or files in a folder.
 
-Images that lie in an HDF5 file are in `tuner.recordings.hdf5.images`.
+Images that lie in an HDF5 file are in ``tuner.recordings.hdf5.images``.
 """
 
 from __future__ import annotations

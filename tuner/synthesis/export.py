@@ -27,7 +27,7 @@ from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.evaluate import variant_distances
 from tuner.synthesis.manifest import FORMAT, KIND, MANIFEST, describe
-from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, Progress, synthesize
+from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, StepsDone, synthesize
 from tuner.synthesis.receptive_fields import Fields, from_readout
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def export_meis(
     title: str = "",
     extra: Mapping[str, Any] | None = None,
     fields: Fields | None = None,
-    progress: Progress | None = None,
+    progress: StepsDone | None = None,
 ) -> MeiResult:
     """Make images and write them into a folder; goes on where an earlier run was stopped.
 

@@ -25,7 +25,7 @@ from tuner.synthesis.chunks import chunk_size, chunks
 from tuner.synthesis.determinism import deterministic
 from tuner.synthesis.photometry import Photometry, quantize
 
-Progress = Callable[[int, int], None]
+StepsDone = Callable[[int, int], None]
 """Called with the optimisation steps done and to do, counted over all images."""
 
 
@@ -238,7 +238,7 @@ def synthesize(
     encoders: Sequence[Encoder],
     units: Sequence[int] | None,
     settings: MeiSettings,
-    progress: Progress | None = None,
+    progress: StepsDone | None = None,
     *,
     finished: Callable[[Job], Mei | None] | None = None,
     keep: Callable[[Mei], None] | None = None,

@@ -29,7 +29,7 @@ class StudyDetails:
     importance_note
         How that was computed, or why it was not.
     settings
-        Hyperparameter that varies to its value in each trial, in the order of `curves`.
+        Hyperparameter that varies to its value in each trial, in the order of ``curves``.
     log
         Those of them that are searched on a logarithmic scale.
     seconds
@@ -37,7 +37,7 @@ class StudyDetails:
     units
         One row per unit of the study, as in ``units.csv``: its columns, scores, receptive field.
     unit_names
-        How each unit is called under its images; in the order of `units`.
+        How each unit is called under its images; in the order of ``units``.
     masks
         ``(n_units, h, w)``, where each unit's readout reads; not negative.
     images
@@ -179,7 +179,7 @@ def units_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def names_of(details: StudyDetails, count: int) -> list[str]:
-    """Return `count` names of units: those given, else their indices."""
+    """Return ``count`` names of units: those given, else their indices."""
     given = [str(name) for name in details.unit_names]
     rows = [str(row.get("unit", index)) for index, row in enumerate(details.units)]
     for names in (given, rows):

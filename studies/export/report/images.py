@@ -86,7 +86,7 @@ def _shrink(pictures: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def photo_sheet(pictures: NDArray[np.uint8], limit: int) -> Sheet | None:
-    """Return pictures as one WebP of at most `limit` bytes as text, as large as they can be.
+    """Return pictures as one WebP of at most ``limit`` bytes as text, as large as they can be.
 
     Parameters
     ----------

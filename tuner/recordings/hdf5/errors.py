@@ -1,6 +1,6 @@
 """Whatever h5py raises as one line that names the file.
 
-Every call into h5py that a damaged file can break happens under `guarded`.
+Every call into h5py that a damaged file can break happens under ``guarded``.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def check_stored(path: Path, data: h5py.Dataset, name: str) -> None:
 
 
 def check_reached(data: h5py.Dataset, values: NDArray[Any], start: Sequence[int] = ()) -> None:
-    """Look again where a whole chunk reads as zeros; to be called under `guarded`.
+    """Look again where a whole chunk reads as zeros; to be called under ``guarded``.
 
     HDF5 reads zeros also where the index to a chunk is damaged, though the chunk is listed. Read
     by itself it is then not found, which raises.
@@ -130,7 +130,7 @@ def check_apart(path: Path, file: h5py.File) -> None:
     """Refuse a file in which two datasets share bytes, or one lies over another's header.
 
     That is what becomes of a wrong address: the values of one dataset are then read as those of
-    another, shifted by a few. Looked at once per state of a file; to be called under `guarded`.
+    another, shifted by a few. Looked at once per state of a file; to be called under ``guarded``.
 
     Raises
     ------

@@ -61,7 +61,7 @@ def cell_strings(path: Path, file: h5py.File, name: str) -> list[str]:
 
 
 def _text(path: Path, found: Any, name: str) -> str:
-    """Decode a MATLAB char array; called under `guarded`.
+    """Decode a MATLAB char array; called under ``guarded``.
 
     Through h5py's lower level, which takes a quarter of the time: there are tens of thousands.
     """

@@ -39,7 +39,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def open_handle(path: Path) -> h5py.File:
-    """As `open_hdf5`, without closing it."""
+    """As ``open_hdf5``, without closing it."""
     if not path.exists():
         raise InputError(f"{path}: no such file; check data.path")
     if not path.is_file():
@@ -133,7 +133,7 @@ _NUMBERS = tuple(
 
 
 def _check_type(path: Path, data: h5py.Dataset, name: str) -> None:
-    """Refuse numbers of a type that no program writes; to be called under `guarded`.
+    """Refuse numbers of a type that no program writes; to be called under ``guarded``.
 
     A single flipped bit in the description of a type, its exponent's bias say, makes another
     valid type of it, and other numbers of the same bytes.

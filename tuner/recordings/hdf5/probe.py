@@ -2,7 +2,7 @@
 
 The HDF5 library loops for ever on some damaged files, and on others it takes its process down. So
 a file is first walked through by a child with a time limit; only then does this process open it.
-Files whose layout has checksums throughout, as `hdf5_writer` writes them, need none of this: HDF5
+Files whose layout has checksums throughout, as ``hdf5_writer`` writes them, need none of this: HDF5
 notices damage there itself. (Texts of variable length lie in a heap without checksums.)
 """
 

@@ -29,7 +29,7 @@ def write_recording(
 ) -> Path:
     """Write a recording as one generic HDF5 file.
 
-    Image files are written as paths relative to the images folder, unless `embed` is set; images
+    Image files are written as paths relative to the images folder, unless ``embed`` is set; images
     that are not files are always written into the file. The file appears under its name only when
     it is complete.
 

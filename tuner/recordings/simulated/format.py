@@ -36,7 +36,7 @@ def load(
     path, images
         Not used: there is nothing to read.
     seed, image_size, n_train, n_test, n_repeats, units_per_region, snr, difficulty
-        See `Settings`; ``snr`` with ``"easy"`` only.
+        See ``Settings``; ``snr`` with ``"easy"`` only.
     cache
         A folder in which the recording is kept, as a generic HDF5 file; None keeps nothing.
 

@@ -69,7 +69,7 @@ class Gabors:
         count
             Number of units.
         images
-            (n, size, size, 3): wavelengths are 0.12 to 0.2 of their size, and `half` is half the
+            (n, size, size, 3): wavelengths are 0.12 to 0.2 of their size, and ``half`` is half the
             root mean square of the drive over them.
         rng
             Where randomness comes from.
@@ -103,7 +103,7 @@ class Gabors:
         Parameters
         ----------
         count, images, rng
-            As for `draw`.
+            As for ``draw``.
         """
         size = images.shape[1]
         wavelength = size * np.exp(rng.uniform(np.log(0.08), np.log(0.3), count))
@@ -171,7 +171,7 @@ class Gabors:
         return drive / (drive + self.half)
 
     def drive(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Filter images, as `respond` does before contrast saturates."""
+        """Filter images, as ``respond`` does before contrast saturates."""
         pair = self.filters(images.shape[1]).reshape(2, len(self.x), -1)
         scale = 255.0 if images.dtype == np.uint8 else 1.0
         out = np.empty((len(images), len(self.x)))

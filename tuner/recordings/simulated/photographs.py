@@ -126,7 +126,7 @@ def _cut(
     size: int,
     rng: np.random.Generator,
 ) -> Crops:
-    """Cut `count` crops from blocks of shape (photographs, blocks of each), in random order."""
+    """Cut ``count`` crops from blocks of shape (photographs, blocks of each), in random order."""
     # Column by column, so that the first crops already come from every photograph.
     cycle = np.resize(blocks.T.ravel(), count)
     block = cycle[rng.permutation(count)]

@@ -1,6 +1,6 @@
 """What simulated units say at each presentation: their signal, and how it is disturbed.
 
-`steady` adds Gaussian noise of the same size everywhere. `counts` does what recordings do: spike
+``steady`` adds Gaussian noise of the same size everywhere. ``counts`` does what recordings do: spike
 counts whose noise grows with the rate, units of very different quality, excitability that drifts
 through the session for all units together, and presentations that were lost.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SNR_RANGE = (0.2, 3.0)
-"""Signal-to-noise ratios that the units of `counts` have, log-uniformly."""
+"""Signal-to-noise ratios that the units of ``counts`` have, log-uniformly."""
 
 DRIFT_RANGE = (0.5, 1.0)
 """Standard deviation of a unit's drift over the session, in those of its signal."""
@@ -106,7 +106,7 @@ def counts(
     Parameters
     ----------
     responses, n_train, n_repeats, rng
-        As for `steady`.
+        As for ``steady``.
 
     Returns
     -------
