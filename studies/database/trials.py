@@ -297,10 +297,19 @@ def _load(connection: Connection, by_study: dict[int, list[Trial]], *, curves: b
             trial = Trial(trial_id, study_id, number, state, {})
             found[trial_id] = trial
             by_study[study_id].append(trial)
-        _load_params(connection, some, found)
-        _load_values(connection, some, found)
-        if curves:
-            _load_curves(connection, some, found)
+        mine = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id.in_(some))
+        _put_params(connection, _PARAMS.where(tables.params.c.trial_id.in_(mine)), found)
+        v, r = tables.values.c, tables.reports.c
+        values = sa.select(v.trial_id, v.value, v.value_type).where(v.trial_id.in_(mine))
+        for trial_id, value, kind in connection.execute(values):
+            found[trial_id].value = tables.read_value(value, kind)
+        if not curves:
+            continue
+        reports = sa.select(
+            r.trial_id, r.step, r.intermediate_value, r.intermediate_value_type
+        ).where(r.trial_id.in_(mine))
+        for trial_id, step, value, kind in connection.execute(reports.order_by(r.step)):
+            found[trial_id].curve[step] = tables.read_value(value, kind)
 
 
 _PARAMS = sa.select(
@@ -309,11 +318,6 @@ _PARAMS = sa.select(
     tables.params.c.param_value,
     tables.params.c.distribution_json,
 ).order_by(tables.params.c.param_id)
-
-
-def _load_params(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
-    query = _PARAMS.join(tables.trials, tables.trials.c.trial_id == tables.params.c.trial_id)
-    _put_params(connection, query.where(tables.trials.c.study_id.in_(some)), found)
 
 
 def fill_params(connection: Connection, found: dict[int, Trial]) -> None:
@@ -328,32 +332,6 @@ def _put_params(connection: Connection, query: sa.Select[Any], found: dict[int, 
         if encoded not in known:
             known[encoded] = json_to_distribution(encoded)
         found[trial_id].params[name] = known[encoded].to_external_repr(value)
-
-
-def _load_values(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
-    query = (
-        sa.select(tables.values.c.trial_id, tables.values.c.value, tables.values.c.value_type)
-        .join(tables.trials, tables.trials.c.trial_id == tables.values.c.trial_id)
-        .where(tables.trials.c.study_id.in_(some))
-    )
-    for trial_id, value, type_ in connection.execute(query):
-        found[trial_id].value = tables.read_value(value, type_)
-
-
-def _load_curves(connection: Connection, some: Sequence[int], found: dict[int, Trial]) -> None:
-    query = (
-        sa.select(
-            tables.reports.c.trial_id,
-            tables.reports.c.step,
-            tables.reports.c.intermediate_value,
-            tables.reports.c.intermediate_value_type,
-        )
-        .join(tables.trials, tables.trials.c.trial_id == tables.reports.c.trial_id)
-        .where(tables.trials.c.study_id.in_(some))
-        .order_by(tables.reports.c.step)
-    )
-    for trial_id, step, value, type_ in connection.execute(query):
-        found[trial_id].curve[step] = tables.read_value(value, type_)
 
 
 def durations(storage: Storage, study_ids: Sequence[int]) -> dict[int, float]:

@@ -64,18 +64,18 @@ class Work:
 
 
 def handicap(
-    spec: Spec, progress: Mapping[str, Standing], specs: Sequence[Spec], round_size: int
+    spec: Spec, standings: Mapping[str, Standing], specs: Sequence[Spec], round_size: int
 ) -> float:
     """Trials that a study counts as having besides its own, under ``promising``.
 
     ``HANDICAP`` rounds for each 10 % by which its best exceeds the best of its region and readout; none before its first
     round is done, so that every study is tried.
     """
-    mine = progress[spec.name]
+    mine = standings[spec.name]
     if mine.best is None:
         return 0.0 if mine.finished == 0 else HANDICAP * round_size
     rivals = [
-        progress[other.name].best
+        standings[other.name].best
         for other in specs
         if (other.key.region, other.key.readout) == (spec.key.region, spec.key.readout)
     ]
@@ -87,7 +87,7 @@ def handicap(
 
 def next_work(
     groups: Mapping[tuple[str, str, str], Sequence[Sequence[Spec]]],
-    progress: Mapping[str, Standing],
+    standings: Mapping[str, Standing],
     order: str,
     *,
     specs: Sequence[Spec],
@@ -99,8 +99,8 @@ def next_work(
     ----------
     groups
         The selected studies of each cohort, cut into the groups that make a round together.
-    progress
-        By name of the study.
+    standings
+        How far each study is, by its name.
     order
         Which round comes first: one of :data:`ORDERS`.
     specs
@@ -114,7 +114,7 @@ def next_work(
     for cohort, parts in groups.items():
         for g, part in enumerate(parts):
             position += 1
-            needy = [spec for spec in part if progress[spec.name].open]
+            needy = [spec for spec in part if standings[spec.name].open]
             if not needy:
                 continue
             if needy[0].closed_form:
@@ -122,13 +122,13 @@ def next_work(
             elif order == "region":
                 first = min(regions[spec.key.region] for spec in needy)
                 needy = [spec for spec in needy if regions[spec.key.region] == first]
-                rank = (first, *_fewest(needy, progress), position)
+                rank = (first, *_fewest(needy, standings), position)
             elif order == "depth":
                 rank = (needy[0].layer_index, position)
             elif order == "promising":
                 scores = {
-                    spec.name: progress[spec.name].finished
-                    + handicap(spec, progress, specs, round_size)
+                    spec.name: standings[spec.name].finished
+                    + handicap(spec, standings, specs, round_size)
                     for spec in needy
                 }
                 least = min(scores.values())
@@ -136,11 +136,11 @@ def next_work(
                 needy = [s for s in needy if scores[s.name] < least + round_size]
                 rank = (least, position)
             else:
-                rank = (*_fewest(needy, progress), position)
+                rank = (*_fewest(needy, standings), position)
             first_of_all = (0.0 if needy[0].closed_form else 1.0, *rank)
             ranked.append((first_of_all, Work(cohort, g, tuple(needy))))
     return [work for _, work in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _fewest(needy: Sequence[Spec], progress: Mapping[str, Standing]) -> tuple[float]:
-    return (min(progress[spec.name].finished for spec in needy),)
+def _fewest(needy: Sequence[Spec], standings: Mapping[str, Standing]) -> tuple[float]:
+    return (min(standings[spec.name].finished for spec in needy),)

@@ -23,7 +23,7 @@ def names(work: list) -> list[list[str]]:
     return [[s.name for s in one.specs] for one in work]
 
 
-def progress(finished: dict[str, int], target: int = 16, **others: object) -> dict[str, Standing]:
+def standings(finished: dict[str, int], target: int = 16, **others: object) -> dict[str, Standing]:
     return {s.name: Standing(finished.get(s.name, 0), target, **others) for s in GRID}
 
 
@@ -32,7 +32,7 @@ def todo(order: str, state: dict[str, Standing]) -> list[list[str]]:
 
 
 def test_fewest_takes_the_cohort_with_the_fewest_trials_first() -> None:
-    state = progress({"net/l0/V1/full": 8, "net/l0/IT/full": 8, "net/l1/V1/full": 8})
+    state = standings({"net/l0/V1/full": 8, "net/l0/IT/full": 8, "net/l1/V1/full": 8})
     assert [work[0] for work in todo("fewest", state)] == [
         "net/l1/V1/full",  # IT of that layer has none yet
         "net/l2/V1/full",
@@ -43,7 +43,7 @@ def test_fewest_takes_the_cohort_with_the_fewest_trials_first() -> None:
 def test_fewest_fills_the_grid_evenly() -> None:
     """Round after round, no study is ever more than a round ahead."""
     done = dict.fromkeys((s.name for s in GRID), 0)
-    while work := next_work(GROUPS, progress(done, 48), "fewest", specs=GRID, round_size=8):
+    while work := next_work(GROUPS, standings(done, 48), "fewest", specs=GRID, round_size=8):
         for s in work[0].specs:
             done[s.name] += 8
         assert max(done.values()) - min(done.values()) <= 8
@@ -51,7 +51,7 @@ def test_fewest_fills_the_grid_evenly() -> None:
 
 
 def test_depth_finishes_shallow_layers_first() -> None:
-    state = progress({"net/l0/V1/full": 8})
+    state = standings({"net/l0/V1/full": 8})
     assert [work[0] for work in todo("depth", state)] == [
         "net/l0/V1/full",
         "net/l1/V1/full",
@@ -60,9 +60,9 @@ def test_depth_finishes_shallow_layers_first() -> None:
 
 
 def test_region_finishes_one_region_before_the_next() -> None:
-    done = progress({})
+    done = standings({})
     assert todo("region", done) == [[f"net/l{i}/V1/full"] for i in range(3)]
-    v1 = progress({f"net/l{i}/V1/full": 16 for i in range(3)})
+    v1 = standings({f"net/l{i}/V1/full": 16 for i in range(3)})
     assert todo("region", v1) == [[f"net/l{i}/IT/full"] for i in range(3)]
 
 
@@ -84,7 +84,7 @@ def test_handicap_is_two_rounds_for_ten_percent() -> None:
 
 
 def test_promising_tries_every_study_before_it_prefers() -> None:
-    state = progress({}) | {"net/l0/V1/full": Standing(8, 48, 0.5)}
+    state = standings({}) | {"net/l0/V1/full": Standing(8, 48, 0.5)}
     assert todo("promising", state)[0] == ["net/l0/IT/full"]
 
 
@@ -118,7 +118,7 @@ def test_closed_forms_come_before_all_else_all_regions_at_once(order: str) -> No
 
 
 def test_studies_that_were_set_aside_are_left_out() -> None:
-    assert todo("fewest", progress({}, closed=True)) == []
+    assert todo("fewest", standings({}, closed=True)) == []
 
 
 def test_the_shallower_neighbour_shares_everything_but_the_layer() -> None:
