@@ -25,7 +25,8 @@ from benchmarks.machine import publish
 from tuner import readouts
 from tuner.fitting.columns import Columns
 from tuner.fitting.plan import column_bytes, compiler_there, fixed_bytes, resolve_memory
-from tuner.fitting.trainer import Targets, Trainer
+from tuner.fitting.targets import Targets
+from tuner.fitting.trainer import Trainer
 from tuner.readouts.readout import FeatureShape
 
 VGG19 = {

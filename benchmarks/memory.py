@@ -62,7 +62,8 @@ def child(budget: float, readout: str, compiled: bool) -> Row:
     from tuner import readouts
     from tuner.features.tiers import open_store
     from tuner.fitting.plan import column_bytes, fixed_bytes, grouping
-    from tuner.fitting.trainer import Targets, Trainer
+    from tuner.fitting.targets import Targets
+    from tuner.fitting.trainer import Trainer
     from tuner.readouts.readout import FeatureShape
 
     torch.set_num_threads(cores())

@@ -60,6 +60,7 @@ def fingerprint(
     split: str,
     weights: str,
     max_grid: int,
+    folds: int,
 ) -> Fingerprint:
     """Everything that changes a study's results, by the key a person would change.
 
@@ -70,11 +71,13 @@ def fingerprint(
     images
         Digest of the prepared training images.
     split
-        Digest of the cut into fit and validation images.
+        Digest of the cut into fit and validation images, or into folds.
     weights
         Digest of the backbone.
     max_grid
         The backbone's pooling limit.
+    folds
+        How many folds ``training.folds`` comes to.
     """
     data, training, search = experiment.data, experiment.training, experiment.search
     everything = {
@@ -83,6 +86,7 @@ def fingerprint(
         "data.image_size": data.image_size,
         "data.fit": data.fit,
         "data.duplicates": data.duplicates,
+        "training.folds": folds,
         "data.split": split,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,

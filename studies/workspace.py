@@ -16,6 +16,7 @@ from studies.grid import Spec
 from studies.names import StudyKey
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.progress import Progress, nobody
+from tuner.recordings.split import cut, deal
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from tuner.features.normalize import Normalization
     from tuner.features.tiers import FeatureStore, Tier
     from tuner.fitting.losses import ResponseScaling
-    from tuner.fitting.trainer import Targets
+    from tuner.fitting.targets import Targets
     from tuner.readouts.readout import FeatureShape
     from tuner.recordings import PreparedImages, Recording, Split
 
 _log = logging.getLogger("tuner")
+
+
+FOLDS, FEW_IMAGES = 5, 4000
+"""Folds that ``training.folds = "auto"`` means below so many training images."""
 
 
 class Workspace:
@@ -75,12 +80,10 @@ class Workspace:
         from tuner.recordings import check_responses
 
         recording = separated(self.experiment, open_recording(self.experiment), self.progress)
-        check_responses(
-            recording,
-            self._cut(recording),
-            self.experiment.training.loss,
-            self.experiment.data.region,
-        )
+        loss, column = self.experiment.training.loss, self.experiment.data.region
+        splits = self.cuts(self.experiment.data.seed, recording)
+        for fold, split in enumerate(splits):
+            check_responses(recording, split, loss, column, None if len(splits) == 1 else fold)
         return recording
 
     @cached_property
@@ -98,49 +101,81 @@ class Workspace:
 
     @cached_property
     def split(self) -> Split:
-        """Fit and validation images."""
-        return self._cut(self.recording)
-
-    def _cut(self, recording: Recording) -> Split:
-        from tuner.recordings import cut
-
-        data = self.experiment.data
+        """Fit and validation images of a single cut; with folds, which every study is then about, of use to references."""
+        data, recording = self.experiment.data, self.recording
         return cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed)
 
     @cached_property
-    def halves(self) -> NDArray[np.int64]:
-        """Half of each validation image, 0 or 1, whole groups at a time."""
-        from tuner.recordings import cut
+    def splits(self) -> tuple[Split, ...]:
+        """What studies are fitted and judged on: a single cut, or a cut for each fold."""
+        return self.cuts(self.experiment.data.seed, self.recording)
 
+    def cuts(self, seed: int, recording: Recording) -> tuple[Split, ...]:
+        """As :attr:`splits`, with another seed."""
+        data, groups, n_train = self.experiment.data, recording.train_groups, recording.n_train
+        folds = self.experiment.training.folds
+        if folds == "auto":
+            folds = FOLDS if n_train < FEW_IMAGES else 1
+        if folds == 1:
+            return (cut(n_train, groups, data.validation_fraction, seed),)
+        return deal(n_train, groups, folds, seed)
+
+    @property
+    def n_folds(self) -> int:
+        """Into how many folds the training images are dealt; 1: they are cut once."""
+        return len(self.splits)
+
+    @cached_property
+    def folds(self) -> NDArray[np.int64]:
+        """Fold of each training image, ``(n_train,)``; all 0 where they are cut once."""
+        fold = np.zeros(self.recording.n_train, dtype=np.int64)
+        if self.n_folds > 1:
+            for number, split in enumerate(self.splits):
+                fold[split.validation] = number
+        return fold
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Rows of the training images that a trial is judged on: the validation images, with folds all images."""
+        return self.splits[0].validation if self.n_folds == 1 else np.arange(self.recording.n_train)
+
+    @property
+    def judged(self) -> int:
+        """Images of a fold, at most, the answers to which are kept with each fit; 0 with a single cut."""
+        sizes = [len(split.validation) for split in self.splits]
+        return max(sizes) if len(sizes) > 1 else 0
+
+    @property
+    def fitted(self) -> NDArray[np.int64]:
+        """Rows of the training images that are fitted to, with folds in one fold or another."""
+        return self.splits[0].fit if self.n_folds == 1 else np.arange(self.recording.n_train)
+
+    @cached_property
+    def halves(self) -> NDArray[np.int64]:
+        """Half of each held-out image, 0 or 1, whole groups at a time."""
         groups = self.recording.train_groups
-        mine = None if groups is None else groups[self.split.validation]
+        mine = None if groups is None else groups[self.held_out]
         if mine is not None and len(np.unique(mine)) < 2:
             mine = None
-        half = np.zeros(len(self.split.validation), dtype=np.int64)
+        half = np.zeros(len(self.held_out), dtype=np.int64)
         half[cut(len(half), mine, 0.5, self.experiment.data.seed).validation] = 1
         return half
 
     @cached_property
     def scaling(self) -> ResponseScaling:
-        """How responses become targets, from the fit images."""
+        """How responses become targets, from the images that are fitted to."""
         from tuner.fitting.losses import response_scaling
 
-        fit = self.recording.train_responses[self.split.fit]
+        fit = self.recording.train_responses[self.fitted]
         return response_scaling(self.experiment.training.loss, fit)
 
     @cached_property
     def targets(self) -> Targets:
         """Scaled responses of all units."""
-        from tuner.fitting.trainer import Targets
+        from tuner.fitting.targets import Targets
 
         scaled = self.scaling.apply(self.recording.train_responses)
-        return Targets(
-            fit=scaled[self.split.fit],
-            validation=scaled[self.split.validation],
-            fit_rows=self.split.fit,
-            validation_rows=self.split.validation,
-            half=self.halves,
-        )
+        return Targets.of(scaled, self.splits, self.halves)
 
     @cached_property
     def images(self) -> PreparedImages:
@@ -230,7 +265,9 @@ class Workspace:
 
     @cached_property
     def _split_digest(self) -> str:
-        return array_digest(self.split.fit, self.split.validation)
+        if self.n_folds > 1:
+            return array_digest(self.folds)
+        return array_digest(self.splits[0].fit, self.splits[0].validation)
 
     def _responses_digest(self, region: str) -> str:
         """Of one region's units; the same for every layer and readout, so taken once."""
@@ -249,6 +286,7 @@ class Workspace:
             split=self._split_digest,
             weights=self.backbone(spec.key.backbone).digest,
             max_grid=self.settings(spec.key.backbone).max_grid,
+            folds=self.n_folds,
         )
 
     @cached_property
@@ -320,7 +358,7 @@ class Workspace:
         return open_store(features.train, tier, self.device)
 
     def center(self, alias: str, layer: str, store: FeatureStore) -> Tensor | None:
-        """Mean of a layer's features over the fit images, ``(F,)``, where ``training.center`` asks for it.
+        """Mean of a layer's features over the images that are fitted to, ``(F,)``, where ``training.center`` asks for it.
 
         Parameters
         ----------
@@ -334,7 +372,7 @@ class Workspace:
             return None
         if (alias, layer) not in self._centers:
             shape = FeatureShape(*store.shape)
-            self._centers[alias, layer] = feature_mean(store, self.split.fit, shape)
+            self._centers[alias, layer] = feature_mean(store, self.fitted, shape)
         return self._centers[alias, layer]
 
     def cached_bytes(self, shape: FeatureShape) -> int:

@@ -16,7 +16,8 @@ from tuner.features.extract import LayerFeatures, extract
 from tuner.features.tiers import open_store
 from tuner.fitting.columns import Columns
 from tuner.fitting.losses import response_scaling
-from tuner.fitting.trainer import Targets, Trainer
+from tuner.fitting.targets import Targets
+from tuner.fitting.trainer import Trainer
 from tuner.readouts.readout import FeatureShape
 from tuner.recordings import PreparedImages
 from tuner.recordings.recording import Recording

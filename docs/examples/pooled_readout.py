@@ -31,8 +31,8 @@ class PooledReadout:
         each = [((x * m).sum((2, 3)) * f).sum(1) * scale + b for m, f, b in rows]
         return torch.stack(each, dim=1)
 
-    def parameter_shapes(self, shape, units):
-        """Shapes of what is stored."""
+    def parameter_shapes(self, shape, units, members=1):
+        """Shapes of what is stored; the mean of several is one, for the response is linear in the weights."""
         return {
             "mask": (units, shape.height, shape.width),
             "features": (units, shape.channels),

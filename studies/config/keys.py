@@ -104,7 +104,8 @@ class DataConfig(Table):
         0.1,
         gt=0,
         lt=1,
-        description="share of the training images, taken by group, that settings are compared on; "
+        description="share of the training images, taken by group, that settings are compared on, "
+        "where training.folds is 1; "
         "test images never choose anything",
     )
     min_reliability: float = Field(
@@ -230,6 +231,19 @@ class BackboneConfig(Table):
         return document
 
 
+def _folds(value: object) -> object:
+    """Take the word, or a number that leaves each fold an image or more."""
+    if value == "auto":
+        return value
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_FOLDS:
+        raise ValueError(f'must be "auto" or an integer from 1 to {MAX_FOLDS}')
+    return value
+
+
+MAX_FOLDS = 100
+Folds = Annotated[int | Literal["auto"], BeforeValidator(_folds)]
+
+
 class TrainingConfig(Table):
     """``[training]``: how one trial is fitted, the same for all."""
 
@@ -244,6 +258,13 @@ class TrainingConfig(Table):
         "mse",
         description="squared error of z-scored responses, or Poisson likelihood of counts "
         "(output through ELU + 1)",
+    )
+    folds: Folds = Field(
+        "auto",
+        description="into how many parts the images are dealt, by group; each trial is fitted once "
+        "without each part and judged on that part, its encoder is the average; 1 = one cut, by "
+        "data.validation_fraction; auto = 5 below 4000 training images, else 1",
+        json_schema_extra={"words": '"auto" or integer, at least 1'},
     )
     center: bool = Field(
         True,

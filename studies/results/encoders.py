@@ -18,7 +18,7 @@ from studies.database.trials import Trial, load
 from studies.database.weights import kept_files
 from studies.fingerprint import refuse
 from studies.grid import Spec
-from studies.search.best_weights import REPORT, best_first, units_of_kept
+from studies.search.best_weights import HELD_OUT, REPORT, best_first, units_of_kept
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
@@ -289,7 +289,8 @@ def encoder(
 
     settings = workspace.settings(spec.key.backbone)
     experiment = workspace.experiment
-    own = {name: t for name, t in parameters.items() if name not in ("unit_loss", "trial")}
+    beside = ("unit_loss", "trial", HELD_OUT)
+    own = {name: tensor for name, tensor in parameters.items() if name not in beside}
     units: dict[str, NDArray[Any]] = {
         name: values[spec.units] for name, values in workspace.recording.units.items()
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from studies.grid import Spec
 from studies.results.scores import predictions
+from studies.search.closed_form import arranged, judged_predictions
 from studies.workspace import Workspace
 from tuner.progress import counted
 
@@ -73,8 +74,9 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
     fit, kind = _closed_form(readout)
     layers = list(dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs))
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
-    recording, split = workspace.recording, workspace.split
-    scaling = response_scaling("mse", recording.train_responses[split.fit])
+    recording, splits = workspace.recording, workspace.splits
+    fitted, others, groups = arranged(splits, recording.train_groups)
+    scaling = response_scaling("mse", recording.train_responses[fitted])
     targets = scaling.apply(recording.train_responses)
     rows = []
     what = f"references: {readout}"
@@ -93,13 +95,14 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
         found = fit(
             features.train,
             targets[:, every],
-            split.fit,
-            others=split.validation,
-            groups=recording.train_groups,
+            fitted,
+            others=others,
+            groups=groups,
             weights=features.test is not None,
             device=workspace.algebra_device,
         )
-        each = np.square(found.others - targets[split.validation][:, every])
+        predicted = judged_predictions(found, splits)
+        each = np.square(predicted - targets[workspace.held_out][:, every])
         validation_loss = np.nanmean(each.astype(np.float64), axis=0)
         tested = None
         if features.test is not None:
@@ -107,7 +110,7 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             scaled = predictions(kind, found.parameters, features.test, rows_there)
             tested = scaled * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
-            held_out = targets[split.validation][None, :, every[mine]]
+            held_out = targets[workspace.held_out][None, :, every[mine]]
             row: dict[str, Any] = {
                 "backbone": backbone,
                 "layer": layer,
@@ -117,7 +120,7 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
                 "n_units": len(mine),
                 "validation_loss": float(np.mean(validation_loss[mine])),
                 "validation_correlation": mean_correlation(
-                    pearson(found.others[:, mine], held_out), held_out
+                    pearson(predicted[:, mine], held_out), held_out
                 ),
             }
             row["fit_failed"] = not row["validation_loss"] < 1

@@ -1,8 +1,8 @@
 """How sure the choice of a layer is: the best settings of every layer, fitted anew on other cuts of the training images.
 
-The search chose settings and layer on one validation set. Here each layer's best settings are fitted on K further cuts, all
-layers on the same ones, and compared image by image on validation images that they were not fitted to. No test image is
-used, and nothing is chosen by what comes out.
+The search chose settings and layer on one cut. Here each layer's best settings are fitted on K further cuts, all layers on
+the same ones, and compared image by image on images that they were not fitted to. Where the search has folds each further
+cut is into as many folds, so all images are compared. No test image is used, and nothing is chosen by what comes out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from studies.names import StudyKey
 from studies.results.encoders import best_studies
 from studies.results.scores import Evaluated, predictions
 from studies.search.best_weights import Fitted
-from studies.search.closed_form import solve
+from studies.search.closed_form import judged_predictions, solve
 from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
 from studies.workspace import Workspace
@@ -114,41 +114,38 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     A unit that has too few responses on one side of the cut takes no part in it.
     """
     from tuner import readouts
-    from tuner.fitting import losses
     from tuner.fitting.center import feature_mean
+    from tuner.fitting.losses import response_scaling
     from tuner.fitting.plan import resolve_memory
     from tuner.fitting.schedule import report_steps
-    from tuner.fitting.trainer import Targets, Trainer
-    from tuner.recordings import cut, fittable
+    from tuner.fitting.targets import Targets
+    from tuner.fitting.trainer import Trainer
+    from tuner.recordings import fittable
 
     experiment, device, recording = workspace.experiment, workspace.device, workspace.recording
     data, training = experiment.data, experiment.training
-    split = cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed + k)
-    judged = fittable(recording.train_responses, split)
+    splits = workspace.cuts(data.seed + k, recording)
     responses = recording.train_responses
+    judged = np.all([fittable(responses, split) for split in splits], axis=0)
     if not judged.all():
         responses = np.where(judged, responses, np.float32(0))  # never trained on
-    scaled = losses.response_scaling(training.loss, responses[split.fit]).apply(responses)
+    fitted = splits[0].fit if len(splits) == 1 else np.arange(recording.n_train)
+    scaled = response_scaling(training.loss, responses[fitted]).apply(responses)
+    held_out = np.sort(np.concatenate([split.validation for split in splits]))
     spec = members[0][0]
     memory = resolve_memory(training.memory, device)
     if spec.closed_form:
-        return _solved(workspace, [one for one, _ in members], judged, scaled, split, memory)
+        return _solved(workspace, [one for one, _ in members], judged, scaled, splits, memory)
     store = workspace.store(spec.key.backbone, spec.key.layer, memory)
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
         store,
-        Targets(
-            scaled[split.fit],
-            scaled[split.validation],
-            split.fit,
-            split.validation,
-            np.arange(len(split.validation)) % 2,
-        ),
+        Targets.of(scaled, splits, np.arange(len(held_out)) % 2),
         loss=training.loss,
         batch_size=training.batch_size,
         seed=experiment.search.seed,
         device=device,
-        center=feature_mean(store, split.fit, spec.shape) if training.center else None,
+        center=feature_mean(store, fitted, spec.shape) if training.center else None,
     )
     units = [one.units[judged[one.units]] for one, _ in members]
     taking = [i for i, mine in enumerate(units) if len(mine)]
@@ -168,11 +165,11 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     out = []
     for i, (one, _) in enumerate(members):
         there = judged[one.units]
-        mine = np.full((len(split.validation), len(one.units)), np.nan)
+        mine = np.full((len(held_out), len(one.units)), np.nan)
         if there.any():
-            target = scaled[split.validation][:, units[i]]
-            mine[:, there] = _losses(workspace, one, fits[i], target, split.validation)
-        out.append((split.validation, mine))
+            target = scaled[held_out][:, units[i]]
+            mine[:, there] = _losses(workspace, one, fits[i], target, held_out)
+        out.append((held_out, mine))
     return out
 
 
@@ -181,7 +178,7 @@ def _solved(
     specs: Sequence[Spec],
     judged: NDArray[np.bool_],
     scaled: NDArray[np.float32],
-    split: Split,
+    splits: Sequence[Split],
     memory: int,
 ) -> list[Judged]:
     """Closed forms on another cut: the whole grid again, every unit's setting chosen among the cut's fit images."""
@@ -189,11 +186,13 @@ def _solved(
 
     from tuner.fitting import losses
 
-    rows, there = split.validation, [judged[spec.units] for spec in specs]
+    rows = np.sort(np.concatenate([split.validation for split in splits]))
+    there = [judged[spec.units] for spec in specs]
     units = np.concatenate([s.units[mine] for s, mine in zip(specs, there, strict=True)])
     each = np.zeros((len(rows), 0))
     if len(units):
-        y = torch.from_numpy(solve(workspace, specs[0], units, split, memory=memory).others)
+        found = solve(workspace, specs[0], units, splits, memory=memory)
+        y = torch.from_numpy(judged_predictions(found, splits))
         target = torch.from_numpy(scaled[rows][:, units])
         loss = workspace.experiment.training.loss
         each = losses.value(loss, y, target).double().numpy()
@@ -220,12 +219,13 @@ def _losses(
 
     if not fitted:  # no better than the mean, and said by its loss
         return np.where(np.isnan(target), np.nan, np.inf)
-    features = workspace.features(spec.key.backbone, spec.key.layer)
-    y = predictions(spec.key.readout, fitted[0].parameters, features.train, rows)
-    each = losses.value(
-        workspace.experiment.training.loss, torch.from_numpy(y), torch.from_numpy(target)
-    )
-    return each.double().numpy()
+    y = fitted[0].held_out
+    if y is None:
+        features = workspace.features(spec.key.backbone, spec.key.layer)
+        made = predictions(spec.key.readout, fitted[0].parameters, features.train, rows)
+        y = torch.from_numpy(made)
+    loss = workspace.experiment.training.loss
+    return losses.value(loss, y, torch.from_numpy(target)).double().numpy()
 
 
 def _trial(number: int) -> Trial:

@@ -18,6 +18,7 @@ from studies.database.studies import stored_studies
 from studies.database.summaries import MEAN_LOSS, Summary, closed_form_line
 from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
+from studies.search.best_weights import HELD_OUT
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
@@ -92,14 +93,23 @@ def predictions(
     _, channels, height, width = features.shape
     shape = FeatureShape(channels, height, width)
     kernel = readouts.get(readout).kernel(shape, torch.device("cpu"))
-    restored = kernel.restore(parameters)
     flat = features.reshape(len(features), -1)
     out = []
     for begin in range(0, len(rows), _CHUNK):
         x = torch.from_numpy(np.asarray(flat[rows[begin : begin + _CHUNK]])).float()
-        y, _ = kernel.forward(restored, x)
-        out.append(y.T.numpy())
+        out.append(kernel.answer(parameters, x).T.numpy())
     return np.concatenate(out)
+
+
+def held_out(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[np.float32]:
+    """Scaled predictions of the images that a study's trials are judged on, ``(n_held_out, n_units)``.
+
+    With folds they were made by the fold that did not see the image; with a single cut the encoder itself makes them.
+    """
+    if workspace.n_folds > 1:
+        return parameters[HELD_OUT].numpy()
+    features = workspace.features(spec.key.backbone, spec.key.layer)
+    return predictions(spec.key.readout, parameters, features.train, workspace.held_out)
 
 
 def respond(loss: str, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -194,15 +204,13 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
 def _validation(
     workspace: Workspace, spec: Spec, parameters: Tensors
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    """Scores per unit, and losses per image."""
+    """Scores per unit, and losses per held-out image."""
     from tuner.fitting import losses
     from tuner.scores import pearson
     from tuner.scores.moments import nan_mean
 
-    features = workspace.features(spec.key.backbone, spec.key.layer)
     loss = workspace.experiment.training.loss
-    rows = workspace.split.validation
-    raw = predictions(spec.key.readout, parameters, features.train, rows)
+    raw = held_out(workspace, spec, parameters)
     target = workspace.targets.validation[:, spec.units]
     import torch
 

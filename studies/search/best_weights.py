@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.trial import TrialState
+from torch import Tensor
 
 from studies.database.artifacts import (
     Artifacts,
@@ -28,6 +29,9 @@ from studies.database.trials import Trial
 from studies.database.weights import KeptFile, Swap, kept_files
 
 _log = logging.getLogger("tuner")
+
+HELD_OUT = "held_out"
+"""Name, in a weights file, of the responses to the images that a trial is judged on."""
 
 CHOICE, REPORT = 0, 1
 """Halves of the validation images."""
@@ -45,6 +49,9 @@ class Fitted:
         ``(n_units, 2)`` validation loss of each unit on each half at that report; NaN where the half has no response of it.
     numbers
         ``(n_units,)`` number of the trial that each unit's parameters are of, where they are not all of `trial`.
+    held_out
+        With folds ``(n_train, n_units)`` responses of the readout, as it was at that report, to each image by the fold that
+        did not see it; ``parameters`` are the average over folds. None with a single cut, where they can be made anew.
     """
 
     trial: Trial
@@ -52,6 +59,7 @@ class Fitted:
     parameters: Tensors
     unit_loss: NDArray[np.float64]
     numbers: NDArray[np.int64] | None = None
+    held_out: Tensor | None = None
 
 
 def best_first(values: Mapping[int, float]) -> list[int]:
@@ -101,8 +109,14 @@ def prepare(
     return swap
 
 
-def _keep_trial(swap: Swap, artifacts: Artifacts, study: Stored, one: Fitted) -> None:
+def _tensors(one: Fitted) -> Tensors:
+    """What is kept of a trial."""
     tensors = one.parameters | {"unit_loss": torch.from_numpy(one.unit_loss)}
+    return tensors if one.held_out is None else tensors | {HELD_OUT: one.held_out}
+
+
+def _keep_trial(swap: Swap, artifacts: Artifacts, study: Stored, one: Fitted) -> None:
+    tensors = _tensors(one)
     metadata = {"study": study.name, "trial": str(one.trial.number)}
     artifact_id, size = artifacts.write_tensors(
         tensors, metadata, identity(study.name, one.trial.number)
@@ -133,7 +147,7 @@ def _keep_units(
             best = units_of_kept(artifacts, files, complete)
             changed = True
     for one in sorted(fitted, key=lambda f: f.trial.number):
-        mine = one.parameters | {"unit_loss": torch.from_numpy(one.unit_loss)}
+        mine = _tensors(one)
         numbers = one.trial.number if one.numbers is None else one.numbers
         best, better = _merged(best, mine, numbers, one.value)
         changed |= better
@@ -162,7 +176,8 @@ def _merged(
     if not bool(better.any()):
         return best, False
     for name, tensor in mine.items():
-        best[name][better] = tensor[better]
+        which = (slice(None), better) if name == HELD_OUT else better
+        best[name][which] = tensor[which]
     return best, True
 
 

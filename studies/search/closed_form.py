@@ -1,14 +1,15 @@
 """Studies that are fitted in closed form: every point of a study's grid is a trial, and all of them are told at once.
 
 One cohort is one fit: all regions of a layer share a decomposition a width. Each unit has the width and penalty that predict
-best what was left out among the fit images; the study's one kept file holds these weights. A trial's value is what the other
-readouts' trials are valued by: the mean over units of the loss on the validation images.
+best what was left out among the fit images, with folds fold by fold; the study's one kept file holds these weights. A
+trial's value is what the other readouts' trials are valued by: the mean over units of the loss on the images that are held
+out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
 
 UNITS = "units"
 """Attribute of a trial: how many units of the region have its setting."""
+
+
+class _Predicting(Protocol):
+    """What every closed form's fit has."""
+
+    @property
+    def left_out(self) -> NDArray[np.float32]: ...
+
+    @property
+    def others(self) -> NDArray[np.float32]: ...
 
 
 class ClosedForm:
@@ -78,7 +89,7 @@ class ClosedForm:
                 self.workspace,
                 specs[0],
                 units,
-                self.workspace.split,
+                self.workspace.splits,
                 memory=self.stored[specs[0].name].plan["memory"],
                 tell=lambda done, total: self.listener.training(cohort, count, done, total, count),
             )
@@ -96,8 +107,12 @@ class ClosedForm:
             yield spec.name, self._results(spec, found, mine, asked[spec.name])
 
     def _results(self, spec: Spec, found: SmoothFit, mine: slice, asked: Sequence[Trial]) -> Ended:
+        import torch
+
         place = {(s.width, s.penalty): i for i, s in enumerate(found.settings)}
-        values = found.other_loss[:, mine].mean(axis=1)
+        folds = self.workspace.n_folds
+        losses = found.other_loss if folds == 1 else found.left_out_loss
+        values = losses[:, mine].mean(axis=1)
         chosen = found.chosen[mine]
         at: dict[int, Trial] = {}
         for trial in asked:
@@ -106,7 +121,7 @@ class ClosedForm:
         finite = [i for i in at if np.isfinite(values[i])]
         # Under a penalty that is too small for its precision a fit is not a number; it is stopped as training is.
         best = min(finite, key=lambda i: (values[i], at[i].number), default=None)
-        loss = float(found.other_loss[chosen, np.arange(len(found.chosen))[mine]].mean())
+        loss = float(losses[chosen, np.arange(len(found.chosen))[mine]].mean())
         outcomes = [
             Outcome(
                 trial.trial_id,
@@ -119,13 +134,15 @@ class ClosedForm:
         ]
         if best is None:
             return outcomes, []
-        unit_loss = self._unit_loss(spec, found.others[:, mine])
+        predicted = judged_predictions(found, self.workspace.splits)[:, mine]
+        unit_loss = self._unit_loss(spec, predicted)
         parameters = {name: value[mine].clone() for name, value in found.parameters.items()}
         numbers = np.array([at[i].number if i in at else -1 for i in chosen], dtype=np.int64)
-        return outcomes, [Fitted(at[best], loss, parameters, unit_loss, numbers)]
+        held_out = None if folds == 1 else torch.from_numpy(predicted.copy())
+        return outcomes, [Fitted(at[best], loss, parameters, unit_loss, numbers, held_out)]
 
     def _unit_loss(self, spec: Spec, predicted: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``(n_units, 2)`` loss of each unit on each half of the validation images; NaN where there is no response."""
+        """``(n_units, 2)`` loss of each unit on each half of the held-out images; NaN where there is no response."""
         import torch
 
         from tuner.fitting.losses import value
@@ -151,10 +168,10 @@ def problem(workspace: Workspace, specs: Sequence[Spec]) -> Problem:
     """Sizes of the fit of studies of one cohort."""
     from tuner.closed_form.cost import Problem
 
-    split, space = workspace.split, specs[0].space
+    space = specs[0].space
     return Problem(
-        images=len(split.fit),
-        others=len(split.validation),
+        images=len(workspace.fitted),
+        others=len(workspace.held_out) if workspace.n_folds == 1 else 0,
         shape=specs[0].shape,
         units=sum(len(spec.units) for spec in specs),
         widths=points(space["width"]),
@@ -162,16 +179,41 @@ def problem(workspace: Workspace, specs: Sequence[Spec]) -> Problem:
     )
 
 
+def arranged(
+    splits: Sequence[Split], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """What a closed form fits, what it predicts besides, and which images it leaves out together.
+
+    Parameters
+    ----------
+    splits
+        A single cut, or a cut for each fold.
+    groups
+        Of the training images.
+    """
+    if len(splits) == 1:
+        return splits[0].fit, splits[0].validation, groups
+    fold = np.zeros(sum(len(split.validation) for split in splits), dtype=np.int64)
+    for number, split in enumerate(splits):
+        fold[split.validation] = number
+    return np.arange(len(fold)), None, fold
+
+
+def judged_predictions(found: _Predicting, splits: Sequence[Split]) -> NDArray[np.float32]:
+    """Predictions ``(n_held_out, n_units)`` of the images that fits are judged on; 0 where a fold has no response."""
+    return found.others if len(splits) == 1 else np.nan_to_num(found.left_out)
+
+
 def solve(
     workspace: Workspace,
     spec: Spec,
     units: NDArray[np.int64],
-    split: Split,
+    splits: Sequence[Split],
     *,
     memory: int,
     tell: Callable[[int, int], None] | None = None,
 ) -> SmoothFit:
-    """Fit units to the fit images of a cut under a study's whole grid.
+    """Fit units under a study's whole grid: to the fit images of a cut, or, with folds, to all training images.
 
     Parameters
     ----------
@@ -179,8 +221,9 @@ def solve(
         A study of the layer.
     units
         Indices of the units in the recording, of any regions.
-    split
-        Images that are fitted, and those that are predicted besides.
+    splits
+        Images that are fitted, and those that are predicted besides; or a cut for each fold, whose images are then left
+        out together, as training leaves them out, and settings are compared by what the fit without them predicts.
     memory
         Bytes that it may take.
     tell
@@ -191,12 +234,13 @@ def solve(
 
     recording, loss = workspace.recording, workspace.experiment.training.loss
     responses = recording.train_responses[:, units]
+    rows, others, groups = arranged(splits, recording.train_groups)
     return fit_smooth(
         workspace.features(spec.key.backbone, spec.key.layer).train,
-        response_scaling(loss, responses[split.fit]).apply(responses),
-        split.fit,
-        others=split.validation,
-        groups=recording.train_groups,
+        response_scaling(loss, responses[rows]).apply(responses),
+        rows,
+        others=others,
+        groups=groups,
         widths=points(spec.space["width"]),
         penalties=points(spec.space["penalty"]),
         loss=loss,

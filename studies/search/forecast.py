@@ -146,22 +146,24 @@ def _cohort(
         device=workspace.device,
         memory=how["memory"] - held,
         compiled=how["compiled"],
+        folds=workspace.n_folds,
+        judged=workspace.judged,
     )
     kernel = readout.kernel(spec.shape, workspace.device, compiled=how["compiled"])
-    per_column = column_bytes(kernel, training.batch_size)
-    largest = max(
-        sum(len(block.units) for block in turn) * size for group in groups for turn in group.turns
-    )
+    per_column = column_bytes(kernel, training.batch_size, workspace.judged)
+    folds = workspace.n_folds
+    most = max(sum(len(block.units) for block in turn) for group in groups for turn in group.turns)
+    largest = most * size * folds
     target = max(s.target(n_trials) for s in members)
     rounds = -(-target // size)
     step, check = _time(workspace, members, how["compiled"], min(largest, 4096), size)
     share = SURVIVING if experiment.search.pruner == "median" else 1.0
     reports = -(-training.steps // training.report_every)
-    columns = sum(len(s.units) for s in members) * size
+    columns = sum(len(s.units) for s in members) * size * folds
     whole = (step * training.steps + check * reports) * columns * share
     tier = workspace.tier(spec.shape, how["memory"])
     if tier == "recompute":
-        seen = training.batch_size * training.steps + len(workspace.split.validation) * reports
+        seen = training.batch_size * training.steps + len(workspace.held_out) * reports
         whole += len(groups) * seen * image_seconds(workspace, spec.key.backbone, [spec.key.layer])
     trial_share = target / (rounds * size)
     return CohortPlan(
@@ -178,7 +180,7 @@ def _cohort(
         + fixed_bytes(spec.shape, training.batch_size, workspace.device)
         + held,
         cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
-        kept=(experiment.search.keep + 1) * _weights_bytes(members),
+        kept=(experiment.search.keep + 1) * _weights_bytes(workspace, members),
         round_seconds=whole / len(groups) + OVERHEAD_SECONDS * len(members),
         search_seconds=(whole * trial_share + OVERHEAD_SECONDS * len(members)) * rounds,
     )
@@ -211,22 +213,25 @@ def _closed_form(
         tier=tier,
         memory=fit_bytes(sizes, arithmetic),
         cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
-        kept=_weights_bytes(members),
+        kept=_weights_bytes(workspace, members),
         round_seconds=seconds,
         search_seconds=seconds,
     )
 
 
-def _weights_bytes(members: Sequence[Spec]) -> int:
-    """Of one weights file of each study."""
+def _weights_bytes(workspace: Workspace, members: Sequence[Spec]) -> int:
+    """Of one weights file of each study, with folds the predictions of held-out images too."""
     from tuner import readouts
 
+    folds = workspace.n_folds
     readout = readouts.get(members[0].key.readout)
-    return 4 * sum(
+    parameters = sum(
         int(np.prod(shape))
         for s in members
-        for shape in readout.parameter_shapes(s.shape, len(s.units)).values()
+        for shape in readout.parameter_shapes(s.shape, len(s.units), folds).values()
     )
+    answers = 0 if folds == 1 else len(workspace.held_out) * sum(len(s.units) for s in members)
+    return 4 * (parameters + answers)
 
 
 def _time(
@@ -242,7 +247,8 @@ def _time(
     experiment, device = workspace.experiment, workspace.device
     spec = members[0]
     units = np.concatenate([s.units for s in members])
-    units = np.tile(units, size)[: max(1, limit)]
+    folds = workspace.n_folds
+    units = np.tile(units, size)[: max(1, limit // folds)]
     middle = {
         name: float(np.sqrt(max(setting.low, 1e-9) * setting.high))
         if isinstance(setting, FloatRange | IntRange)
@@ -259,7 +265,7 @@ def _time(
         device=device,
         center=torch.zeros(spec.shape.size) if experiment.training.center else None,
     )
-    state = trainer.start(Columns.of_trials([middle], [units]))
+    state = trainer.start(Columns.of_trials([middle], [units], folds=folds))
     trainer.advance(state, 0, 1)
     seconds = []
     for step in range(1, STEPS + 1):
@@ -270,7 +276,7 @@ def _time(
     begin = time.perf_counter()
     trainer.validate(state)
     check = time.perf_counter() - begin
-    return float(np.median(seconds)) / len(units), check / len(units)
+    return float(np.median(seconds)) / len(state), check / len(state)
 
 
 def _wait(device: Any) -> None:

@@ -21,6 +21,8 @@ from studies.search.best_weights import Fitted
 from studies.search.pruning import carried_forward, stopped
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tuner.fitting.columns import ColumnState
     from tuner.fitting.trainer import Trainer
 
@@ -122,14 +124,13 @@ class Round:
         for blocks in self._turns:
             settings: list[dict[str, float]] = []
             units: list[NDArray[np.int64]] = []
-            numbers: list[NDArray[np.int64]] = []
+            numbers: list[int] = []
             for m, mine in blocks:
                 member = self.members[m]
                 settings += member.hyperparameters
                 units += [mine] * len(member.trials)
-                numbers.append(self._first[m] + np.repeat(np.arange(len(member.trials)), len(mine)))
-            columns = Columns.of_trials(settings, units)
-            columns = Columns(np.concatenate(numbers), columns.unit, columns.hyperparameters)
+                numbers += range(self._first[m], self._first[m + 1])
+            columns = Columns.of_trials(settings, units, numbers=numbers, folds=self.trainer.folds)
             yield self.trainer.start(columns, parked=len(self._turns) > 1)
 
     def run(self, observer: Observer | None = None) -> Result:
@@ -163,7 +164,7 @@ class Round:
     def _advance(self, first: int, last: int) -> dict[int, NDArray[np.float64]]:
         """Train every block up to ``last``; loss ``(n_units, 2)`` per half of every trial that still runs."""
         losses = {
-            i: np.full((len(self.members[r.member].units), 2), np.nan)
+            i: np.zeros((len(self.members[r.member].units), 2))
             for i, r in enumerate(self.running)
             if r.state == TrialState.RUNNING
         }
@@ -179,7 +180,7 @@ class Round:
                 at = np.flatnonzero(state.columns.trial == trial)
                 position = self._position[self.running[trial].member]
                 mine = [position[int(unit)] for unit in state.columns.unit[at]]
-                losses[int(trial)][mine] = sums[at]
+                np.add.at(losses[int(trial)], mine, sums[at])
         return losses
 
     def _record(self, step: int, losses: dict[int, NDArray[np.float64]]) -> set[int]:
@@ -229,24 +230,33 @@ class Round:
         for state in self._states:
             state.keep(np.flatnonzero(np.isin(state.columns.trial, alive)))
 
-    def _parameters(self, i: int) -> Tensors:
-        """Best weights of a trial, its units in order, gathered from all blocks."""
+    def _best(self, i: int) -> tuple[Tensors, Tensor | None]:
+        """Best weights of a trial, its units in order, gathered from all blocks.
+
+        With folds they are the average over the folds, and each image is answered, in the second part, by the fold that did
+        not see it.
+        """
         import torch
 
         trial = self.running[i]
         n = len(self.members[trial.member].units)
-        out: Tensors = {}
+        position = self._position[trial.member]
+        judged = [torch.from_numpy(images) for images in self.trainer.judged]
+        answers = torch.empty(sum(map(len, judged)), n)
+        folds: list[Tensors] = [{} for _ in judged]
         for state in self._states:
-            at = np.flatnonzero(state.columns.trial == i)
-            if not len(at):
-                continue
-            position = self._position[trial.member]
-            mine = torch.tensor([position[int(unit)] for unit in state.columns.unit[at]])
-            for name, value in state.best_of(at).items():
-                if name not in out:
-                    out[name] = torch.empty((n, *value.shape[1:]), dtype=value.dtype)
-                out[name][mine] = value
-        return out
+            for fold, (own, images) in enumerate(zip(folds, judged, strict=True)):
+                at = np.flatnonzero((state.columns.trial == i) & (state.columns.fold == fold))
+                if not len(at):
+                    continue
+                mine = torch.tensor([position[int(unit)] for unit in state.columns.unit[at]])
+                if len(judged) > 1:
+                    answers[images[:, None], mine] = state.best_answers(at)[:, : len(images)].T
+                for name, value in state.best_of(at).items():
+                    if name not in own:
+                        own[name] = torch.empty((n, *value.shape[1:]), dtype=value.dtype)
+                    own[name][mine] = value
+        return self.trainer.kernel.averaged(folds), answers if len(folds) > 1 else None
 
     def _result(self) -> Result:
         outcomes: list[list[Outcome]] = [[] for _ in self.members]
@@ -257,8 +267,9 @@ class Round:
             if trial.state == TrialState.RUNNING:
                 trial.state = TrialState.COMPLETE
                 assert trial.unit_loss is not None
+                parameters, answers = self._best(i)
                 fitted[trial.member].append(
-                    Fitted(trial.trial, trial.best, self._parameters(i), trial.unit_loss)
+                    Fitted(trial.trial, trial.best, parameters, trial.unit_loss, held_out=answers)
                 )
             outcomes[trial.member].append(
                 Outcome(trial.trial.trial_id, trial.state, trial.best, dict(trial.curve))

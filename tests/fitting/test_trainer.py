@@ -12,7 +12,8 @@ from tuner.fitting import losses
 from tuner.fitting.center import feature_mean
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates, report_steps
-from tuner.fitting.trainer import Targets, Trainer
+from tuner.fitting.targets import Targets
+from tuner.fitting.trainer import Trainer
 from tuner.readouts import READOUTS, TRAINED
 from tuner.readouts.readout import FeatureShape
 

@@ -182,6 +182,28 @@ def test_parameters_of_centred_features_answer_to_features_as_they_come(readout:
     assert all(torch.equal(value, before[name]) for name, value in p.items())
 
 
+def test_the_average_answers_with_the_mean_of_the_members(readout: Readout) -> None:
+    x = batch(B, torch.float64)
+    members = []
+    for seed in range(3):
+        kernel, p = random_parameters(readout, K, torch.float64, seed)
+        members.append(kernel.export(p))
+    averaged = kernel.averaged(members)
+    expected = torch.stack([readout.predict(member, as_maps(p, x)) for member in members]).mean(0)
+    torch.testing.assert_close(readout.predict(averaged, as_maps(p, x)), expected)
+    torch.testing.assert_close(kernel.answer(averaged, x), expected.T)
+    shapes = readout.parameter_shapes(SHAPE, K, members=3)
+    assert {name: tuple(value.shape) for name, value in averaged.items()} == shapes
+    profile = readout.spatial_profile(averaged)
+    assert profile.shape == (K, SHAPE.height, SHAPE.width)
+    each = torch.stack([readout.spatial_profile(member) for member in members])
+    assert bool((profile <= each.sum(0) + 1e-9).all())
+    assert bool((profile >= 0).all())
+    for k in (0, 4):
+        alone = readout.predict({n: v[[k]] for n, v in averaged.items()}, as_maps(p, x))
+        assert torch.equal(alone[:, 0], readout.predict(averaged, as_maps(p, x))[:, k])
+
+
 def test_prediction_of_a_unit_is_the_same_bytes_in_any_company(readout: Readout) -> None:
     kernel, p = random_parameters(readout, K, torch.float32)
     x = as_maps(p, batch(B, torch.float32))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tests.recordings.pictures import pictures
 from tuner.errors import InputError
-from tuner.recordings import Recording, check_responses, cut
+from tuner.recordings import Recording, check_responses, cut, deal
 from tuner.recordings.sources import ArrayImages
 
 SPLIT = cut(100, None, 0.1, 0)
@@ -79,3 +79,13 @@ def test_negative_test_responses_under_poisson() -> None:
 def test_the_region_column_must_exist() -> None:
     with pytest.raises(InputError, match="array"):
         check_responses(recording(good()), SPLIT, "mse", "array")
+
+
+def test_a_unit_needs_responses_outside_every_fold() -> None:
+    responses = good()
+    splits = deal(100, None, 4, 0)
+    responses[splits[2].fit[10:], 1] = np.nan  # nearly all that it has lies in the third fold
+    for fold in (0, 1, 3):
+        check_responses(recording(responses), splits[fold], "mse", "area", fold)
+    with pytest.raises(InputError, match=r"unit 1 .* outside fold 3.*training\.folds = 1"):
+        check_responses(recording(responses), splits[2], "mse", "area", 2)

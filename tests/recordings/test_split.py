@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import InputError
-from tuner.recordings import cut
+from tuner.recordings import cut, deal
 
 
 @given(
@@ -62,3 +62,33 @@ def test_one_group_cannot_be_cut() -> None:
         cut(10, np.zeros(10, np.int64), 0.1, 0)
     with pytest.raises(InputError, match="only 1 training image"):
         cut(1, None, 0.1, 0)
+
+
+@given(
+    n=st.integers(2, 300),
+    n_groups=st.integers(2, 60),
+    folds=st.integers(2, 12),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_folds_are_complete_disjoint_and_by_group(
+    n: int, n_groups: int, folds: int, seed: int
+) -> None:
+    groups = np.random.default_rng(seed).integers(0, n_groups, n) * 7 - 3
+    groups[:2] = [-100, 1000]
+    splits = deal(n, groups, folds, seed)
+    assert len(splits) == min(folds, len(np.unique(groups)))
+    held_out = np.concatenate([split.validation for split in splits])
+    assert sorted(held_out) == list(range(n))
+    for split in splits:
+        assert split.validation.size > 0
+        assert sorted([*split.fit, *split.validation]) == list(range(n))
+        assert not set(groups[split.fit]) & set(groups[split.validation])
+    counts = [len(np.unique(groups[split.validation])) for split in splits]
+    assert max(counts) - min(counts) <= 1
+    for split, again in zip(splits, deal(n, groups, folds, seed), strict=True):
+        np.testing.assert_array_equal(split.validation, again.validation)
+
+
+def test_folds_need_two_groups() -> None:
+    with pytest.raises(InputError, match="only 1 group"):
+        deal(10, np.zeros(10, dtype=np.int64), 5, 0)

@@ -19,7 +19,7 @@ DOCUMENT: dict[str, Any] = {
     "backbone": [
         {"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2", "_blocks.4"]}
     ],
-    "training": {"steps": 20, "batch_size": 20, "report_every": 2, "device": "cpu"},
+    "training": {"steps": 20, "batch_size": 20, "report_every": 2, "folds": 1, "device": "cpu"},
     "search": {"parallel_trials": 4, "keep": 2, "space": {"full": {}, "factorized": {}}},
     "storage": {},
 }

@@ -1,10 +1,11 @@
-"""The columns of a fit: one (trial, unit) pair each, with its own hyperparameters and its own state."""
+"""The columns of a fit: one (trial, unit, fold) each, with its own hyperparameters and its own state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,17 +31,25 @@ class Columns:
         ``(K,)`` index of its unit in the recording.
     hyperparameters
         Name to ``(K,)`` values: the penalties of the readout, ``learning_rate`` and ``drop``.
+    fold
+        ``(K,)`` fold whose images the column does not see and is judged on; ascending.
     """
 
     trial: NDArray[np.int64]
     unit: NDArray[np.int64]
     hyperparameters: dict[str, NDArray[np.float64]]
+    fold: NDArray[np.int64]
 
     @classmethod
     def of_trials(
-        cls, trials: Sequence[Mapping[str, float]], units: Sequence[NDArray[np.int64]]
+        cls,
+        trials: Sequence[Mapping[str, float]],
+        units: Sequence[NDArray[np.int64]],
+        *,
+        numbers: Sequence[int] | None = None,
+        folds: int = 1,
     ) -> Columns:
-        """Columns of trials in order, trial ``i`` over the units ``units[i]``.
+        """Columns of trials in order, trial ``i`` over the units ``units[i]``, all of them for one fold after the other.
 
         Parameters
         ----------
@@ -48,16 +57,23 @@ class Columns:
             Hyperparameters of each trial.
         units
             Unit indices of each trial.
+        numbers
+            What each trial is called; its position where not given.
+        folds
+            Number of folds.
         """
         counts = [len(group) for group in units]
         names = trials[0].keys()
+        called = np.arange(len(trials)) if numbers is None else np.asarray(numbers)
+
+        def of_each(values: Sequence[float] | NDArray[np.int64]) -> NDArray[Any]:
+            return np.tile(np.repeat(np.asarray(values), counts), folds)
+
         return cls(
-            trial=np.repeat(np.arange(len(trials)), counts),
-            unit=np.concatenate(list(units)).astype(np.int64),
-            hyperparameters={
-                name: np.repeat(np.array([float(t[name]) for t in trials]), counts)
-                for name in names
-            },
+            trial=of_each(called),
+            unit=np.tile(np.concatenate(list(units)).astype(np.int64), folds),
+            hyperparameters={name: of_each([float(t[name]) for t in trials]) for name in names},
+            fold=np.repeat(np.arange(folds), sum(counts)),
         )
 
     def __len__(self) -> int:
@@ -69,8 +85,12 @@ class Columns:
             self.trial[rows],
             self.unit[rows],
             {name: values[rows] for name, values in self.hyperparameters.items()},
+            self.fold[rows],
         )
 
+
+ANSWERS = "answers"
+"""What is remembered beside a readout's parameters, under this name."""
 
 COPY_BYTES = 1 << 25
 """Bytes of a temporary copy, at most."""
@@ -92,6 +112,8 @@ class ColumnState:
         Of the initial parameters.
     center
         ``(F,)`` what was taken from the features that the columns are trained on, or None.
+    judged
+        Images that a column is judged on, at most, where its answers to them are to be remembered; else 0.
     parked
         Whether to wait with the tensors until :meth:`resume`.
     folder
@@ -105,6 +127,7 @@ class ColumnState:
         seed: int,
         *,
         center: Tensor | None = None,
+        judged: int = 0,
         parked: bool = False,
         folder: Path | None = None,
     ) -> None:
@@ -116,6 +139,8 @@ class ColumnState:
         self.second: Parameters = {}
         self.best: Parameters = {}
         self.updates = torch.zeros(0, 1)
+        self.answers = torch.zeros(0, judged)
+        self._judged = judged
         self._seed = seed
         self._folder = folder
         self._present = False
@@ -150,7 +175,8 @@ class ColumnState:
         for store in (self.first, self.second):
             store.update({name: torch.zeros_like(v) for name, v in self.parameters.items()})
         some = next(iter(self.parameters.values()))
-        self.updates = torch.zeros(len(units), 1, dtype=some.dtype, device=some.device)
+        for name, width in (("updates", 1), ("answers", self._judged)):
+            self._set(name, torch.zeros(len(units), width, dtype=some.dtype))
 
     def park(self) -> None:
         """Put the tensors where they cost the device nothing."""
@@ -160,6 +186,7 @@ class ColumnState:
         for store in (self.parameters, self.first, self.second, self.best):
             store.clear()
         self.updates = torch.zeros(0, 1)
+        self.answers = torch.zeros(0, self._judged)
         self._present = False
 
     def _stores(self) -> dict[str, Parameters]:
@@ -169,15 +196,20 @@ class ColumnState:
         """All that must be kept to go on later, by name."""
         stores = self._stores().items()
         out = {f"{key}.{name}": t for key, store in stores for name, t in store.items()}
-        return out | {"updates": self.updates}
+        return out | {"updates": self.updates} | self._answers()
+
+    def _answers(self) -> Parameters:
+        return {ANSWERS: self.answers} if self._judged else {}
 
     def _set(self, name: str, tensor: Tensor) -> None:
         tensor = tensor.to(self.kernel.device)
         store, _, key = name.partition(".")
         if key:
             self._stores()[store][key] = tensor
-        else:
+        elif name == "updates":
             self.updates = tensor
+        else:
+            self.answers = tensor
 
     def _bind(self) -> None:
         """Put what the columns say onto the device, once for every change of the columns."""
@@ -195,6 +227,7 @@ class ColumnState:
             if bool((self.columns.hyperparameters[name] != 0).any())
         }
         self.unit = torch.from_numpy(self.columns.unit).to(some.device)
+        self.fold = torch.from_numpy(self.columns.fold).to(some.device)
 
     # -- what happens to columns ---------------------------------------------------------------------
 
@@ -207,7 +240,7 @@ class ColumnState:
         return Descent(self.parameters, self.first, self.second, self.weights)
 
     def remember(self, rows: NDArray[np.int64]) -> None:
-        """Copy the parameters of the columns at ``rows`` as their best so far."""
+        """Copy the parameters of the columns at ``rows``, and their answers of the last validation, as their best so far."""
         if not len(rows):
             return
         if self._present:
@@ -216,10 +249,11 @@ class ColumnState:
             self._pending.append(("remember", rows))
 
     def _remember(self, rows: NDArray[np.int64]) -> None:
+        now = self.parameters | self._answers()
         if not self.best:
-            self.best.update({name: value.clone() for name, value in self.parameters.items()})
+            self.best.update({name: value.clone() for name, value in now.items()})
             return
-        for name, value in self.parameters.items():
+        for name, value in now.items():
             step = max(1, COPY_BYTES // max(1, value[:1].numel() * value.element_size()))
             for start in range(0, len(rows), step):
                 index = torch.from_numpy(rows[start : start + step]).to(value.device)
@@ -227,18 +261,28 @@ class ColumnState:
 
     def best_of(self, rows: NDArray[np.int64]) -> Parameters:
         """Best parameters of the columns at ``rows``, exported, on the host; they act on features as they come."""
+        chosen = self._best(rows)
+        chosen.pop(ANSWERS, None)
+        if self.center is not None:
+            chosen = self.kernel.uncentered(chosen, self.center)
+        return {name: value.cpu() for name, value in self.kernel.export(chosen).items()}
+
+    def best_answers(self, rows: NDArray[np.int64]) -> Tensor:
+        """Answers at their best of the columns at ``rows`` to the images they are judged on, ``(len(rows), judged)``."""
+        return self._best(rows, (ANSWERS,))[ANSWERS].cpu()
+
+    def _best(self, rows: NDArray[np.int64], names: Sequence[str] | None = None) -> Parameters:
+        """Some rows of what is remembered, on the device."""
         if self._pending:  # first of all they are to be as they should
             self.resume()
             self.park()
         if self._parked is None:
-            chosen = {name: _rows(value, rows) for name, value in self.best.items()}
-        else:
-            names = [n for n in self._parked.names() if n.startswith("best.")]
-            parts = {n.removeprefix("best."): self._parked.rows(n, rows) for n in names}
-            chosen = {name: part.to(self.kernel.device) for name, part in parts.items()}
-        if self.center is not None:
-            chosen = self.kernel.uncentered(chosen, self.center)
-        return {name: value.cpu() for name, value in self.kernel.export(chosen).items()}
+            return {name: rows_of(self.best[name], rows) for name in names or self.best}
+        if names is None:
+            there = (n for n in self._parked.names() if n.startswith("best."))
+            names = [n.removeprefix("best.") for n in there]
+        parts = {name: self._parked.rows(f"best.{name}", rows) for name in names}
+        return {name: part.to(self.kernel.device) for name, part in parts.items()}
 
     def finish(self) -> None:
         """Training is over: let go of all but the best."""
@@ -262,9 +306,10 @@ class ColumnState:
             for name in list(store):
                 store[name] = _taken(store[name], rows)
         self.updates = _taken(self.updates, rows)
+        self.answers = _taken(self.answers, rows)
 
 
-def _rows(tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def rows_of(tensor: Tensor, rows: NDArray[np.int64]) -> Tensor:
     """Rows of a tensor: a view where they lie together."""
     if len(rows) and bool((np.diff(rows) == 1).all()):
         return tensor[int(rows[0]) : int(rows[-1]) + 1]

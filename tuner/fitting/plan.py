@@ -101,9 +101,15 @@ class Group:
     turns: tuple[tuple[Block, ...], ...]
 
 
-def column_bytes(kernel: ColumnKernel, batch_size: int) -> int:
-    """Memory a column takes while it is trained: the readout's, and the trainer's own."""
-    trainer = 4 * (10 * STEPS_AHEAD + 3 * validation_chunk(kernel.shape))
+def column_bytes(kernel: ColumnKernel, batch_size: int, judged: int = 0) -> int:
+    """Memory a column takes while it is trained: the readout's, and the trainer's own.
+
+    Parameters
+    ----------
+    judged
+        Images that it is judged on, whose answers are kept.
+    """
+    trainer = 4 * (10 * STEPS_AHEAD + 3 * validation_chunk(kernel.shape) + 2 * judged)
     return kernel.bytes_per_column(batch_size) + trainer
 
 
@@ -129,6 +135,8 @@ def grouping(
     device: torch.device,
     memory: int,
     compiled: bool,
+    folds: int = 1,
+    judged: int = 0,
 ) -> list[Group]:
     """Cut a cohort into groups of studies, and a study that is too big into blocks of units, never into trials.
 
@@ -140,24 +148,30 @@ def grouping(
         Trials of each study in a round.
     memory
         Bytes that training may take.
+    folds
+        Columns of a unit under a trial: they stay together.
+    judged
+        Images that a column is judged on.
 
     Raises
     ------
     EnvironmentFailure
-        If not even one unit with all its trials fits.
+        If not even one unit with all its trials and folds fits.
     """
-    column = column_bytes(readout.kernel(shape, device, compiled=compiled), batch_size)
+    column = column_bytes(readout.kernel(shape, device, compiled=compiled), batch_size, judged)
     fixed = fixed_bytes(shape, batch_size, device)
     room = (memory - fixed) // column
-    if room < trials:
-        need = column * trials + fixed
+    unit = trials * folds
+    if room < unit:
+        need = column * unit + fixed
+        many = "" if folds == 1 else f" of {folds} folds"
         raise EnvironmentFailure(
             f"training.memory: one unit of a {readout.name} readout with {shape.size} features and "
-            f"{trials} trials takes {need / 1e9:.2f} GB, and {memory / 1e9:.2f} GB are allowed; "
-            "raise training.memory, or lower backbone.max_grid or search.parallel_trials"
+            f"{trials} trials{many} takes {need / 1e9:.2f} GB, and {memory / 1e9:.2f} GB are "
+            "allowed; raise training.memory, or lower backbone.max_grid or search.parallel_trials"
         )
     work = _GROUP_WORK.get(device.type, _GROUP_WORK["cpu"])
-    limit = min(room, max(trials, int(work / (shape.size * steps))))
+    limit = min(room, max(unit, int(work / (shape.size * steps))))
     groups: list[Group] = []
     open_studies: list[int] = []
     taken = 0
@@ -169,11 +183,11 @@ def grouping(
             open_studies.clear()
 
     for study, mine in enumerate(units):
-        columns = len(mine) * trials
+        columns = len(mine) * unit
         if columns > room:
             close()
             taken = 0
-            pieces = -(-columns // (room // trials * trials))
+            pieces = -(-columns // (room // unit * unit))
             parts = np.array_split(mine, pieces)
             groups.append(Group((study,), tuple((Block(study, part),) for part in parts)))
             continue

@@ -5,13 +5,13 @@ back, and one fused pass over the weights. The objective of a column is
 
 .. math:: \frac{1}{|V|} \sum_{i \in V} \ell(y_i, t_i) + \text{penalties}
 
-over the valid responses :math:`V` of the batch; a column without any is not updated at all.
+over the valid responses :math:`V` of the batch; a column without any is not updated at all. With folds a column's own
+fold counts as not valid, and is what the column is judged on: all folds train in the same matrix, over the same batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from torch import Tensor
 from tuner.fitting import losses
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates
+from tuner.fitting.targets import Shares, Targets
 from tuner.readouts.readout import (
     ADAM_BETA1,
     ADAM_BETA2,
@@ -60,27 +61,6 @@ def read(features: Features, indices: list[Tensor]) -> Iterator[Tensor]:
     batches: Callable[[list[Tensor]], Iterator[Tensor]] | None
     batches = getattr(features, "batches", None)
     return map(features.batch, indices) if batches is None else batches(indices)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Scaled responses of all units, split as the search uses them.
-
-    Attributes
-    ----------
-    fit, validation
-        ``(n_fit, n_units)`` and ``(n_validation, n_units)``, NaN = missing.
-    fit_rows, validation_rows
-        Row of each in the features.
-    half
-        ``(n_validation,)`` 0 or 1: per-unit choices are made on half 0 and reported on half 1.
-    """
-
-    fit: NDArray[np.float32]
-    validation: NDArray[np.float32]
-    fit_rows: NDArray[np.int64]
-    validation_rows: NDArray[np.int64]
-    half: NDArray[np.int64]
 
 
 class Trainer:
@@ -135,6 +115,12 @@ class Trainer:
         self._fit, self._fit_valid = self._place(targets.fit)
         self._validation, self._validation_valid = self._place(targets.validation)
         self._half = torch.from_numpy(targets.half == 1).to(device)
+        self.judged = targets.judged
+        self.folds = len(self.judged)
+        self._seen: Tensor | None = None
+        if targets.fold is not None:
+            folds = np.arange(self.folds)[:, None]
+            self._seen = torch.from_numpy(targets.fold != folds).to(device, dtype)
         self.validation_counts = self._counts(targets)
         self.batch_size = batch_size
 
@@ -161,6 +147,7 @@ class Trainer:
             self.kernel,
             self.seed,
             center=self.center,
+            judged=0 if self.folds == 1 else max(map(len, self.judged)),
             parked=parked,
             folder=self.parking,
         )
@@ -205,23 +192,28 @@ class Trainer:
             some = places[begin : begin + STEPS_AHEAD]
             rows = torch.cat(some).to(self.device)
             target = self._block(self._fit, rows, len(some))
-            share, active = None, None
-            if self._fit_valid is not None:
-                valid = self._block(self._fit_valid, rows, len(some))
-                count = valid.sum(2, keepdim=True)
-                share = valid / count.clamp_min(1)
-                active = (count > 0).to(self.dtype).index_select(1, state.unit)
+            shares = self._shares(rows, len(some))
+            active = None if shares is None else shares.active(state)
             coefficients = self._coefficients(state, first + begin, len(some), active)
             for i in range(len(some)):
                 yield (
                     target[i].index_select(0, state.unit),
-                    even if share is None else share[i].index_select(0, state.unit),
+                    even if shares is None else shares.of(state, i),
                     StepCoefficients(*(part[i] for part in coefficients)),
                 )
 
+    def _shares(self, rows: Tensor, steps: int) -> Shares | None:
+        """What each response of some batches counts; None where all count alike in all columns."""
+        valid = None if self._fit_valid is None else self._block(self._fit_valid, rows, steps)
+        seen = None if self._seen is None else self._block(self._seen, rows, steps)
+        if valid is not None and seen is not None:
+            return Shares(valid, seen, torch.einsum("sfb,sub->sfu", seen, valid))
+        one = seen if valid is None else valid
+        return None if one is None else Shares(valid, seen, one.sum(2, keepdim=True))
+
     @staticmethod
     def _block(table: Tensor, rows: Tensor, steps: int) -> Tensor:
-        """Columns of ``(n_units, n_fit)`` as ``(steps, n_units, B)``."""
+        """Columns of ``(n, n_fit)`` as ``(steps, n, B)``."""
         return table.index_select(1, rows).view(len(table), steps, -1).transpose(0, 1).contiguous()
 
     def _coefficients(
@@ -248,35 +240,50 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, state: ColumnState) -> NDArray[np.float64]:
-        """Sum of the loss over the valid validation images of each half, ``(K, 2)``; divide by the counts."""
+        """Sum of the loss over the valid images of each half that a column is judged on, ``(K, 2)``.
+
+        A unit's loss is the sum over its folds by the counts. With folds the answers are left in the state: no encoder can
+        make them later.
+        """
         total = torch.zeros(len(state), 2, dtype=torch.float64, device=self.device)
-        n = len(self._validation_rows)
-        chunk = validation_chunk(self.kernel.shape)
-        chunks = [slice(begin, min(begin + chunk, n)) for begin in range(0, n, chunk)]
-        batches = self._read([self._validation_rows[some] for some in chunks])
-        for some, x in zip(chunks, batches, strict=True):
-            y = self.kernel.responses(state.parameters, x)
-            target = self._validation[:, some].index_select(0, state.unit)
+        for mine, at, images, x in self._judgements(state):
+            some = {name: value[mine] for name, value in state.parameters.items()}
+            y = self.kernel.responses(some, x)
+            if self.folds > 1:
+                state.answers[mine, at : at + len(images)] = y
+            unit = state.unit[mine]
+            target = self._validation.index_select(1, images).index_select(0, unit)
             loss = losses.value(self.loss, y, target)
             if self._validation_valid is not None:
                 # Not a product with the mask: a diverged prediction must not turn a missing response into NaN.
-                valid = self._validation_valid[:, some].index_select(0, state.unit)
+                valid = self._validation_valid.index_select(1, images).index_select(0, unit)
                 loss = torch.where(valid > 0, loss, torch.zeros_like(loss))
-            half = self._half[some]
-            total[:, 0] += loss[:, ~half].sum(1, dtype=torch.float64)
-            total[:, 1] += loss[:, half].sum(1, dtype=torch.float64)
+            half = self._half[images]
+            total[mine, 0] += loss[:, ~half].sum(1, dtype=torch.float64)
+            total[mine, 1] += loss[:, half].sum(1, dtype=torch.float64)
         return total.cpu().numpy()
+
+    def _judgements(self, state: ColumnState) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
+        """Columns of a fold, and some of the images that they are judged on: their place, positions, and features."""
+        chunk = validation_chunk(self.kernel.shape)
+        ends = np.searchsorted(state.columns.fold, np.arange(self.folds + 1))
+        pieces = [
+            (slice(int(ends[fold]), int(ends[fold + 1])), at, images[at : at + chunk])
+            for fold, images in enumerate(self.judged)
+            if ends[fold] < ends[fold + 1]
+            for at in range(0, len(images), chunk)
+        ]
+        batches = self._read([self._validation_rows[images] for _, _, images in pieces])
+        for (columns, at, images), x in zip(pieces, batches, strict=True):
+            yield columns, at, torch.from_numpy(images).to(self.device), x
 
     def objective(self, state: ColumnState, x: Tensor, rows: Tensor) -> Tensor:
         """Value of the written-out objective per column on one batch, ``(K,)``; what the steps descend."""
         y, _ = self.kernel.forward(state.parameters, x)
         target = self._fit[:, rows].index_select(0, state.unit)
         loss = losses.value(self.loss, y, target)
-        if self._fit_valid is not None:
-            valid = self._fit_valid[:, rows].index_select(0, state.unit)
-            data = (loss * valid).sum(1) / valid.sum(1).clamp_min(1)
-        else:
-            data = loss.mean(1)
+        shares = self._shares(rows, 1)
+        data = loss.mean(1) if shares is None else (loss * shares.of(state, 0)).sum(1)
         zero = torch.zeros(len(state), dtype=self.dtype, device=self.device)
         weights = dict.fromkeys(state.columns.hyperparameters, zero) | state.weights
         return data + self.kernel.penalty(state.parameters, weights)

@@ -4,6 +4,9 @@ r"""The factorized readout of Bashivan et al. 2019: a spatial mask times feature
 after each step, so that no penalty can be lowered by moving scale between mask and features. Penalties per unit:
 ``smoothness`` :math:`\sum (L * \hat m)^2` on the mask, ``sparsity`` :math:`\sum |f|` and ``weight_decay``
 :math:`\sum f^2` on the feature weights.
+
+The average of several, such as those of the folds, is no single mask times weights: exported parameters then have an axis
+of members, whose responses are averaged.
 """
 
 from __future__ import annotations
@@ -67,25 +70,36 @@ class FactorizedReadout:
         """Responses ``(B, n)`` to feature maps ``(B, C, h, w)``."""
         mask, features, bias = parameters["mask"], parameters["features"], parameters["bias"]
         scale = 1.0 / math.sqrt(x.shape[1])
+
+        def one(m: Tensor, f: Tensor) -> Tensor:
+            if m.ndim == 3:
+                each = [one(*member) for member in zip(m, f, strict=True)]
+                return torch.stack(each).mean(0)
+            return ((x * m).sum((2, 3)) * f).sum(1) * scale
+
         return torch.stack(
-            [
-                ((x * m).sum((2, 3)) * f).sum(1) * scale + b
-                for m, f, b in zip(mask, features, bias, strict=True)
-            ],
-            dim=1,
+            [one(m, f) + b for m, f, b in zip(mask, features, bias, strict=True)], dim=1
         )
 
-    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the exported parameters."""
+    def parameter_shapes(
+        self, shape: FeatureShape, units: int, members: int = 1
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters; with several members ``mask`` and ``features`` have an axis of them."""
+        rows = (units,) if members == 1 else (units, members)
         return {
-            "mask": (units, shape.height, shape.width),
-            "features": (units, shape.channels),
+            "mask": (*rows, shape.height, shape.width),
+            "features": (*rows, shape.channels),
             "bias": (units,),
         }
 
     def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The mask, ``(n, h, w)``."""
-        return parameters["mask"].abs()
+        """The mask, ``(n, h, w)``; of several members their mean, each by the norm of its feature weights."""
+        mask = parameters["mask"].abs()
+        if mask.ndim == 3:
+            return mask
+        share: Tensor = parameters["features"].norm(dim=2)
+        share = share / share.sum(1, keepdim=True).clamp_min(1e-30)
+        return (mask * share[:, :, None, None]).sum(1)
 
     def fused_pays(self, shape: FeatureShape) -> bool:
         """On small grids only; ``python -m benchmarks.fused`` has the times."""
@@ -337,13 +351,32 @@ class FactorizedKernel(ColumnKernel):
             "bias": parameters["bias"][:, 0].clone(),
         }
 
-    def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
-        """Undo :meth:`export`."""
-        return {
-            "mask": exported["mask"].flatten(1).to(self.device, self.dtype),
-            "features": exported["features"].to(self.device, self.dtype),
-            "bias": exported["bias"][:, None].to(self.device, self.dtype),
+    def averaged(self, members: Sequence[Parameters]) -> Parameters:
+        """All of them, side by side: the response is a product of two parameters; only the bias is averaged."""
+        if len(members) == 1:
+            return members[0]
+        bias = super().averaged([{"bias": member["bias"]} for member in members])
+        return bias | {
+            name: torch.stack([member[name] for member in members], dim=1)
+            for name in ("mask", "features")
         }
+
+    def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
+        """Undo :meth:`export`; members become rows, one unit's after another's."""
+        members = exported["mask"].shape[1] if exported["mask"].ndim == 4 else 1
+        bias = exported["bias"].repeat_interleave(members)[:, None]
+        return {
+            "mask": exported["mask"].reshape(len(bias), -1).to(self.device, self.dtype),
+            "features": exported["features"].reshape(len(bias), -1).to(self.device, self.dtype),
+            "bias": bias.to(self.device, self.dtype),
+        }
+
+    def answer(self, exported: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """``(K, B)`` responses, of members their mean."""
+        y = super().answer(exported, x)
+        return (
+            y if exported["mask"].ndim == 3 else y.view(len(exported["mask"]), -1, len(x)).mean(1)
+        )
 
     def bytes_per_column(self, batch_size: int) -> int:
         """Parameters, moments and best; gradients and temporaries of an update, and what lies between the contractions."""

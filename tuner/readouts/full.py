@@ -58,8 +58,10 @@ class FullReadout:
             [(flat * w.reshape(1, -1)).sum(1) + b for w, b in zip(weight, bias, strict=True)], dim=1
         )
 
-    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the exported parameters."""
+    def parameter_shapes(
+        self, shape: FeatureShape, units: int, members: int = 1
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters; an average has no more of them."""
         return {
             "weight": (units, shape.channels, shape.height, shape.width),
             "bias": (units,),

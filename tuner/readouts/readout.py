@@ -192,9 +192,25 @@ class ColumnKernel(Protocol):
         """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""
         ...
 
+    def averaged(self, members: Sequence[Parameters]) -> Parameters:
+        """Exported parameters whose response is the mean of the members' responses, such as those of the folds.
+
+        Of responses that are linear in the parameters it is the mean of the parameters; another readout says how itself.
+        """
+        if len(members) == 1:
+            return members[0]
+        return {
+            name: torch.stack([member[name].double() for member in members]).mean(0).to(first.dtype)
+            for name, first in members[0].items()
+        }
+
     def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
         """Undo :meth:`export`."""
         ...
+
+    def answer(self, exported: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Responses ``(K, B)`` of exported parameters, averaged ones too, to features ``x`` ``(B, F)``."""
+        return self.forward(self.restore(exported), x)[0]
 
     def bytes_per_column(self, batch_size: int) -> int:
         """Peak memory per column while training, gradients and the remembered best included."""
@@ -237,8 +253,10 @@ class Readout(Protocol):
         """
         ...
 
-    def parameter_shapes(self, shape: FeatureShape, units: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the exported parameters."""
+    def parameter_shapes(
+        self, shape: FeatureShape, units: int, members: int = 1
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of the exported parameters, of the average of so many members."""
         ...
 
     def spatial_profile(self, parameters: Mapping[str, Tensor]) -> Tensor:

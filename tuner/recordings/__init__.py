@@ -18,7 +18,7 @@ from tuner.errors import InputError, unknown
 from tuner.recordings.checks import check_responses, fittable
 from tuner.recordings.images import PreparedImages
 from tuner.recordings.recording import ImageSource, Recording
-from tuner.recordings.split import Split, cut
+from tuner.recordings.split import Split, cut, deal
 
 __all__ = [
     "FORMATS",
@@ -29,6 +29,7 @@ __all__ = [
     "Split",
     "check_responses",
     "cut",
+    "deal",
     "fittable",
     "load_recording",
     "write_recording",

@@ -20,7 +20,11 @@ MIN_VALIDATION = 5
 
 
 def check_responses(
-    recording: Recording, split: Split, loss: Literal["mse", "poisson"], region_column: str
+    recording: Recording,
+    split: Split,
+    loss: Literal["mse", "poisson"],
+    region_column: str,
+    fold: int | None = None,
 ) -> None:
     """Refuse a recording that the loss cannot be fitted to.
 
@@ -35,6 +39,9 @@ def check_responses(
         and not always zero.
     region_column
         The unit column whose values are the regions.
+    fold
+        Number of the fold whose cut this is, where there are several: a unit is then validated on all of them together,
+        so this one may hold few of its responses.
 
     Raises
     ------
@@ -46,18 +53,20 @@ def check_responses(
     validation = recording.train_responses[split.validation]
     n_fit = np.isfinite(fit).sum(axis=0)
     n_validation = np.isfinite(validation).sum(axis=0)
+    which = "fit images" if fold is None else f"images outside fold {fold + 1}"
     _refuse(
         recording,
         n_fit < MIN_FIT,
         lambda unit: (
-            f"has {n_fit[unit]} valid responses among the {split.fit.size} fit images, "
+            f"has {n_fit[unit]} valid responses among the {split.fit.size} {which}, "
             f"fewer than {MIN_FIT}"
         ),
-        "remove it from the recording or supply more images",
+        "remove it from the recording or supply more images"
+        + ("" if fold is None else ", or set training.folds = 1"),
     )
     _refuse(
         recording,
-        n_validation < MIN_VALIDATION,
+        (n_validation < MIN_VALIDATION) & (fold is None),
         lambda unit: (
             f"has {n_validation[unit]} valid responses among the "
             f"{split.validation.size} validation images, fewer than {MIN_VALIDATION}"
@@ -70,7 +79,7 @@ def check_responses(
     _refuse(
         recording,
         spread <= 1e-6 * size,
-        lambda unit: "responds alike to every fit image",
+        lambda unit: f"responds alike to all {which}",
         "remove it from the recording",
     )
     if loss == "poisson":

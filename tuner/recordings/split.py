@@ -1,4 +1,4 @@
-"""The cut of the training images into images to fit on and images to validate on."""
+"""The cut of the training images into images to fit on and images to validate on, once or fold by fold."""
 
 from __future__ import annotations
 
@@ -63,6 +63,56 @@ def cut(n_train: int, groups: NDArray[np.int64] | None, fraction: float, seed: i
         raise InputError(
             f"data.validation_fraction must lie between 0 and 1 (both excluded), not {fraction:g}"
         )
+    count, member = _groups(n_train, groups)
+    n_validation = min(max(1, round(fraction * count)), count - 1)
+    rng = np.random.default_rng([0x5B117, seed])
+    runs = np.array_split(np.arange(count), n_validation)
+    chosen = np.zeros(count, dtype=bool)
+    chosen[[int(rng.choice(run)) for run in runs]] = True
+    return _split(chosen[member])
+
+
+def deal(
+    n_train: int, groups: NDArray[np.int64] | None, folds: int, seed: int
+) -> tuple[Split, ...]:
+    """Deal training images into folds, whole groups at a time; each fold is once what is validated on.
+
+    The groups, in the order of their codes, are dealt a run at a time, one to each fold in an order that is drawn for
+    the run: so whatever varies along that order is in every fold.
+
+    Parameters
+    ----------
+    n_train, groups, seed
+        As for :func:`cut`.
+    folds
+        How many there are to be, at least 2; no more than there are groups are made.
+
+    Returns
+    -------
+    tuple of Split
+        Their validation images are disjoint and together all training images.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two groups.
+
+    Examples
+    --------
+    >>> groups = np.repeat(np.arange(10), 3)
+    >>> [len(split.validation) for split in deal(30, groups, 4, seed=0)]
+    [9, 6, 9, 6]
+    """
+    count, member = _groups(n_train, groups)
+    folds = min(folds, count)
+    rng = np.random.default_rng([0xF01D5, seed])
+    runs = [rng.permutation(folds) for _ in range(-(-count // folds))]
+    fold = np.concatenate(runs)[:count][member]
+    return tuple(_split(fold == k) for k in range(folds))
+
+
+def _groups(n_train: int, groups: NDArray[np.int64] | None) -> tuple[int, NDArray[np.int64]]:
+    """How many groups there are, and the place of each image's among them."""
     codes = np.arange(n_train) if groups is None else groups
     order, member = np.unique(codes, return_inverse=True)
     if order.size < 2:
@@ -70,12 +120,10 @@ def cut(n_train: int, groups: NDArray[np.int64] | None, fraction: float, seed: i
         raise InputError(
             f"there is only {order.size} {kind}; a validation set needs at least 2 to cut"
         )
-    n_validation = min(max(1, round(fraction * order.size)), order.size - 1)
-    rng = np.random.default_rng([0x5B117, seed])
-    runs = np.array_split(np.arange(order.size), n_validation)
-    chosen = np.zeros(order.size, dtype=bool)
-    chosen[[int(rng.choice(run)) for run in runs]] = True
-    is_validation = chosen[member.reshape(-1)]
+    return order.size, member.reshape(-1)
+
+
+def _split(is_validation: NDArray[np.bool_]) -> Split:
     return Split(
         fit=np.flatnonzero(~is_validation).astype(np.int64),
         validation=np.flatnonzero(is_validation).astype(np.int64),
