@@ -48,10 +48,9 @@ HEAD = (
 def table(config: Path) -> str:
     """One line per layer and readout."""
     experiment = load_experiment(config)
-    stores = open_stores(experiment)
-    stored = stored_studies(stores.storage)
-    loaded = trials.load(stores.storage, [s.study_id for s in stored.values()], curves=False)
-    stores.storage.close()
+    with open_stores(experiment) as stores:
+        stored = stored_studies(stores.storage)
+        loaded = trials.load(stores.storage, [s.study_id for s in stored.values()], curves=False)
     groups = defaultdict(list)
     for study in stored.values():
         groups[study.layer_index, study.key.layer, study.key.readout].append(study)

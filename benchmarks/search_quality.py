@@ -97,28 +97,22 @@ def search(
     for layer, region, readout in COMBINATIONS:
         key = (layer, region, readout)
         specs += [s for s in workspace.grid if (s.key.layer, s.key.region, s.key.readout) == key]
-    stores = open_stores(workspace.experiment, create=True)
-    create(workspace, stores, specs)
-    for spec in specs:
-        workspace.features(spec.key.backbone, spec.key.layer)
-    with without_pictures():
-        begun = time.perf_counter()
-        Search(
-            workspace,
-            stores,
-            specs,
-            n_trials=n_trials,
-        ).run()
-        seconds = time.perf_counter() - begun
-    stored = stored_studies(stores.storage)
+    with open_stores(workspace.experiment, create=True) as stores:
+        create(workspace, stores, specs)
+        for spec in specs:
+            workspace.features(spec.key.backbone, spec.key.layer)
+        with without_pictures():
+            begun = time.perf_counter()
+            Search(workspace, stores, specs, n_trials=n_trials).run()
+            seconds = time.perf_counter() - begun
+        stored = stored_studies(stores.storage)
+        loaded = trials.load(stores.storage, [stored[spec.name].study_id for spec in specs])
     out = []
-    loaded = trials.load(stores.storage, [stored[spec.name].study_id for spec in specs])
     for spec in specs:
         mine = loaded[stored[spec.name].study_id]
         complete = [t.value for t in mine if t.state.name == "COMPLETE" and t.value is not None]
         steps = sum(max(t.curve, default=0) for t in mine)
         out.append(Searched(min(complete), steps, len(complete)))
-    stores.storage.close()
     shutil.rmtree(folder)
     return out, seconds
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.figures.conftest import study_rows
+from tuner.atomic import write_bytes
 from tuner.figures.panels import failed, pending
-from tuner.figures.tables import HEATMAP_COLUMNS, write_bytes, write_heatmap, write_units
+from tuner.figures.tables import HEATMAP_COLUMNS, write_heatmap, write_units
 
 
 def read(path: Path) -> list[dict[str, str]]:

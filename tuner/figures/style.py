@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from tuner.atomic import write_bytes
 from tuner.figures.metrics import SIMULATED
-from tuner.figures.tables import write_bytes
 
 ThemeName = Literal["light", "dark"]
 WidthName = Literal["single", "double"]

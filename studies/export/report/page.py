@@ -25,6 +25,7 @@ from studies.export.report.content import (
 )
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.names import StudyKey
+from tuner.atomic import write_bytes
 from tuner.figures.metrics import METRICS, OPTIMISTIC, number
 from tuner.figures.panels import (
     Row,
@@ -39,7 +40,6 @@ from tuner.figures.panels import (
     scale,
 )
 from tuner.figures.style import SEQUENTIAL
-from tuner.figures.tables import write_bytes
 
 LIMIT = 28_000_000
 """Bytes that a report stays under."""

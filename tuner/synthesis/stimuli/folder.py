@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from tuner.atomic import write_bytes
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure, InputError
-from tuner.figures.tables import write_bytes, write_csv
+from tuner.figures.tables import write_csv
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import png_bytes

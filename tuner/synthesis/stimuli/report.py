@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tuner.atomic import write_bytes
 from tuner.errors import EnvironmentFailure
 from tuner.figures.style import save
-from tuner.figures.tables import write_bytes, write_csv
+from tuner.figures.tables import write_csv
 from tuner.synthesis.stimuli import figures
 from tuner.synthesis.stimuli.answers import Answers
 from tuner.synthesis.stimuli.manifest import Folder
