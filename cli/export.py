@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -254,6 +255,13 @@ def mei(
         ),
     ] = None,
     mean: Annotated[float, typer.Option(help="Mean that every image is held at, 0 to 1.")] = 0.5,
+    match: Annotated[
+        str,
+        typer.Option(
+            help="Where mean and contrast are held: over the whole image, or inside each unit's receptive field, "
+            "beyond which the image is grey: image, field."
+        ),
+    ] = "image",
     ensemble: Annotated[
         int, typer.Option(min=1, help="Make them for the mean of so many best trials.")
     ] = 1,
@@ -261,8 +269,8 @@ def mei(
         bool,
         typer.Option(
             "--evaluate",
-            help="Put the images to encoders that did not make them, beside the best natural image "
-            "of equal mean and contrast: evaluation.csv.",
+            help="Put the images to encoders that did not make them, beside the best natural image of equal mean and "
+            "contrast, over the image and inside the receptive field: evaluation.csv, evaluation.json.",
         ),
     ] = False,
     variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
@@ -293,6 +301,7 @@ def mei(
             contrast=0.1 if contrast is None and norm is None else contrast,
             norm=norm,
             mean=mean,
+            match=match,
             variants=variants,
             seed=seed,
         )
@@ -309,6 +318,9 @@ def mei(
             evaluate=evaluate,
         )
     written(paths)
+    for path in paths:
+        if path.name == "evaluation.json":
+            note(f"{path.parent}: {json.loads(path.read_text())['headline']}")
     detail("activations are those of the 8-bit images under the encoder that made them")
 
 

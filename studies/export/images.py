@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,16 @@ from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, best_studies, each
 from studies.workspace import Workspace
+from tuner.atomic import write_bytes
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
     from tuner.synthesis.manifest import Manifest
     from tuner.synthesis.mei import MeiSettings
+
+
+EVALUATION = "evaluation.json"
 
 
 def combination_of(manifest: Manifest) -> StudyKey:
@@ -80,11 +85,14 @@ def export_images(
 
     With ``evaluate``, ``evaluation.csv`` too: every image's predicted response under the encoder that made it and under
     encoders that did not (other kept trials, the other readouts and backbones of the region), the grey screen, and the
-    best natural training image of equal mean and contrast.
+    best natural training image of equal mean and contrast, over the whole image and inside the unit's receptive field; and
+    ``evaluation.json``: a row per judge, how independent each is, and a headline by the most independent ones.
     """
     from tuner.figures.tables import write_csv
-    from tuner.synthesis.evaluate import COLUMNS, compare
+    from tuner.synthesis.evaluate import COLUMNS, compare, headline, summary
     from tuner.synthesis.export import export_meis
+    from tuner.synthesis.receptive_fields import from_readout
+    from tuner.synthesis.sight import sight
 
     ready = best_studies(workspace, stores, specs)
     if units is not None:
@@ -111,8 +119,30 @@ def export_images(
         written.append(out / spec.name)
         if evaluate:
             made, judges = judges_of(best, encoders)
-            table = compare(result, judges, made, settings.photometry, workspace.images)
+            place = {int(unit): k for k, unit in enumerate(spec.units)}
+            fields = from_readout(encoders[0], sight(encoders[0], workspace.sights))
+            table = compare(
+                result,
+                judges,
+                made,
+                settings.photometry,
+                workspace.images,
+                fields=fields.of([place[int(unit)] for unit in result.units]),
+            )
             written.append(write_csv(table, COLUMNS, out / spec.name / "evaluation.csv"))
+            judged = summary(table)
+            content = {
+                "headline": headline(judged),
+                "judges": [
+                    {k: None if v != v else v for k, v in row.items()}  # JSON knows no NaN
+                    for row in judged
+                ],
+            }
+            written.append(
+                write_bytes(
+                    out / spec.name / EVALUATION, (json.dumps(content, indent=1) + "\n").encode()
+                )
+            )
     return written
 
 

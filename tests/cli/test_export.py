@@ -407,7 +407,11 @@ def test_images_are_judged_by_encoders_that_did_not_make_them(searched: Path) ->
     assert [row["made_with"] for row in found].count("true") == 1
     assert any("/full" in row["encoder"] and row["made_with"] == "false" for row in found)
     assert len(found) == 4  # two kept trials and the two other readouts
-    assert all(row["natural_image"] for row in found)
+    assert all(row["natural_image"] and row["natural_inside_image"] for row in found)
+    assert {row["judge"] for row in found} == {"maker", "same study", "same backbone"}
+    judged = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert "no independent evidence" in judged["headline"]
+    assert [judge["judge"] for judge in judged["judges"]] == [row["judge"] for row in found]
     other = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     makers = [row["encoder"] for row in found if row["made_with"] == "true"]
     assert makers == [

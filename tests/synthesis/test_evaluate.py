@@ -12,6 +12,8 @@ from tuner.errors import InputError
 from tuner.synthesis.evaluate import (
     COLUMNS,
     compare,
+    headline,
+    judge_of,
     natural_extremes,
     responses,
     summary,
@@ -19,6 +21,7 @@ from tuner.synthesis.evaluate import (
 )
 from tuner.synthesis.mei import MeiSettings, synthesize
 from tuner.synthesis.photometry import Photometry
+from tuner.synthesis.receptive_fields import from_readout
 
 PHOTOMETRY = Photometry(mean=0.5, contrast=0.1)
 
@@ -152,3 +155,49 @@ def test_distances_of_variants(made):
     a, b = (result.pixels[1, v].astype(float).ravel() for v in (0, 1))
     assert distance[1, 0, 1] == pytest.approx(1 - np.corrcoef(a, b)[0, 1])
     assert (distance[:, 0, 1] > 0).all()
+
+
+def test_judges_say_how_near_they_are_to_the_makers():
+    maker = random_encoder(meta={"study": "a/l/V1/full"})
+    sibling = random_encoder(seed=1, meta={"study": "a/l/V1/full"})
+    relative = random_encoder("factorized", meta={"study": "a/l/V1/factorized"})
+    stranger = random_encoder(meta={"study": "b/l/V1/full"})
+    stranger.backbone = type("Other", (), {"digest": "another"})()
+    made = {"maker": maker}
+    near = [
+        judge_of(judge, name, made)
+        for name, judge in (("maker", maker), ("s", sibling), ("r", relative), ("x", stranger))
+    ]
+    assert near == ["maker", "same study", "same backbone", "other backbone"]
+
+
+def test_the_headline_is_of_the_most_independent_judges_and_says_where_none_is():
+    def row(judge, share):
+        return {"judge": judge, "images": 4, "better_than_natural_inside": share}
+
+    table = [row("maker", 1.0), row("same study", 0.9)]
+    assert "90% of 4 images" in headline(table)
+    assert "no independent evidence" in headline(table)
+    assert headline([*table, row("other backbone", 0.25)]).endswith("encoders on another backbone")
+    assert "25%" in headline([*table, row("other backbone", 0.25)])
+    assert "no evidence" in headline(table[:1])
+
+
+def test_images_are_compared_at_equal_contrast_inside_the_field(made):
+    one, other, result = made
+    rows = compare(
+        result, {"a": one, "b": other}, ["a"], PHOTOMETRY, Pictures(40), fields=from_readout(one)
+    )
+    assert tuple(rows[0]) == COLUMNS
+    assert {row["judge"] for row in rows} == {"maker", "same backbone"}
+    for row in rows:
+        assert np.isfinite(row["activation_inside"])
+        assert row["natural_inside_image"].startswith("picture")
+        if np.isfinite(row["gain_inside"]):
+            above = row["natural_inside"] - row["grey"]
+            assert row["gain_inside"] == pytest.approx(
+                (row["activation_inside"] - row["grey"]) / above
+            )
+    table = summary(rows)
+    assert {entry["encoder"] for entry in table} == {"a", "b"}
+    assert all(0 <= entry["better_than_natural_inside"] <= 1 for entry in table)

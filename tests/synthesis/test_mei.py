@@ -16,6 +16,7 @@ from tuner.synthesis.chunks import chunk_size, chunks
 from tuner.synthesis.mei import Mei, MeiSettings, synthesize
 from tuner.synthesis.photometry import statistics
 from tuner.synthesis.priors import PRIORS
+from tuner.synthesis.receptive_fields import from_readout
 
 QUICK = {"steps": 6, "keep_every": 3, "chunk": 4}
 
@@ -263,3 +264,16 @@ def test_a_chunk_is_a_power_of_two_that_shrinks_with_the_image(device):
     sizes = [chunk_size(side, device) for side in (32, 64, 128, 224, 448, 2048)]
     assert sizes == sorted(sizes, reverse=True)
     assert all(size >= 1 and size & (size - 1) == 0 for size in sizes)
+
+
+def test_inside_the_field_images_are_grey_beyond_it_and_alone_the_same():
+    encoder = random_encoder(n_units=3, layer="_blocks.0", max_grid=4)
+    settings = MeiSettings(steps=10, chunk=2, match="field")
+    result = synthesize([encoder], None, settings)
+    outside = from_readout(encoder).windows() == 0
+    for k in range(3):
+        assert (result.pixels[k, 0][outside[k]] == 128).all()
+    alone = synthesize([encoder], [8], settings)
+    np.testing.assert_array_equal(alone.pixels[0], result.pixels[1])
+    with pytest.raises(InputError, match="match"):
+        MeiSettings(match="cell")

@@ -85,3 +85,31 @@ def test_natural_images_are_matched():
 def test_what_no_image_can_have_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         Photometry(**arguments)
+
+
+def test_mean_and_contrast_are_held_inside_a_window_and_grey_lies_outside():
+    from tests.encoders import pictures
+    from tuner.encoder import as_batch
+    from tuner.synthesis.photometry import inside_statistics
+
+    images = pictures(3, size=48, seed=4)
+    axis = np.arange(48)
+    distance = np.hypot(axis[None, :] - 12, axis[:, None] - 30)
+    window = np.clip((14 - distance) / 4, 0, 1)
+    windows = np.repeat(window[None], 3, axis=0)
+    seen = torch.from_numpy(windows).float()[:, None]
+    held = Photometry(mean=0.4, contrast=0.12)
+    shown = quantize(held.inside(as_batch(images), seen, exact=True))
+    assert (shown[:, distance > 14] == round(255 * 0.4)).all()
+    full = np.repeat((distance < 10)[None].astype(float), 3, axis=0)
+    exact = quantize(
+        held.inside(as_batch(images), torch.from_numpy(full).float()[:, None], exact=True)
+    )
+    mean, contrast = inside_statistics(exact, full)
+    np.testing.assert_allclose(mean, 0.4, atol=0.005)
+    np.testing.assert_allclose(contrast, 0.12, atol=0.005)
+    gradient = as_batch(images).requires_grad_(True)
+    held.inside(gradient, seen).square().sum().backward()
+    assert gradient.grad is not None
+    assert torch.isfinite(gradient.grad).all()
+    assert not gradient.grad[:, :, torch.from_numpy(distance > 14)].abs().gt(1e-3).any()

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tuner.encoder import Encoder, Together, as_batch
 from tuner.errors import InputError
 from tuner.synthesis.mei import MeiResult
-from tuner.synthesis.photometry import Photometry
+from tuner.synthesis.photometry import Photometry, inside_statistics, quantize
+from tuner.synthesis.receptive_fields import Fields
 
 Floats = NDArray[np.float64]
 BATCH = 32
@@ -30,13 +31,27 @@ COLUMNS = (
     "variant",
     "encoder",
     "made_with",
+    "judge",
     "activation",
     "grey",
     "natural",
     "natural_image",
     "gain",
+    "contrast_inside",
+    "natural_contrast_inside",
+    "activation_inside",
+    "natural_inside",
+    "natural_inside_image",
+    "gain_inside",
 )
 """Of the table that :func:`compare` gives."""
+
+
+JUDGES = ("maker", "same study", "same backbone", "other backbone")
+"""How far a judge is from those that made an image; only the last is independent of what they see in it."""
+
+_CANDIDATES = 24
+"""Natural images, the best at whole contrast, among which the best inside the field is looked for."""
 
 
 class Images(Protocol):
@@ -151,6 +166,20 @@ def _extremes(answers: Floats, count: int) -> Extremes:
     return Extremes(best, worst, answers[best, units], answers[worst, units])
 
 
+def judge_of(judge: Encoder, name: str, makers: Mapping[str, Encoder]) -> str:
+    """Say how near a judge is to the makers of an image, one of :data:`JUDGES`.
+
+    The trials of a study were fitted to the same responses through the same features: they share each other's errors, and an
+    image that plays on those pleases them all.
+    """
+    if name in makers:
+        return JUDGES[0]
+    if any(judge.meta.get("study") == m.meta.get("study") is not None for m in makers.values()):
+        return JUDGES[1]
+    same = any(judge.backbone.digest == maker.backbone.digest for maker in makers.values())
+    return JUDGES[2] if same else JUDGES[3]
+
+
 def compare(
     result: MeiResult,
     encoders: Mapping[str, Encoder],
@@ -158,6 +187,7 @@ def compare(
     photometry: Photometry,
     images: Images | None = None,
     *,
+    fields: Fields | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Put images to several encoders.
@@ -165,7 +195,7 @@ def compare(
     Parameters
     ----------
     result
-        The images that are compared.
+        The images.
     encoders
         By name; each of the images' units that an encoder has is asked for.
     made_with
@@ -174,6 +204,8 @@ def compare(
         Mean and contrast of the images, for the natural ones and the grey.
     images
         Natural images; None: not compared.
+    fields
+        Receptive fields of the images' units, in their order; None: nothing is compared inside them.
     progress
         Called with natural images done and to do.
 
@@ -183,74 +215,160 @@ def compare(
         A row per unit, variant and encoder with the :data:`COLUMNS`: predicted response to the
         image, to the grey screen, to the best natural image and its name, and ``gain``, the
         image's response over the natural one's, both less grey (NaN without natural images, or
-        where no natural image does better than grey).
+        where no natural image does better than grey). ``judge`` is one of :data:`JUDGES`. The columns ``..._inside`` are of
+        images cut out by the unit's field and brought to the wanted mean and contrast there; only ``contrast_inside`` and
+        ``natural_contrast_inside`` are of the images as they were compared whole.
     """
     names = list(encoders)
     judges = [encoders[name] for name in names]
+    makers = {name: encoders[name] for name in names if name in made_with}
     size = judges[0].image_size if judges else 0
     flat = result.pixels.reshape(-1, *result.pixels.shape[2:])
     level = round(255 * photometry.mean)
     grey = np.full((1, size, size, 3), level, dtype=np.uint8)
     answers = responses(judges, np.concatenate([grey, flat]))
     extremes = (
-        natural_extremes(judges, images, photometry, progress=progress)
+        natural_extremes(judges, images, photometry, count=_CANDIDATES, progress=progress)
         if images is not None
         else None
     )
+    windows = None if fields is None else fields.windows()
+    cut = (
+        responses(judges, _inside(photometry, flat, windows.repeat(result.pixels.shape[1], axis=0)))
+        if windows is not None
+        else None
+    )
     variants = result.pixels.shape[1]
+    nothing = float("nan")
     rows = []
     for k, unit in enumerate(result.units):
-        for variant in range(variants):
-            for number, (name, judge) in enumerate(zip(names, judges, strict=True)):
-                (found,) = np.nonzero(judge.unit_indices == unit)
-                if not len(found):
-                    continue
-                column = int(found[0])
-                row: dict[str, Any] = {
+        for number, (name, judge) in enumerate(zip(names, judges, strict=True)):
+            (found,) = np.nonzero(judge.unit_indices == unit)
+            if not len(found):
+                continue
+            column = int(found[0])
+            base = float(answers[number][0, column])
+            natural: dict[str, Any] = {
+                "natural": nothing,
+                "natural_image": "",
+                "natural_contrast_inside": nothing,
+                "natural_inside": nothing,
+                "natural_inside_image": "",
+            }
+            if extremes is not None and images is not None:
+                best = extremes[number].best[column]
+                natural |= {
+                    "natural": float(extremes[number].highest[column, 0]),
+                    "natural_image": images.names[int(best[0])],
+                }
+                if windows is not None:
+                    natural |= _best_inside(judge, column, images, best, photometry, windows[k])
+            for variant in range(variants):
+                row = k * variants + variant
+                activation = float(answers[number][1 + row, column])
+                own = nothing if cut is None else float(cut[number][row, column])
+                contrast = nothing
+                if windows is not None:
+                    seen = flat[row : row + 1]
+                    contrast = float(inside_statistics(seen, windows[k : k + 1])[1][0])
+                known = {
                     "unit": int(unit),
                     "name": result.names[k],
                     "variant": variant,
                     "encoder": name,
                     "made_with": name in made_with,
-                    "activation": float(answers[number][1 + k * variants + variant, column]),
-                    "grey": float(answers[number][0, column]),
-                    "natural": float("nan"),
-                    "natural_image": "",
-                    "gain": float("nan"),
+                    "judge": judge_of(judge, name, makers),
+                    "activation": activation,
+                    "grey": base,
+                    **natural,
+                    "gain": _gain(activation, natural["natural"], base),
+                    "contrast_inside": contrast,
+                    "activation_inside": own,
+                    "gain_inside": _gain(own, natural["natural_inside"], base),
                 }
-                if extremes is not None and images is not None:
-                    row["natural"] = float(extremes[number].highest[column, 0])
-                    row["natural_image"] = images.names[int(extremes[number].best[column, 0])]
-                    over = row["natural"] - row["grey"]
-                    row["gain"] = (
-                        (row["activation"] - row["grey"]) / over if over > 0 else float("nan")
-                    )
-                rows.append(row)
-    return rows
+                rows.append({name_of: known[name_of] for name_of in COLUMNS})
+    order = {unit: place for place, unit in enumerate(result.units.tolist())}
+    return sorted(rows, key=lambda row: (order[row["unit"]], row["variant"]))
+
+
+def _gain(own: float, natural: float, grey: float) -> float:
+    return (own - grey) / (natural - grey) if natural > grey else float("nan")
+
+
+def _inside(
+    photometry: Photometry, pixels: NDArray[np.uint8], windows: Floats
+) -> NDArray[np.uint8]:
+    """Images ``(B, S, S, 3)`` as cut out by windows ``(B, S, S)``."""
+    seen = torch.from_numpy(windows).float()[:, None]
+    return quantize(photometry.inside(as_batch(pixels), seen, exact=True))
+
+
+def _best_inside(
+    judge: Encoder,
+    column: int,
+    images: Images,
+    candidates: NDArray[np.int64],
+    photometry: Photometry,
+    window: Floats,
+) -> dict[str, Any]:
+    """The best of some natural images where all are cut out by a window and matched in it."""
+    pixels = photometry.match(images.read(candidates))
+    windows = np.repeat(window[None], len(candidates), axis=0)
+    (answers,) = responses([judge], _inside(photometry, pixels, windows))
+    best = int(answers[:, column].argmax())
+    return {
+        "natural_contrast_inside": float(inside_statistics(pixels[:1], windows[:1])[1][0]),
+        "natural_inside": float(answers[best, column]),
+        "natural_inside_image": images.names[int(candidates[best])],
+    }
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return per encoder how its units take the images: a row with counts and medians.
 
     ``better_than_natural`` is the share of images that drive the unit more than its best natural
-    image does; ``gain`` the median of theirs.
+    image does; ``gain`` the median of theirs. The same inside the field: ``..._inside``.
     """
     table = []
     for name in dict.fromkeys(str(row["encoder"]) for row in rows):
         mine = [row for row in rows if row["encoder"] == name]
-        gains = np.array([row["gain"] for row in mine], dtype=np.float64)
-        known = gains[np.isfinite(gains)]
-        table.append(
-            {
-                "encoder": name,
-                "made_with": bool(mine[0]["made_with"]),
-                "images": len(mine),
-                "activation": float(np.median([row["activation"] for row in mine])),
-                "gain": float(np.median(known)) if len(known) else float("nan"),
-                "better_than_natural": float((known > 1).mean()) if len(known) else float("nan"),
-            }
-        )
+        entry: dict[str, Any] = {
+            "encoder": name,
+            "made_with": bool(mine[0]["made_with"]),
+            "judge": str(mine[0]["judge"]),
+            "images": len(mine),
+            "activation": float(np.median([row["activation"] for row in mine])),
+        }
+        for end in ("", "_inside"):
+            gains = np.array([row[f"gain{end}"] for row in mine], dtype=np.float64)
+            known = gains[np.isfinite(gains)]
+            entry[f"gain{end}"] = float(np.median(known)) if len(known) else float("nan")
+            entry[f"better_than_natural{end}"] = (
+                float((known > 1).mean()) if len(known) else float("nan")
+            )
+        table.append(entry)
     return table
+
+
+def headline(table: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the images are worth in one line, by the most independent judges that there are."""
+    nearest = max((JUDGES.index(row["judge"]) for row in table), default=0)
+    judges = [row for row in table if row["judge"] == JUDGES[nearest]]
+    shares = [row["better_than_natural_inside"] for row in judges]
+    known = [share for share in shares if np.isfinite(share)]
+    worth = f"{np.median(known):.0%}" if known else "an unknown share"
+    line = (
+        f"better than the best natural image at equal contrast inside the field: {worth} of "
+        f"{judges[0]['images'] if judges else 0} images, judged by "
+    )
+    if nearest == len(JUDGES) - 1:
+        return line + "encoders on another backbone"
+    said = {
+        0: "the encoders that made them alone: no evidence",
+        1: "other trials of the same study, which share its errors: no independent evidence",
+        2: "encoders on the same backbone, which share what it sees: no independent evidence",
+    }
+    return line + said[nearest] + "; fit the region on another backbone for that"
 
 
 def variant_distances(result: MeiResult) -> Floats:

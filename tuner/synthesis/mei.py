@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.encoder import Encoder, Together, as_batch
-from tuner.errors import InputError
+from tuner.errors import InputError, unknown
 from tuner.synthesis import lucent_bridge, priors, transforms
 from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size, chunks
 from tuner.synthesis.determinism import deterministic
 from tuner.synthesis.photometry import Photometry, quantize
+from tuner.synthesis.receptive_fields import from_readout
 
 StepsDone = Callable[[int, int], None]
 """Called with the optimisation steps done and to do, counted over all images."""
+
+
+MATCHES = ("image", "field")
+"""Where mean and contrast are held."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class MeiSettings:
         Weight decay of the optimiser on the prior's parameters.
     mean, contrast, norm
         See :class:`~tuner.synthesis.photometry.Photometry`.
+    match
+        Where they are held: over the whole ``"image"``, or inside the unit's receptive ``"field"``, beyond
+        which the image is grey. Over the whole image a unit gathers all contrast in its field, and wins by
+        that over images that cannot.
     variants
         Images per unit, from different beginnings.
     seed
@@ -66,6 +75,7 @@ class MeiSettings:
     mean: float = 0.5
     contrast: float | None = 0.1
     norm: float | None = None
+    match: str = "image"
     variants: int = 1
     seed: int = 0
     keep_every: int = 10
@@ -91,6 +101,8 @@ class MeiSettings:
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least {least}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"learning_rate = {self.learning_rate:g}: must be positive")
+        if self.match not in MATCHES:
+            raise unknown("match", self.match, MATCHES)
         if self.weight_decay < 0:
             raise InputError(f"weight_decay = {self.weight_decay:g}: must not be negative")
         _ = self.photometry
@@ -284,6 +296,7 @@ def synthesize(
             done[job] = earlier
     batches = chunks([job for job in jobs if job not in done], chunk)
     total = len(batches) * settings.steps
+    windows = _windows(ensemble) if settings.match == "field" else None
     with deterministic(ensemble.device) as missing:
         for number, batch in enumerate(batches):
             rows = torch.tensor([positions[job.unit] for job in batch], device=ensemble.device)
@@ -293,7 +306,7 @@ def synthesize(
                 if progress is not None:
                     progress(before + step, total)
 
-            for mei in _ascend(ensemble, batch, rows, settings, report):
+            for mei in _ascend(ensemble, batch, rows, settings, windows, report):
                 if mei.job not in done:
                     done[mei.job] = mei
                     if keep is not None:
@@ -306,11 +319,19 @@ def _ascend(
     jobs: Sequence[Job],
     rows: Tensor,
     settings: MeiSettings,
+    windows: Tensor | None,
     progress: Callable[[int], None],
 ) -> list[Mei]:
     """Optimise one batch of images."""
     prior = priors.get(settings.prior, settings.prior_options)
     photometry = settings.photometry
+    window = None if windows is None else windows[rows]
+
+    def shown(images: Tensor, *, exact: bool = False) -> Tensor:
+        if window is None:
+            return photometry.apply(images, exact=exact)
+        return photometry.inside(images, window, exact=exact)
+
     canvas = prior.start(
         jobs,
         ensemble.image_size,
@@ -324,7 +345,7 @@ def _ascend(
 
     def measure(step: int) -> None:
         with torch.no_grad():
-            best.offer(quantize(photometry.apply(canvas.image(), exact=True)), step)
+            best.offer(quantize(shown(canvas.image(), exact=True)), step)
 
     def after_step(step: int) -> None:
         canvas.after_step(step)
@@ -335,7 +356,7 @@ def _ascend(
     measure(0)
     lucent_bridge.ascend(
         score=lambda images: ensemble.own_drive(images, rows),
-        image=lambda: photometry.apply(canvas.image()),
+        image=lambda: shown(canvas.image()),
         parameters=canvas.parameters,
         optimizer=canvas.optimizer,
         transforms=transforms.build(settings.transforms, ensemble.image_size, settings.mean),
@@ -345,6 +366,12 @@ def _ascend(
         after_step=after_step,
     )
     return best.images()
+
+
+def _windows(ensemble: Ensemble) -> Tensor:
+    """``(n_units, 1, S, S)``: the receptive fields of the first encoder's units."""
+    found = from_readout(ensemble.first).windows()
+    return torch.from_numpy(found).float()[:, None].to(ensemble.device)
 
 
 class _Best:

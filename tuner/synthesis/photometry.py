@@ -110,10 +110,62 @@ class Photometry:
             offset = offset + self.mean - mean
         return gain, offset
 
+    def inside(self, images: Tensor, window: Tensor, *, exact: bool = False) -> Tensor:
+        """Bring what lies in a window to this mean and contrast, and show no more than that, on grey; differentiable.
+
+        Contrast held over a whole image lets the one that gathers its own in a unit's field win, whatever its pattern. Held
+        inside the field, only the pattern counts.
+
+        Parameters
+        ----------
+        images
+            ``(B, 3, H, W)``, any finite values.
+        window
+            ``(B, 1, H, W)``, from 0 to 1: how much is seen of each pixel, and how much it counts.
+        exact
+            As for `apply`.
+        """
+        share = window / (3 * window.sum((2, 3), keepdim=True)).clamp_min(_FLAT)
+
+        def measured(values: Tensor) -> tuple[Tensor, Tensor]:
+            mean = (values * share).sum((1, 2, 3), keepdim=True)
+            variance = ((values - mean).square() * share).sum((1, 2, 3), keepdim=True)
+            return mean, (variance + _FLAT**2).sqrt()
+
+        mean, rms = measured(images)
+        if self.contrast is None:
+            gain = torch.ones_like(rms)
+            if self.norm is not None:  # of the part that is seen
+                length = ((images - mean) * window).flatten(1).norm(dim=1).clamp_min(_FLAT)
+                gain = (self.norm / length).clamp_max(1).view(-1, 1, 1, 1)
+            shown: Tensor = (self.mean + gain * (images - mean)).clamp(0, 1)
+            return self.mean + window * (shown - self.mean)
+        pattern = (images - mean) / rms
+        gain = torch.full_like(rms, self.contrast)
+        offset = torch.full_like(rms, self.mean)
+        with torch.no_grad():
+            for _ in range(_FINAL_ROUNDS if exact else _ROUNDS):
+                now, found = measured((offset + gain * pattern).clamp(0, 1))
+                gain = gain * (self.contrast / found.clamp_min(_FLAT)).clamp(0.5, 2)
+                offset = offset + self.mean - now
+        shown = (offset + gain * pattern).clamp(0, 1)
+        return self.mean + window * (shown - self.mean)
+
     def match(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring 8-bit images ``(B, H, W, 3)`` to this mean and contrast."""
         tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
         return quantize(self.apply(tensor, exact=True))
+
+
+def inside_statistics(
+    images: NDArray[np.uint8], windows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and RMS contrast of 8-bit images ``(B, H, W, 3)`` within windows ``(B, H, W)``, each ``(B,)``."""
+    values = images / 255.0
+    share = (windows / (3 * windows.sum((1, 2), keepdims=True)))[..., None]
+    mean = (values * share).sum((1, 2, 3))
+    variance = ((values - mean[:, None, None, None]) ** 2 * share).sum((1, 2, 3))
+    return mean, np.sqrt(variance)
 
 
 def quantize(images: Tensor) -> NDArray[np.uint8]:

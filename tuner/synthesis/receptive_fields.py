@@ -94,6 +94,23 @@ class Fields:
             + self.minor[:, None, None] ** 2 * across[:, :, None] * across[:, None, :]
         )
 
+    def windows(self) -> Floats:
+        """``(n_units, S, S)``: 1 within two standard deviations of a field, 0 beyond three, a soft edge between.
+
+        The whole image for a unit that has no field.
+        """
+        axis = np.arange(self.image_size, dtype=np.float64)
+        out = np.ones((len(self.x), self.image_size, self.image_size))
+        for k, covariance in enumerate(self.covariances()):
+            if not np.isfinite(covariance).all():
+                continue
+            dx, dy = np.meshgrid(axis - self.x[k], axis - self.y[k])
+            points = np.stack([dx, dy], axis=-1)
+            inverse = np.linalg.inv(covariance)
+            distance = np.sqrt(np.einsum("...i,ij,...j", points, inverse, points))
+            out[k] = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance - 2, 0, 1))
+        return out
+
     def ellipses(self) -> Floats:
         """``(n_units, 5)``: x, y, standard deviations along and across the axis, its angle."""
         return np.stack([self.x, self.y, self.major, self.minor, self.angle], axis=1)
