@@ -52,7 +52,7 @@ class Contender:
         """Of one step, mean over some."""
         begin = time.perf_counter()
         for _ in range(STEPS):
-            self.kernel.turn(self.descent, self.coefficients, self.batch, None, None)
+            self.kernel.step(self.descent, self.coefficients, self.batch, None, None)
         return (time.perf_counter() - begin) / STEPS * 1e3
 
 

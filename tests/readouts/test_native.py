@@ -89,7 +89,7 @@ class Case:
         derivative = partial(losses.derivative, self.loss)
         x, following, saved = self.x, self.following, None
         for step in range(steps):
-            saved = kernel.turn(
+            saved = kernel.step(
                 Descent(*state, weights),
                 c,
                 Batch(x, self.target[rows], self.share[rows], self.loss, derivative),
@@ -221,11 +221,11 @@ def test_a_wrong_shape_never_reaches_the_code_in_c() -> None:
     packed = full.pack(torch.rand(BATCH, size))
     rows, fields, residual = torch.zeros(k, size), torch.zeros(k, 10), torch.zeros(k, BATCH)
     good = [rows, rows.clone(), rows.clone(), residual, fields, packed, packed.clone()]
-    full.turn(*good)
+    full.step(*good)
     for place, wrong in enumerate(good):
         for bad in (wrong[:-1].clone(), wrong.double(), wrong.repeat_interleave(2, 0)[::2]):
             with pytest.raises(ValueError, match="the fused step takes"):
-                full.turn(*good[:place], bad, *good[place + 1 :])
+                full.step(*good[:place], bad, *good[place + 1 :])
     with pytest.raises(ValueError, match="takes features"):
         full.pack(torch.rand(BATCH, size - 1))
 
@@ -236,9 +236,9 @@ def test_a_wrong_shape_never_reaches_the_code_in_c() -> None:
         *(features, features.clone(), features.clone(), mask, fields, batch),
         *(residual, residual.clone()),
     ]
-    factorized.turn(*answers, "mse")
+    factorized.step(*answers, "mse")
     for place, wrong in enumerate(answers):
         with pytest.raises(ValueError, match="the fused step takes"):
-            factorized.turn(*answers[:place], wrong[:-1].clone(), *answers[place + 1 :], "mse")
+            factorized.step(*answers[:place], wrong[:-1].clone(), *answers[place + 1 :], "mse")
     with pytest.raises(ValueError, match="takes mask"):
         factorized.responses(features, mask[:, 1:].contiguous(), fields, batch, BATCH)

@@ -163,7 +163,7 @@ class Trainer:
         x, saved = next(batches), None
         for target, share, c in self._steps(state, places, first):
             following = next(batches, None)
-            saved = self.kernel.turn(
+            saved = self.kernel.step(
                 state.descent,
                 c,
                 Batch(x, target, share, self.loss, derivative),

@@ -295,7 +295,7 @@ class FactorizedKernel(ColumnKernel):
             (c.new1, c.new2, c.correct1, c.root2),
         )
 
-    def turn(
+    def step(
         self,
         descent: Descent,
         c: StepCoefficients,
@@ -305,10 +305,10 @@ class FactorizedKernel(ColumnKernel):
     ) -> Any:
         """One step."""
         if self._native is None or batch.loss not in steps.LOSSES:
-            super().turn(descent, c, batch, saved, following)
+            super().step(descent, c, batch, saved, following)
             return
         decay = descent.penalty("weight_decay")
-        by_mask, by_bias = self._native.turn(
+        by_mask, by_bias = self._native.step(
             descent.parameters["features"],
             descent.first["features"],
             descent.second["features"],

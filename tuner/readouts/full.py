@@ -180,7 +180,7 @@ class FullKernel(ColumnKernel):
         self._update_rows(descent, gradients["weight"], c, 0)
         update_bias(descent, gradients["bias"], c)
 
-    def turn(
+    def step(
         self,
         descent: Descent,
         c: StepCoefficients,
@@ -190,7 +190,7 @@ class FullKernel(ColumnKernel):
     ) -> Any:
         """One step; no gradient is ever stored whole."""
         if self._native is not None:
-            return self._fused_turn(descent, c, batch, saved, following)
+            return self._fused_step(descent, c, batch, saved, following)
         residual = batch.residual(self.responses(descent.parameters, batch.x))
         scaled = residual * self._scale
         update_bias(descent, residual.sum(1, keepdim=True), c)
@@ -202,7 +202,7 @@ class FullKernel(ColumnKernel):
             self._update_rows(descent, gradient, c, start)
         return None
 
-    def _fused_turn(
+    def _fused_step(
         self,
         descent: Descent,
         c: StepCoefficients,
@@ -220,7 +220,7 @@ class FullKernel(ColumnKernel):
         sparse, smooth, group, decay = map(descent.penalty, FullReadout.penalties)
         smooth2, decay2 = (None if p is None else 2 * p for p in (smooth, decay))
         ahead = None if following is None else self._native.pack(following)
-        products = self._native.turn(
+        products = self._native.step(
             descent.parameters["weight"],
             descent.first["weight"],
             descent.second["weight"],

@@ -118,7 +118,7 @@ _UNCENTERED_AT_ONCE = 16
 class ColumnKernel(Protocol):
     """A readout bound to a feature shape, a device and a way of running (eager or compiled).
 
-    Kernels inherit from it: :meth:`turn` and :meth:`responses` follow from the other methods.
+    Kernels inherit from it: :meth:`step` and :meth:`responses` follow from the other methods.
     """
 
     shape: FeatureShape
@@ -152,7 +152,7 @@ class ColumnKernel(Protocol):
         """One Adam step with penalties, in place on parameters and moments."""
         ...
 
-    def turn(
+    def step(
         self,
         descent: Descent,
         c: StepCoefficients,
@@ -163,7 +163,7 @@ class ColumnKernel(Protocol):
         """:meth:`forward`, :meth:`gradients` and :meth:`update`, in place; what the hot loop calls.
 
         One call, so that a readout can do all of it in one pass over its weights. What it returns is handed to the next
-        turn as ``saved``, whose features are ``following``; both are None at the ends.
+        step as ``saved``, whose features are ``following``; both are None at the ends.
         """
         y, between = self.forward(descent.parameters, batch.x)
         gradients = self.gradients(descent.parameters, batch.x, between, batch.residual(y))

@@ -35,7 +35,7 @@ _FLAGS = (
 
 
 _FUNCTIONS = tuple(
-    f"{kind}_{what}" for kind in ("full", "factorized") for what in ("packed", "pack", "turn")
+    f"{kind}_{what}" for kind in ("full", "factorized") for what in ("packed", "pack", "step")
 )
 
 _REMEDY = "mend this compiler, or name another: CC=clang tuner ..."
@@ -119,10 +119,10 @@ def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         packed, pack = getattr(loaded, f"{kind}_packed"), getattr(loaded, f"{kind}_pack")
         packed.restype, packed.argtypes = number, [number] * 3
         pack.restype, pack.argtypes = None, [number] * 3 + [pointer] * 2
-    loaded.full_turn.restype = ctypes.c_int
-    loaded.full_turn.argtypes = [number] * 5 + [pointer] * 8
-    loaded.factorized_turn.restype = ctypes.c_int
-    loaded.factorized_turn.argtypes = [number] * 4 + [pointer] * 11 + [ctypes.c_int]
+    loaded.full_step.restype = ctypes.c_int
+    loaded.full_step.argtypes = [number] * 5 + [pointer] * 8
+    loaded.factorized_step.restype = ctypes.c_int
+    loaded.factorized_step.argtypes = [number] * 4 + [pointer] * 11 + [ctypes.c_int]
     return loaded
 
 

@@ -102,7 +102,7 @@ static void meet(const float *x, const float *mask, const float *column, const f
    mask (K, cells) is never negative and stays as it is; by_mask (K, cells) and by_bias (K) become its gradient and that
    of the bias; features, first and second (K, C) move. share (K, batch) is what each image counts in the mean. Without
    target only y (K, batch), the responses, is made; with it y may be NULL. */
-int factorized_turn(int64_t columns, int64_t channels, int64_t cells, int64_t batch, float *features, float *first,
+int factorized_step(int64_t columns, int64_t channels, int64_t cells, int64_t batch, float *features, float *first,
                     float *second, const float *mask, const float *column, const float *x, const float *target,
                     const float *share, float *y, float *by_mask, float *by_bias, int loss)
 {

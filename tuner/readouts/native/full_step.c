@@ -109,7 +109,7 @@ static void move(float *restrict weight, float *restrict m, float *restrict v, f
 /* Returns 0, or 1 where memory for a few tiles could not be had; then nothing is of any use.
    residual (rows, batch) is the loss's derivative by the raw product; x and next are packed, next may be NULL;
    y (rows, images) becomes the raw products with next. */
-int full_turn(int64_t rows, int64_t channels, int64_t h, int64_t w, int64_t batch, float *weight, float *first,
+int full_step(int64_t rows, int64_t channels, int64_t h, int64_t w, int64_t batch, float *weight, float *first,
               float *second, const float *residual, const float *column, const float *x, const float *next, float *y)
 {
     const int64_t cells = h * w, size = channels * cells, blocks = (rows + ROWS - 1) / ROWS;

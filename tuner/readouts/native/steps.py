@@ -60,7 +60,7 @@ class FullStep(_Packing):
         super().__init__("full", channels, height * width)
         self._shape = channels, height, width
 
-    def turn(
+    def step(
         self,
         weight: Tensor,
         first: Tensor,
@@ -102,7 +102,7 @@ class FullStep(_Packing):
         for packed in (now, *(() if following is None else (following,))):
             self._check_packed(packed, batch)
         y = None if following is None else torch.empty(k, -(-batch // 4) * 4)
-        failed = library().full_turn(
+        failed = library().full_step(
             k,
             *self._shape,
             batch,
@@ -132,7 +132,7 @@ class FactorizedStep(_Packing):
     def __init__(self, channels: int, cells: int) -> None:
         super().__init__("factorized", channels, cells)
 
-    def turn(
+    def step(
         self,
         features: Tensor,
         first: Tensor,
@@ -203,7 +203,7 @@ class FactorizedStep(_Packing):
             _check(name, rows, k, width)
         assert x is not None
         self._check_packed(x, batch)
-        if library().factorized_turn(k, *self._sizes, batch, *_pointers(*tensors), loss):
+        if library().factorized_step(k, *self._sizes, batch, *_pointers(*tensors), loss):
             raise MemoryError("no memory for the fused step")
 
 
