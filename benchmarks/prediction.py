@@ -71,14 +71,16 @@ class Run:
 def measure(folder: Path, trials: int) -> Run:
     """Predict, run, and compare."""
     from studies.config.experiment import load_experiment
-    from studies.search.forecast import extraction_seconds, plan
+    from studies.search.calibrate import SECONDS
+    from studies.search.forecast import plan, times
     from studies.workspace import Workspace
 
     config = folder / "tuner.toml"
     config.write_text(CONFIG, encoding="utf-8")
     workspace = Workspace(load_experiment(config))
     cohorts = plan(workspace, workspace.grid, trials)
-    seconds = sum(c.search_seconds for c in cohorts) + extraction_seconds(workspace, workspace.grid)
+    found = times(workspace, workspace.grid, cohorts, SECONDS)
+    seconds = (found.search + found.extraction).value
     cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())
     kept = sum(c.kept for c in cohorts)
     child("-c", str(config), "study", "create")

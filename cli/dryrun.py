@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from cli.show import Column, Format, show, write
 
 if TYPE_CHECKING:
     from studies.grid import Spec
+    from studies.search.calibrate import Span
+    from studies.search.forecast import CohortPlan
     from studies.workspace import Workspace
 
 TRIALS = 50
@@ -25,44 +28,77 @@ def size_text(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-COLUMNS = [
+SIZES = [
     Column("layer", fold=True),
     Column("readout"),
     Column("studies"),
     Column("features"),
     Column("memory", text=size_text),
     Column("cache", text=size_text),
+]
+
+TIMES = [
+    Column("layer", fold=True),
+    Column("readout"),
     Column("round_seconds", "round", text=duration_text),
     Column("search_seconds", "total", text=duration_text),
+    Column("search_seconds_low", "at least", text=duration_text),
+    Column("search_seconds_high", "at most", text=duration_text),
 ]
 
 
 def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> None:  # noqa: A002
-    """Print studies, memory, disk, cache, predicted time, time of a round."""
-    from studies.search.forecast import extraction_seconds, plan
+    """Print studies, memory, disk and cache at once; then predicted time and time of a round, after at most a minute."""
+    from studies.search.calibrate import SECONDS
+    from studies.search.forecast import plan, times
 
     cohorts = plan(workspace, specs, TRIALS)
-    extraction = extraction_seconds(workspace, specs)
-    rows = [dict(vars(cohort)) for cohort in cohorts]
     alone = {c.backbone for c in cohorts}
-    title = f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
-    columns = COLUMNS if len(alone) == 1 else [Column("backbone"), *COLUMNS]
-    show(rows, format, columns, title=", ".join([title, *(alone if len(alone) == 1 else ())]))
+    several = [] if len(alone) == 1 else [Column("backbone")]
+    if format is Format.table:
+        title = f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
+        title = ", ".join([title, *(alone if len(alone) == 1 else ())])
+        show([dict(vars(c)) for c in cohorts], format, [*several, *SIZES], title=title)
+        _show_sums(workspace, specs, cohorts)
+        sys.stdout.flush()
+    found = times(workspace, specs, cohorts, SECONDS)
+    rows = [
+        dict(vars(cohort))
+        | {
+            "round_seconds": once.value,
+            "search_seconds": search.value,
+            "search_seconds_low": search.low,
+            "search_seconds_high": search.high,
+        }
+        for cohort, once, search in zip(cohorts, found.rounds, found.searches, strict=True)
+    ]
+    if format is Format.table:
+        write("")
+    title = "time, from a short calibration on this machine"
+    show(rows, format, [*several, *TIMES], title=title)
     if format is not Format.table:
         return
+    write("")
+    extraction, search = found.extraction, found.search
+    write(f"extracting features  {duration_text(extraction.value)} ({_between(extraction)})")
+    write(f"search               {duration_text(search.value)} ({_between(search)})")
+    longest = max(once.value for once in found.rounds)
+    write(f"longest round        {duration_text(longest)} (what a kill costs at most)")
+
+
+def _show_sums(workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[CohortPlan]) -> None:
     # Readouts of a layer share its features.
     cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())
     limit = workspace.experiment.storage.cache_limit
-    search = sum(c.search_seconds for c in cohorts)
-    write("")
-    write(f"studies              {len(specs)}, {sum(s.target(TRIALS) for s in specs)} trials")
-    write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
     over = (
         "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"
     )
+    write("")
+    write(f"studies              {len(specs)}, {sum(s.target(TRIALS) for s in specs)} trials")
+    write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
     write(f"feature cache        {size_text(cache)}{over}")
     write(f"kept weights         {size_text(sum(c.kept for c in cohorts))}")
-    write(f"extracting features  {duration_text(extraction)}")
-    write(f"search               {duration_text(search)}")
-    longest = max(c.round_seconds for c in cohorts)
-    write(f"longest round        {duration_text(longest)} (what a kill costs at most)")
+
+
+def _between(span: Span) -> str:
+    return f"{duration_text(span.low)} to {duration_text(span.high)}"

@@ -36,7 +36,12 @@ def create_command(
     from studies.workspace import Workspace
 
     with ProgressDisplay() as progress:
-        workspace = Workspace(as_made(experiment()), progress.update)
+        made = as_made(experiment())
+        if dry_run:
+            from studies.equal_images import unread
+
+            made = unread(made)
+        workspace = Workspace(made, progress.update)
         specs = select(workspace.grid)
         if dry_run:
             from cli.dryrun import show_plan

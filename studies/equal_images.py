@@ -46,6 +46,12 @@ def separated(
     return group(recording, pairs) if data.duplicates == "group" else recording
 
 
+def unread(experiment: Experiment) -> Experiment:
+    """The experiment without looking for equal images: for a plan, which is to be there at once."""
+    data = experiment.data.model_copy(update={"duplicates": "ignore", "test_duplicates": "allow"})
+    return experiment.model_copy(update={"data": data})
+
+
 def _remembered(folder: Path, recording: Recording, progress: Progress | None) -> Pairs:
     """Pairs of equal images; every image is read the first time only."""
     from tuner.atomic import replacing

@@ -1,29 +1,28 @@
-"""What a search would take: studies, memory, disk, time; nothing is made.
-
-Times come from a short calibration on this machine: a few steps of each cohort's own size on random features, so that the
-prediction holds what really costs, and no image is read.
-"""
+"""What a search would take: studies, memory and disk from sizes, time from a short calibration; nothing is made."""
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from studies.config.ranges import FloatRange, IntRange, points
 from studies.grid import Spec, cohorts
+from studies.search.calibrate import (
+    ZERO,
+    Budget,
+    Span,
+    Timed,
+    column_seconds,
+    image_seconds,
+)
 from studies.search.closed_form import problem
 from studies.search.create import plans
 from studies.workspace import Workspace
-from tuner.progress import counted
 
-STEPS = 4
-"""Timed steps per cohort, after one that is not."""
-
-SURVIVING = 0.65
+SURVIVING = Span(0.5, 0.65, 0.85)
 """Share of a round's column-steps that the median rule leaves: half the trials stop, from 30 % of the reports on."""
 
 OVERHEAD_SECONDS = 0.05
@@ -32,16 +31,14 @@ OVERHEAD_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class CohortPlan:
-    """What one cohort takes.
+    """What one cohort takes, as far as its sizes say.
 
     Attributes
     ----------
     memory
         Bytes while it trains, features in memory included.
-    round_seconds
-        Of one round: what a kill costs at most.
-    search_seconds
-        Of all its rounds.
+    rounds
+        How many there are, the last one as the part of a round that it is.
     """
 
     backbone: str
@@ -56,73 +53,169 @@ class CohortPlan:
     memory: int
     cache: int
     kept: int
-    round_seconds: float
-    search_seconds: float
+    rounds: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long a search takes.
+
+    Attributes
+    ----------
+    rounds
+        Of each cohort, one round: what a kill costs at most.
+    searches
+        Of each cohort, all its rounds.
+    extraction
+        Of the features that are not in the cache yet.
+    """
+
+    rounds: list[Span]
+    searches: list[Span]
+    extraction: Span
+
+    @property
+    def search(self) -> Span:
+        """Of all cohorts."""
+        return sum(self.searches, ZERO)
 
 
 def plan(workspace: Workspace, specs: Sequence[Spec], n_trials: int) -> list[CohortPlan]:
-    """Plan of every cohort of the selected studies."""
+    """Plan of every cohort of the selected studies; nothing is measured."""
     how = plans(workspace, specs)
-    parts = list(cohorts(specs).values())
     return [
         (_closed_form if members[0].closed_form else _cohort)(
             workspace, members, how[members[0].name], n_trials
         )
-        for members in counted(parts, "calibrating", workspace.progress)
+        for members in cohorts(specs).values()
     ]
 
 
-def extraction_seconds(workspace: Workspace, specs: Sequence[Spec]) -> float:
-    """Time to extract what is not yet in the cache, from a few images through the backbone, both sweeps.
+def times(
+    workspace: Workspace, specs: Sequence[Spec], planned: Sequence[CohortPlan], seconds: float
+) -> Times:
+    """How long the plan takes, from measurements of at most so many seconds (and what one measurement takes)."""
+    budget = Budget(seconds)
+    members = list(cohorts(specs).values())
+    images = _Images(workspace, specs, budget)
+    fitted = [k for k in range(len(planned)) if not members[k][0].closed_form]
+    wanted = [
+        Timed(members[k], planned[k].compiled, planned[k].columns // planned[k].rounds_at_once)
+        for k in fitted
+    ]
+    trials = column_seconds(workspace, wanted, budget)
+    column = {k: trials[place] for place, k in enumerate(fitted)}
+    rounds, searches = [], []
+    for k, cohort in enumerate(planned):
+        overhead = OVERHEAD_SECONDS * cohort.studies
+        seen = _images_seen(workspace, members[k], cohort)
+        if k in column:
+            whole = _pruned(workspace, column[k] * cohort.columns)
+            if cohort.tier == "recompute":
+                whole += images.of(cohort.backbone, [cohort.layer]) * seen
+            once = whole * (1 / cohort.rounds_at_once)
+        else:
+            whole = _fit_seconds(workspace, members[k])
+            if cohort.tier == "recompute":
+                whole += images.of(cohort.backbone, [cohort.layer]) * seen
+            once = whole
+        rounds.append(once + Span(overhead, overhead, overhead))
+        rests = overhead * float(np.ceil(cohort.rounds))
+        searches.append(whole * cohort.rounds + Span(rests, rests, rests))
+    return Times(rounds, searches, _extraction(workspace, specs, images))
+
+
+def _pruned(workspace: Workspace, whole: Span) -> Span:
+    if workspace.experiment.search.pruner != "median":
+        return whole
+    share = SURVIVING
+    return Span(whole.low * share.low, whole.value * share.value, whole.high * share.high)
+
+
+class _Images:
+    """Seconds of an image through each backbone, timed once to its deepest layer; the rest by multiply-adds."""
+
+    def __init__(self, workspace: Workspace, specs: Sequence[Spec], budget: Budget) -> None:
+        self._workspace, self._budget = workspace, budget
+        self._layers = {
+            alias: list(dict.fromkeys(s.key.layer for s in specs if s.key.backbone == alias))
+            for alias in dict.fromkeys(s.key.backbone for s in specs)
+        }
+        self._timed: dict[str, Span] = {}
+
+    def of(self, alias: str, layers: Sequence[str]) -> Span:
+        """Seconds of one image up to some layers."""
+        every = self._layers[alias]
+        if alias not in self._timed:
+            self._timed[alias] = image_seconds(self._workspace, alias, every, self._budget)
+        macs = {info.name: info.macs for info in self._workspace.layers(alias)}
+        share = max(macs[layer] for layer in layers) / max(macs[layer] for layer in every)
+        return self._timed[alias] * share if share < 1 else self._timed[alias]
+
+
+def _images_seen(workspace: Workspace, members: Sequence[Spec], cohort: CohortPlan) -> float:
+    """Images that the backbone runs on in a round of a layer that the cache cannot hold."""
+    if cohort.tier != "recompute":
+        return 0.0
+    if members[0].closed_form:
+        sizes = problem(workspace, members)
+        # Features are read a piece of channels at a time, so each piece computes every image anew.
+        pieces = sizes.pieces(sizes.plan(plans(workspace, members)[members[0].name]["memory"]))
+        return float((pieces + 1) * (sizes.images + sizes.others))
+    training = workspace.experiment.training
+    reports = -(-training.steps // training.report_every)
+    seen = training.batch_size * training.steps + len(workspace.held_out) * reports
+    return float(cohort.rounds_at_once * seen)
+
+
+def _fit_seconds(workspace: Workspace, members: Sequence[Spec]) -> Span:
+    from tuner.closed_form.cost import fit_seconds
+
+    sizes = problem(workspace, members)
+    memory = plans(workspace, members)[members[0].name]["memory"]
+    value = fit_seconds(sizes, sizes.plan(memory), workspace.algebra_device)
+    return Span(value, value, value).widened(0.4)
+
+
+def _extraction(workspace: Workspace, specs: Sequence[Spec], images: _Images) -> Span:
+    """Time to extract what is not yet in the cache, both sweeps.
 
     Of a layer that the cache cannot hold, only the statistics are taken.
     """
-    from tuner.features.extract import statistics_key
-    from tuner.features.layout import feature_key
-
-    total = 0.0
+    total = ZERO
     recording = workspace.recording
+    there = _in_cache(workspace)
     for alias in dict.fromkeys(spec.key.backbone for spec in specs):
-        backbone = workspace.backbone(alias)
-        grid = workspace.settings(alias).max_grid
         layers = {s.key.layer: s.shape for s in specs if s.key.backbone == alias}
-        huge, fitting = [], []
-        for layer, shape in layers.items():
-            key = feature_key(backbone, layer, workspace.images, grid, workspace.test_images)
-            if not workspace.cache.holds(workspace.cached_bytes(shape)):
-                if workspace.cache.open(statistics_key(key)) is None:
-                    huge.append(layer)
-            elif workspace.cache.open(key) is None:
-                fitting.append(layer)
+        digest = workspace.backbone(alias).digest
+        missing = [layer for layer in layers if (digest, layer) not in there]
+        fitting = [
+            layer
+            for layer in missing
+            if workspace.cache.holds(workspace.cached_bytes(layers[layer]))
+        ]
         if fitting:
-            images = 2 * recording.n_train + recording.n_test
-            total += images * image_seconds(workspace, alias, fitting)
-        for layer in huge:
-            total += recording.n_train * image_seconds(workspace, alias, [layer])
+            total += images.of(alias, fitting) * (2 * recording.n_train + recording.n_test)
+        for layer in missing:
+            if layer not in fitting:
+                total += images.of(alias, [layer]) * recording.n_train
     return total
 
 
-def image_seconds(workspace: Workspace, alias: str, layers: Sequence[str]) -> float:
-    """Seconds of one image through a backbone up to some layers, read and looked at."""
-    import torch
-
-    from tuner.features.layout import chunk_images
-    from tuner.features.sweeps import as_images
-
-    images = workspace.images
-    chunk = min(chunk_images(images.size), len(images))
-    seconds = []
-    for attempt in range(3):
-        begin = time.perf_counter()
-        rows = np.arange(attempt, attempt + chunk) % len(images)
-        pixels = as_images(images.read(rows), workspace.device)
-        with torch.no_grad():
-            found = workspace.backbone(alias).features(pixels, list(layers))
-        # Moments and maps of what was returned cost about one more pass over it.
-        for raw in found.values():
-            float(torch.var_mean(raw.double(), dim=(0, 2, 3))[0].sum())
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds) / chunk
+def _in_cache(workspace: Workspace) -> set[tuple[str, str]]:
+    """Backbone digest and layer of what lies in the cache, by its own word: to hash all images would take minutes."""
+    found = set()
+    for entry in workspace.cache.entries():
+        if entry.partial:
+            continue
+        try:
+            path = workspace.cache.folder / entry.key / "entry.json"
+            meta = json.loads(path.read_text(encoding="utf-8"))["meta"]
+            if meta["image_size"] == workspace.experiment.data.image_size:
+                found.add((str(meta["backbone_digest"]), str(meta["layer"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def _cohort(
@@ -155,17 +248,8 @@ def _cohort(
     most = max(sum(len(block.units) for block in turn) for group in groups for turn in group.turns)
     largest = most * size * folds
     target = max(s.target(n_trials) for s in members)
-    rounds = -(-target // size)
-    step, check = _time(workspace, members, how["compiled"], min(largest, 4096), size)
-    share = SURVIVING if experiment.search.pruner == "median" else 1.0
-    reports = -(-training.steps // training.report_every)
     columns = sum(len(s.units) for s in members) * size * folds
-    whole = (step * training.steps + check * reports) * columns * share
     tier = workspace.tier(spec.shape, how["memory"])
-    if tier == "recompute":
-        seen = training.batch_size * training.steps + len(workspace.held_out) * reports
-        whole += len(groups) * seen * image_seconds(workspace, spec.key.backbone, [spec.key.layer])
-    trial_share = target / (rounds * size)
     return CohortPlan(
         backbone=spec.key.backbone,
         layer=spec.key.layer,
@@ -181,8 +265,7 @@ def _cohort(
         + held,
         cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
         kept=(experiment.search.keep + 1) * _weights_bytes(workspace, members),
-        round_seconds=whole / len(groups) + OVERHEAD_SECONDS * len(members),
-        search_seconds=(whole * trial_share + OVERHEAD_SECONDS * len(members)) * rounds,
+        rounds=target / size,
     )
 
 
@@ -190,17 +273,11 @@ def _closed_form(
     workspace: Workspace, members: Sequence[Spec], how: dict[str, Any], n_trials: int
 ) -> CohortPlan:
     """One fit of all studies, under all settings."""
-    from tuner.closed_form.cost import fit_bytes, fit_seconds
+    from tuner.closed_form.cost import fit_bytes
 
     spec, sizes = members[0], problem(workspace, members)
     arithmetic = sizes.plan(how["memory"])
-    seconds = fit_seconds(sizes, arithmetic, workspace.algebra_device)
     tier = workspace.tier(spec.shape, how["memory"])
-    if tier == "recompute":
-        # Features are read a piece of channels at a time, so each piece computes every image anew.
-        seen = (sizes.pieces(arithmetic) + 1) * (sizes.images + sizes.others)
-        seconds += seen * image_seconds(workspace, spec.key.backbone, [spec.key.layer])
-    seconds += OVERHEAD_SECONDS * len(members)
     return CohortPlan(
         backbone=spec.key.backbone,
         layer=spec.key.layer,
@@ -214,8 +291,7 @@ def _closed_form(
         memory=fit_bytes(sizes, arithmetic),
         cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
         kept=_weights_bytes(workspace, members),
-        round_seconds=seconds,
-        search_seconds=seconds,
+        rounds=1.0,
     )
 
 
@@ -232,71 +308,3 @@ def _weights_bytes(workspace: Workspace, members: Sequence[Spec]) -> int:
     )
     answers = 0 if folds == 1 else len(workspace.held_out) * sum(len(s.units) for s in members)
     return 4 * (parameters + answers)
-
-
-def _time(
-    workspace: Workspace, members: Sequence[Spec], compiled: bool, limit: int, size: int
-) -> tuple[float, float]:
-    """Seconds per column of a step and of a validation, measured on random features of the cohort's size."""
-    import torch
-
-    from tuner import readouts
-    from tuner.fitting.columns import Columns
-    from tuner.fitting.trainer import Trainer
-
-    experiment, device = workspace.experiment, workspace.device
-    spec = members[0]
-    units = np.concatenate([s.units for s in members])
-    folds = workspace.n_folds
-    units = np.tile(units, size)[: max(1, limit // folds)]
-    middle = {
-        name: float(np.sqrt(max(setting.low, 1e-9) * setting.high))
-        if isinstance(setting, FloatRange | IntRange)
-        else points(setting)[0]
-        for name, setting in spec.space.items()
-    }
-    trainer = Trainer(
-        readouts.get(spec.key.readout).kernel(spec.shape, device, compiled=compiled),
-        _Noise(spec.shape.size, device),
-        workspace.targets,
-        loss=experiment.training.loss,
-        batch_size=experiment.training.batch_size,
-        seed=0,
-        device=device,
-        center=torch.zeros(spec.shape.size) if experiment.training.center else None,
-    )
-    state = trainer.start(Columns.of_trials([middle], [units], folds=folds))
-    trainer.advance(state, 0, 1)
-    seconds = []
-    for step in range(1, STEPS + 1):
-        begin = time.perf_counter()
-        trainer.advance(state, step, step + 1)
-        _wait(device)
-        seconds.append(time.perf_counter() - begin)
-    begin = time.perf_counter()
-    trainer.validate(state)
-    check = time.perf_counter() - begin
-    return float(np.median(seconds)) / len(state), check / len(state)
-
-
-def _wait(device: Any) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class _Noise:
-    """Random features, as many as a batch asks for, from a small table that costs no memory to speak of."""
-
-    def __init__(self, features: int, device: Any) -> None:
-        import torch
-
-        table = torch.randn(64, features, generator=torch.Generator().manual_seed(0))
-        self._rows = table.relu_().half().to(device)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def batch(self, indices: Any) -> Any:
-        return self._rows.index_select(0, (indices % len(self._rows)).to(self._rows.device)).float()

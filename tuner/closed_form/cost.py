@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
     """Time that it takes, from products and a decomposition of one size timed on the device."""
     rate = _rate(plan.products, device)
     side = min(_SIDE, problem.side)
-    once = _seconds(lambda a: torch.linalg.eigh(a @ a.T), side, plan.matrix, device)
+    once = _decomposition(side, plan.matrix, device)
     decomposing = once * (problem.side / side) ** 3
     n, m = problem.images, problem.others
     flops = 0.0
@@ -98,6 +99,13 @@ def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
     return len(problem.widths) * decomposing + flops / rate
 
 
+@functools.cache
+def _decomposition(side: int, dtype: torch.dtype, device: str) -> float:
+    """Time of one; the same for all layers, so taken once."""
+    return _seconds(lambda a: torch.linalg.eigh(a @ a.T), side, dtype, device)
+
+
+@functools.cache
 def _rate(dtype: torch.dtype, device: str) -> float:
     """Operations a second of a product of matrices."""
     return 2 * _SIDE**3 / _seconds(lambda a: a @ a, _SIDE, dtype, device)

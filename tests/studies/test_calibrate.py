@@ -1,0 +1,105 @@
+"""The plan of a search is there at once, and its times after a given time, whatever the size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from studies.search import calibrate, forecast
+from studies.search.calibrate import Budget, Span, Timed, column_seconds, read_off
+from studies.workspace import Workspace
+from tests.conftest import Run
+from tests.studies.conftest import MakeExperiment
+from tests.studies.test_environment import GRID
+from tuner.progress import nobody
+
+WORKSPACE = cast("Workspace", SimpleNamespace(progress=nobody))
+
+
+def layers(sizes: Sequence[int], kind: str = "full") -> list[Timed]:
+    """Cohorts that differ in their features alone."""
+    key, shape = SimpleNamespace(readout=kind), [SimpleNamespace(size=size) for size in sizes]
+    return [Timed(cast("Any", [SimpleNamespace(key=key, shape=s)]), True, 8) for s in shape]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes that were timed; a column takes 1 ms per thousand features, ten per cent more or less."""
+    seen: list[int] = []
+
+    def seconds(workspace: Workspace, one: Timed, budget: Budget) -> Span:
+        seen.append(one.size)
+        return Span(0.9e-6 * one.size, 1e-6 * one.size, 1.1e-6 * one.size)
+
+    monkeypatch.setattr(calibrate, "trial_seconds", seconds)
+    return seen
+
+
+def test_without_time_one_layer_of_each_kind_is_timed(timed: list[int]) -> None:
+    wanted = [*layers([100, 800, 400]), *layers([300, 200], "factorized")]
+    found = column_seconds(WORKSPACE, wanted, Budget(0.0))
+    assert sorted(timed) == [100, 200]
+    assert [found[k].value for k in range(5)] == pytest.approx([1e-4, 8e-4, 4e-4, 3e-4, 2e-4])
+    # What was timed is as sure as its repeats, the rest is not.
+    assert found[0].high / found[0].value == pytest.approx(1.1)
+    assert found[1].high / found[1].value == pytest.approx(np.exp(calibrate.UNKNOWN) / 0.9)
+
+
+def test_ends_first_and_no_size_twice(timed: list[int]) -> None:
+    column_seconds(WORKSPACE, layers([400, 100, 6400, 100, 1600, 6400]), Budget(1e6))
+    assert timed[:2] == [100, 6400]
+    assert sorted(timed) == [100, 400, 1600, 6400]
+
+
+def test_the_interval_of_a_reading_is_how_far_others_miss() -> None:
+    exact = {size: Span(size, size, size) for size in (10, 100, 1000)}
+    assert read_off(exact, 300) == Span(pytest.approx(300), pytest.approx(300), pytest.approx(300))  # type: ignore[arg-type]
+    exact[100] = Span(200, 200, 200)
+    found = read_off(exact, 1000 * 10)
+    assert found.high / found.value == pytest.approx(2)
+    assert found.low / found.value == pytest.approx(1 / 2)
+
+
+def test_measuring_ends_when_its_share_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(calibrate.time, "monotonic", lambda: now[0])
+    budget = Budget(60.0, 0.0)
+
+    def slow(number: int) -> float:
+        now[0] += 4.0
+        return 4.0
+
+    assert budget.repeat(slow, 10, 0.1) == [4.0, 4.0]
+    assert budget.left() == pytest.approx(52.0)
+
+
+def test_sizes_are_printed_before_anything_is_timed(
+    make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_experiment(GRID)
+    ended = run("study", "create", "--dry-run", "-c", config)
+    assert ended.code == 0
+    assert ended.out.index("kept weights") < ended.out.index("time, from a short calibration")
+    assert "search " in ended.out
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forecast, "column_seconds", interrupted)
+    ended = run("study", "create", "--dry-run", "-c", config)
+    assert ended.code == 130
+    for line in ("studies ", "memory at most ", "feature cache ", "kept weights "):
+        assert line in ended.out
+    rows = run("study", "create", "--dry-run", "--format", "json", "-c", config)
+    assert rows.code == 130
+
+
+def test_tables_for_machines_have_the_interval(make_experiment: MakeExperiment, run: Run) -> None:
+    rows = run("study", "create", "--dry-run", "--format", "json", "-c", make_experiment(GRID)).json
+    for row in rows:
+        assert 0 < row["search_seconds_low"] <= row["search_seconds"] <= row["search_seconds_high"]
+        assert row["round_seconds"] > 0
