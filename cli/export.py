@@ -119,6 +119,10 @@ def heatmap(
             metavar="K",
         ),
     ] = 0,
+    stacked: Annotated[
+        bool,
+        typer.Option("--stacked", help="Add all studies of a region together, as one encoder."),
+    ] = False,
 ) -> None:
     """Show which layer explains which region.
 
@@ -131,7 +135,14 @@ def heatmap(
     references = [name for name, drawn in wanted.items() if drawn]
     with opened() as (workspace, stores, specs):
         paths = export_heatmap(
-            workspace, stores, specs, out, metric=metric, references=references, cuts=resplit
+            workspace,
+            stores,
+            specs,
+            out,
+            metric=metric,
+            references=references,
+            cuts=resplit,
+            stacked=stacked,
         )
         once = workspace.recording.n_repeats == 1
     written(paths)
@@ -154,13 +165,22 @@ def best(
         bool,
         typer.Option("--with-backbone", help="Embed the backbone, up to the layer, in the file."),
     ] = False,
+    stacked: Annotated[
+        bool,
+        typer.Option(
+            "--stacked", help="One encoder of each region instead, over layers and readouts."
+        ),
+    ] = False,
 ) -> None:
     """Write the best encoder of every study.
 
     Load one with tuner.load_encoder(FOLDER).
     """
     from studies.export.encoders import export_best
+    from tuner.errors import InputError
 
+    if stacked and per_unit:
+        raise InputError("--stacked and --per-unit: say only one; a stack weighs studies by unit")
     with opened() as (workspace, stores, specs):
         paths = export_best(
             workspace,
@@ -169,6 +189,7 @@ def best(
             out,
             per_unit=per_unit,
             with_backbone=with_backbone,
+            stacked=stacked,
         )
     written(paths)
 

@@ -24,6 +24,7 @@ def export_heatmap(
     metric: str | None = None,
     references: Sequence[str] = (),
     cuts: int = 0,
+    stacked: bool = False,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``; or one of these but ``units.csv``.
 
@@ -39,6 +40,8 @@ def export_heatmap(
     cuts
         On how many other cuts the best settings are fitted, to say how sure the choice of layers is:
         ``resplit.csv`` and ``best_layers``.
+    stacked
+        Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
 
     Raises
     ------
@@ -70,6 +73,13 @@ def export_heatmap(
     found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
+    if stacked:
+        from studies.results.stacked import evaluate_stack, stacks
+
+        for stack in stacks(workspace, stores, specs):
+            row, of_units = evaluate_stack(workspace, stack)
+            rows.append(row)
+            units += of_units
     figure = heatmap(
         rows,
         metric=metric,

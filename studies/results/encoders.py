@@ -154,12 +154,23 @@ class Best:
             return encoder(
                 self.workspace, self.spec, self.parameters(trial), trial=trial, value=value
             )
+        return self.made(self.shown())
+
+    def shown(self) -> Whole:
+        """The best kept trial whose weights can be used.
+
+        Raises
+        ------
+        UnreadableWeights
+            If there is none.
+        """
         found = next(self.whole(), None)
         if found is None:
             raise self._nothing_left()
-        return self._made(found)
+        return found
 
-    def _made(self, kept: Whole) -> Encoder:
+    def made(self, kept: Whole) -> Encoder:
+        """The encoder of a kept trial."""
         return encoder(
             self.workspace,
             self.spec,
@@ -206,7 +217,7 @@ class Best:
                 f"study {self.spec.name}: --ensemble {size} needs {size} kept trials, and a readout "
                 "in closed form has one encoder; name the other readouts with --readout"
             )
-        found = [self._made(kept) for kept in islice(self.whole(), size)]
+        found = [self.made(kept) for kept in islice(self.whole(), size)]
         if not found:
             raise self._nothing_left()
         if size is not None and len(found) < size:

@@ -112,6 +112,13 @@ def held_out(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[n
     return predictions(spec.key.readout, parameters, features.train, workspace.held_out)
 
 
+def tested(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[np.float32]:
+    """Scaled predictions of the test images, ``(n_test, n_units)``."""
+    features = workspace.features(spec.key.backbone, spec.key.layer)
+    assert features.test is not None
+    return predictions(spec.key.readout, parameters, features.test, np.arange(len(features.test)))
+
+
 def respond(loss: str, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
     """Readout output as a scaled response: itself, or ELU + 1 for counts."""
     if loss == "mse":
@@ -167,7 +174,7 @@ def _evaluate_one(
     ]
     if item.loss is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
-    from tuner.scores import METRICS, mean_correlation, summarise
+    from tuner.scores import mean_correlation
 
     value = item.loss
     row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
@@ -177,19 +184,24 @@ def _evaluate_one(
     scores: dict[str, NDArray[Any]] = dict(validation)
     intervals: dict[str, tuple[float, float]] = {}
     if workspace.recording.test_responses is not None:
-        tested, intervals = _test(workspace, spec, parameters, draws)
-        scores |= tested
-        means = summarise(tested)
-        row |= {
-            name: means[name]
-            for name in METRICS
-            if name in ("test_correlation", "test_correlation_normalized", "feve", "noise_ceiling")
-        }
-        row["n_units_with_ceiling"] = means["n_units_with_ceiling"]
+        scaled = respond(workspace.experiment.training.loss, tested(workspace, spec, parameters))
+        of_test, intervals = test_scores(workspace, spec, scaled, draws)
+        scores |= of_test
+        row |= region_means(of_test)
     scores |= _receptive_fields(workspace, spec, parameters)
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
     return Evaluated(spec, item, row, units, parameters, intervals, image_losses)
+
+
+def region_means(tested: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Columns of ``heatmap.csv`` from the units' scores on test images."""
+    from tuner.scores import METRICS, summarise
+
+    means = summarise(tested)
+    shown = ("test_correlation", "test_correlation_normalized", "feve", "noise_ceiling")
+    row: dict[str, Any] = {name: means[name] for name in METRICS if name in shown}
+    return row | {"n_units_with_ceiling": means["n_units_with_ceiling"]}
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
@@ -222,17 +234,13 @@ def _validation(
     return scores, nan_mean(np.where(np.isfinite(each), each, np.nan), axis=1)
 
 
-def _test(
-    workspace: Workspace, spec: Spec, parameters: Tensors, draws: int
+def test_scores(
+    workspace: Workspace, spec: Spec, scaled: NDArray[np.float32], draws: int
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[float, float]]]:
-    """Scores per unit, and the limits of the region's means."""
+    """Scores per unit, and the limits of the region's means, of scaled responses ``(n_test, n_units)``."""
     from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
 
-    features = workspace.features(spec.key.backbone, spec.key.layer)
-    assert features.test is not None
     assert workspace.recording.test_responses is not None
-    raw = predictions(spec.key.readout, parameters, features.test, np.arange(len(features.test)))
-    scaled = respond(workspace.experiment.training.loss, raw)
     scaling = workspace.scaling
     predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
     measured = workspace.recording.test_responses[:, :, spec.units]

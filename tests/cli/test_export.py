@@ -14,8 +14,12 @@ from PIL import Image
 
 import tuner
 from cli.main import main
+from studies.config.experiment import load_experiment
+from studies.workspace import Workspace
 from tests import generators
+from tuner.encoder import StackedEncoder
 from tuner.figures.tables import HEATMAP_COLUMNS
+from tuner.scores import score_units
 from tuner.synthesis import priors
 
 CONFIG = """
@@ -52,6 +56,46 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["-q", "-c", str(config), "study", "create"]) == 0
     assert main(["-q", "-c", str(config), "optimize", "--n-trials", "8"]) == 0
     return config
+
+
+def test_all_studies_of_a_region_together_are_scored_and_saved_as_one_encoder(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["-q", "-c", str(searched), "export"]
+    out = tmp_path / "out"
+    assert main([*command, "heatmap", "-o", str(out), "--stacked"]) == 0
+    table = rows(out / "heatmap.csv")
+    together = [row for row in table if row["readout"] == "stacked"]
+    assert [row["layer"] for row in together] == ["stacked"] * 3
+    assert len(table) == STUDIES + 3
+    for row in together:
+        assert float(row["validation_loss"]) < 0.9  # weights from 15 images, judged on 15 others
+        assert row["note"] == "6 studies together"
+    assert main([*command, "best", "-o", str(out), "--stacked", "--with-backbone"]) == 0
+    workspace = Workspace(load_experiment(searched))
+    assert workspace.test_images is not None
+    images = workspace.test_images.read(np.arange(40))
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    measured = workspace.recording.test_responses
+    assert measured is not None
+    for row in together:
+        encoder = tuner.load_encoder(out / "lite%2F0/stacked" / row["region"] / "stacked")
+        assert isinstance(encoder, StackedEncoder)
+        assert encoder.meta["study"] == f"lite%2F0/stacked/{row['region']}/stacked"
+        with torch.no_grad():
+            answer = encoder(batch).numpy()
+        scores = score_units(answer, measured[:, :, encoder.unit_indices], draws=0)
+        of_units = [
+            float(unit["test_correlation"])
+            for unit in rows(out / "units.csv")
+            if unit["study"] == encoder.meta["study"]
+        ]
+        np.testing.assert_allclose(of_units, scores["test_correlation"], atol=2e-3)
+    assert main([*command, "best", "-o", str(out), "--stacked", "--per-unit"]) == 2
+    one = ["--layer", "_blocks.2", "--readout", "full"]
+    capsys.readouterr()
+    assert main([*command, "best", "-o", str(out), "--stacked", *one]) == 2
+    assert "no region has two studies" in capsys.readouterr().err
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuner.atomic import write_bytes
 from tuner.encoder.model import Encoder, as_batch
+from tuner.encoder.stacked import StackedEncoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.normalize import Normalization
 
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
 TENSORS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
 FORMAT = 1
+STACKED_FORMAT = 2
+"""Of several encoders as one; earlier versions refuse it."""
+
 TOLERANCE = 1e-3
 """Largest difference to the check outputs, relative to the larger of output and response scale."""
 
 
 def save_encoder(
     folder: str | Path,
-    encoder: Encoder,
+    encoder: Encoder | StackedEncoder,
     *,
     check_images: NDArray[np.uint8],
     with_backbone: bool = False,
@@ -82,11 +86,12 @@ def save_encoder(
         "check.outputs": outputs.contiguous(),
     }
     if with_backbone:
-        state = encoder.backbone.truncated_state(encoder.layer)
-        tensors |= {
-            f"backbone.{name}": value.detach().cpu().contiguous().clone()
-            for name, value in state.items()
-        }
+        for layer in _layers(encoder):
+            state = encoder.backbone.truncated_state(layer)
+            tensors |= {
+                f"backbone.{name}": value.detach().cpu().contiguous().clone()
+                for name, value in state.items()
+            }
     payload = save(tensors)
     folder = Path(folder)
     description = _describe(encoder, with_backbone, hashlib.blake2b(payload).hexdigest())
@@ -100,30 +105,41 @@ def save_encoder(
     return folder
 
 
-def _describe(encoder: Encoder, embedded: bool, checksum: str) -> dict[str, Any]:
+def _layers(encoder: Encoder | StackedEncoder) -> list[str]:
+    return encoder.layers if isinstance(encoder, StackedEncoder) else [encoder.layer]
+
+
+def _describe(encoder: Encoder | StackedEncoder, embedded: bool, checksum: str) -> dict[str, Any]:
     backbone = encoder.backbone
-    return {
-        "format": FORMAT,
+    stacked = isinstance(encoder, StackedEncoder)
+    source = encoder.encoders[0] if isinstance(encoder, StackedEncoder) else encoder
+    description: dict[str, Any] = {
+        "format": STACKED_FORMAT if stacked else FORMAT,
         "file": TENSORS,
         "file_blake2b": checksum,
         "encoder_checksum": encoder.checksum(),
         "backbone": {
             "name": backbone.name,
             "digest": backbone.digest,
-            "layer_digest": backbone.digest_upto(encoder.layer),
-            "weights": encoder.weights,
-            "seed": encoder.weights_seed,
+            "weights": source.weights,
+            "seed": source.weights_seed,
             "embedded": embedded,
         },
-        "layer": encoder.layer,
         "image_size": encoder.image_size,
-        "readout": encoder.readout.name,
         "loss": encoder.loss,
         "n_units": encoder.n_units,
         "unit_indices": [int(index) for index in encoder.unit_indices],
         "units": {name: _column_to_json(column) for name, column in encoder.units.items()},
         "meta": encoder.meta,
     }
+    if isinstance(encoder, StackedEncoder):
+        digests = {layer: backbone.digest_upto(layer) for layer in encoder.layers}
+        members = [
+            {"layer": m.layer, "readout": m.readout.name, "meta": m.meta} for m in encoder.encoders
+        ]
+        return description | {"layer_digests": digests, "members": members}
+    description["backbone"] |= {"layer_digest": backbone.digest_upto(encoder.layer)}
+    return description | {"layer": encoder.layer, "readout": encoder.readout.name}
 
 
 def _column_to_json(column: NDArray[Any]) -> dict[str, Any]:
@@ -150,7 +166,7 @@ def load_encoder(
     backbone: Backbone | None = None,
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
-) -> Encoder:
+) -> Encoder | StackedEncoder:
     """Load an encoder and check that it still answers as it did.
 
     Parameters
@@ -167,8 +183,8 @@ def load_encoder(
 
     Returns
     -------
-    Encoder
-        In evaluation mode.
+    Encoder or StackedEncoder
+        In evaluation mode; the latter where it was exported with ``--stacked``.
 
     Raises
     ------
@@ -234,10 +250,10 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error}); export the encoder again") from error
     if not isinstance(description, dict) or "format" not in description:
         raise InputError(f"{path}: does not describe an encoder; export the encoder again")
-    if description["format"] != FORMAT:
+    if description["format"] not in (FORMAT, STACKED_FORMAT):
         raise InputError(
             f"{path}: encoder format {description['format']}, "
-            f"but this version reads format {FORMAT}; "
+            f"but this version reads formats {FORMAT} and {STACKED_FORMAT}; "
             "export the encoder again"
         )
     return description
@@ -271,13 +287,9 @@ def _find_backbone(
 
     wanted = description["backbone"]
     if given is None and wanted["embedded"] and weights is None:
-        prefix = "backbone."
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
-        embedded = load_truncated(wanted["name"], state, [description["layer"]])
+        embedded = load_truncated(
+            wanted["name"], _part(tensors, "backbone."), list(_digests(description))
+        )
         _check_backbone(embedded, description, path)
         embedded.digest = wanted["digest"]  # it stands for the whole network that it was cut from
         return embedded
@@ -289,34 +301,57 @@ def _find_backbone(
     return given
 
 
+def _digests(description: Mapping[str, Any]) -> dict[str, str]:
+    """What each layer that is read depends on."""
+    if description["format"] == STACKED_FORMAT:
+        return dict(description["layer_digests"])
+    return {description["layer"]: description["backbone"]["layer_digest"]}
+
+
 def _check_backbone(backbone: Backbone, description: Mapping[str, Any], path: Path) -> None:
-    wanted, layer = description["backbone"], description["layer"]
-    found = backbone.digest_upto(layer)
-    if backbone.name != wanted["name"] or found != wanted["layer_digest"]:
-        raise InputError(
-            f"{path}: fitted on backbone {wanted['name']} "
-            f"(up to {layer}: {wanted['layer_digest'][:12]}), "
-            f"but the one found is {backbone.name} ({found[:12]}); "
-            "give its weights, or export with the backbone"
-        )
+    wanted = description["backbone"]
+    for layer, digest in _digests(description).items():
+        found = backbone.digest_upto(layer)
+        if backbone.name != wanted["name"] or found != digest:
+            raise InputError(
+                f"{path}: fitted on backbone {wanted['name']} (up to {layer}: {digest[:12]}), "
+                f"but the one found is {backbone.name} ({found[:12]}); "
+                "give its weights, or export with the backbone"
+            )
 
 
 def _assemble(
     description: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone
-) -> Encoder:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
+) -> Encoder | StackedEncoder:
+    if description["format"] == FORMAT:
+        return _member(description, description, tensors, backbone)
+    members = [
+        _member(description, one, _part(tensors, f"member{number}."), backbone)
+        for number, one in enumerate(description["members"])
+    ]
+    return StackedEncoder(members, tensors["weights"], description["meta"])
 
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _member(
+    description: Mapping[str, Any],
+    own: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    backbone: Backbone,
+) -> Encoder:
     return Encoder(
         backbone=backbone,
-        layer=description["layer"],
-        normalization=Normalization.from_state(part("normalization.")),
-        readout=description["readout"],
-        parameters=part("readout."),
+        layer=own["layer"],
+        normalization=Normalization.from_state(_part(tensors, "normalization.")),
+        readout=own["readout"],
+        parameters=_part(tensors, "readout."),
         response_mean=tensors["response_mean"],
         response_scale=tensors["response_scale"],
         loss=description["loss"],
@@ -325,12 +360,12 @@ def _assemble(
         unit_indices=description["unit_indices"],
         weights=description["backbone"]["weights"],
         weights_seed=description["backbone"]["seed"],
-        meta=description["meta"],
+        meta=own["meta"],
     )
 
 
 def _check_outputs(
-    encoder: Encoder, images: NDArray[np.uint8], expected: Tensor, path: Path
+    encoder: Encoder | StackedEncoder, images: NDArray[np.uint8], expected: Tensor, path: Path
 ) -> None:
     with torch.no_grad():
         try:

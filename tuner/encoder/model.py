@@ -172,15 +172,25 @@ class Encoder(nn.Module):
 
     # image -> response
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features ``(B, C, h, w)`` that the readout sees of images ``(B, 3, S, S)``."""
+    def outputs(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Return what layers of the backbone make of images ``(B, 3, S, S)``, in one pass.
+
+        Raises
+        ------
+        InputError
+            If images are of another shape.
+        """
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
                 f"the encoder reads images (batch, 3, {self.image_size}, {self.image_size}), "
                 f"not {tuple(images.shape)}"
             )
-        return self.normalization.apply(self.backbone.features(images, [self.layer])[self.layer])
+        return self.backbone.features(images, layers)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, C, h, w)`` that the readout sees of images ``(B, 3, S, S)``."""
+        return self.normalization.apply(self.outputs(images, [self.layer])[self.layer])
 
     def _rows(self, units: Sequence[int] | Tensor | None) -> dict[str, Tensor]:
         parameters = self.readout_parameters

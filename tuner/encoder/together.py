@@ -14,8 +14,8 @@ from tuner.errors import InputError
 class Together:
     """Encoders that read images of one size.
 
-    Encoders of one backbone, layer and normalisation, such as the trials of a study or its two
-    readouts, see the same features; these are computed once per batch.
+    Encoders of one backbone share its pass over a batch; those of one layer and normalisation, such as the trials of a
+    study or its readouts, share their features.
 
     Raises
     ------
@@ -33,10 +33,11 @@ class Together:
                 f"encoders of different image sizes ({', '.join(map(str, sorted(sizes)))} px) "
                 "cannot be shown the same images"
             )
-        self._groups: dict[tuple[str, str, str], list[int]] = {}
+        self._groups: dict[str, dict[tuple[str, str], list[int]]] = {}
         for number, encoder in enumerate(self.encoders):
-            key = (encoder.backbone.digest, encoder.layer, encoder.normalization_checksum())
-            self._groups.setdefault(key, []).append(number)
+            read = (encoder.layer, encoder.normalization_checksum())
+            of_backbone = self._groups.setdefault(encoder.backbone.digest, {})
+            of_backbone.setdefault(read, []).append(number)
 
     @property
     def image_size(self) -> int:
@@ -50,11 +51,14 @@ class Together:
 
     def features(self, images: Tensor) -> Iterator[tuple[int, Encoder, Tensor]]:
         """Yield each encoder's number, the encoder, and its features of the images."""
-        for members in self._groups.values():
-            first = self.encoders[members[0]]
-            features = first.features(images.to(first.device))
-            for number in members:
-                yield number, self.encoders[number], features
+        for groups in self._groups.values():
+            shared = self.encoders[next(iter(groups.values()))[0]]
+            layers = list(dict.fromkeys(layer for layer, _ in groups))
+            outputs = shared.outputs(images.to(shared.device), layers)
+            for (layer, _), members in groups.items():
+                features = self.encoders[members[0]].normalization.apply(outputs[layer])
+                for number in members:
+                    yield number, self.encoders[number], features
 
     def respond(self, images: Tensor) -> list[Tensor]:
         """Return each encoder's responses ``(B, n_units)``, in the order of the encoders."""
