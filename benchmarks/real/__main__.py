@@ -23,12 +23,15 @@ import torch
 from benchmarks.machine import describe, publish, threads
 from benchmarks.real.closed import CLOSED
 from benchmarks.real.problem import Problem, Settings
-from benchmarks.real.searched import search
+from benchmarks.real.searched import run, search, stack
 from studies.workspace import Workspace
 
 BASELINE = "smooth"
-SEARCHED = ("full", "factorized")
-WAYS = (*CLOSED, *SEARCHED)
+SEARCHED = ("smooth", "full", "factorized")
+STACKED, STACKED_ALL = "stacked", "stacked, smooth of all layers"
+TOGETHER = "together"
+SINGLE = (*CLOSED, *SEARCHED)
+WAYS = (*SINGLE, STACKED, STACKED_ALL)
 LAYERS = ("_blocks.2", "_blocks.4", "_blocks.10")
 
 
@@ -68,6 +71,8 @@ def measure(workspace: Workspace, recording: str, layer: str, way: str, trials: 
             for name in ("test_correlation", "test_correlation_normalized")
         )
         return Found(recording, layer, way, r, normalized, done, seconds)
+    if way in (STACKED, STACKED_ALL):
+        return stacked(workspace, recording, way)
     problem = Problem.of(workspace, backbone, layer)
     begin = time.process_time()
     predicted = CLOSED[way](problem)
@@ -81,6 +86,29 @@ def measure(workspace: Workspace, recording: str, layer: str, way: str, trials: 
     return Found(recording, layer, way, r, normalized, 0, seconds)
 
 
+def stacked(workspace: Workspace, recording: str, way: str) -> Found:
+    """All studies of a recording together; of the default layers' smooth readouts in a folder of their own."""
+    folder, seconds = workspace.experiment.file.parent, 0.0
+    if way == STACKED_ALL:
+        table = workspace.experiment.backbone[0]
+        data = workspace.experiment.data
+        every = Settings(table.name, "all", data.image_size, data.region, 0)
+        folder = folder / "all-layers"
+        others = every.experiment(data.path, folder)
+        for layer in others.layers(table.alias):
+            others.features(table.alias, layer.name)
+        run(folder, "study", "create", "--readout", BASELINE)
+        seconds = run(folder, "optimize", "--n-trials", "1", "--readout", BASELINE)
+    begin = time.process_time()
+    units, _ = stack(folder)
+    seconds += time.process_time() - begin
+    r, normalized = (
+        [float(v) for v in units[name]]
+        for name in ("test_correlation", "test_correlation_normalized")
+    )
+    return Found(recording, TOGETHER, way, r, normalized, 0, seconds)
+
+
 def everything(
     files: Sequence[Path], settings: Settings, ways: Sequence[str], work: Path
 ) -> list[Found]:
@@ -92,22 +120,22 @@ def everything(
         workspace = settings.experiment(file, folder)
         if workspace.recording.test_responses is None:
             raise SystemExit(f"error: {file}: no test set to predict; leave it out of the folder")
-        for layer in settings.layers:
-            for way in ways:
-                kept = folder / "results" / f"{layer}.{way}.json"
-                if kept.exists():
-                    out.append(Found(**json.loads(kept.read_text(encoding="utf-8"))))
-                    continue
-                found = measure(workspace, file.stem, layer, way, settings.trials)
-                kept.parent.mkdir(exist_ok=True)
-                kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
-                out.append(found)
-                print(
-                    f"{file.stem} {layer} {way}: {np.mean(zeroed(found.correlation)):.3f}, "
-                    f"{found.seconds:.1f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        single = [(layer, way) for layer in settings.layers for way in ways if way in SINGLE]
+        for layer, way in [*single, *((TOGETHER, way) for way in ways if way not in SINGLE)]:
+            kept = folder / "results" / f"{layer}.{way}.json"
+            if kept.exists():
+                out.append(Found(**json.loads(kept.read_text(encoding="utf-8"))))
+                continue
+            found = measure(workspace, file.stem, layer, way, settings.trials)
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(asdict(found)), encoding="utf-8")
+            out.append(found)
+            print(
+                f"{file.stem} {layer} {way}: {np.mean(zeroed(found.correlation)):.3f}, "
+                f"{found.seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     return out
 
 
@@ -117,24 +145,29 @@ def zeroed(correlations: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.
 
 
 def table(found: Sequence[Found], which: str) -> list[str]:
-    """Ways by layers: means over units, and differences to the baseline with standard errors over units."""
+    """Ways by layers: means over units, and differences to the baseline with standard errors over units.
+
+    What stacks layers is compared with the baseline's best layer.
+    """
     layers = list(dict.fromkeys(f.layer for f in found))
-    at = {(f.way, f.layer): f for f in found}
+    at = {(f.way, f.layer): zeroed(getattr(f, which)) for f in found}
+    bases = {layer: at[BASELINE, layer] for layer in layers if (BASELINE, layer) in at}
+    if bases:
+        bases[TOGETHER] = max(bases.values(), key=lambda values: float(values.mean()))
     lines = [
-        "| | " + " | ".join(layers) + " | trials | CPU s a layer |",
+        "| | " + " | ".join(layers) + " | trials | CPU s |",
         "|---" * (len(layers) + 3) + "|",
     ]
     for way in dict.fromkeys(f.way for f in found):
         cells = []
         for layer in layers:
-            one, base = at.get((way, layer)), at.get((BASELINE, layer))
-            if one is None:
+            if (way, layer) not in at:
                 cells.append("")
                 continue
-            values = zeroed(getattr(one, which))
+            values = at[way, layer]
             cell = f"{values.mean():.3f}"
-            if base is not None and way != BASELINE:
-                gap = values - zeroed(getattr(base, which))
+            if layer in bases and way != BASELINE:
+                gap = values - bases[layer]
                 cell += f" ({gap.mean():+.3f} ± {gap.std(ddof=1) / np.sqrt(len(gap)):.3f})"
             cells.append(cell)
         mine = [f for f in found if f.way == way]
@@ -153,8 +186,10 @@ def page(found: Sequence[Found], source: str, command: str, settings: Settings) 
         "",
         f"{source}{'' if source.endswith('.') else '.'} {settings.backbone} at {settings.image_size} px. Correlation "
         "of predictions with the mean over repeats of the test images, mean over units; in brackets the difference to "
-        f"`{BASELINE}` with its standard error over units. Searches run as shipped, by the command, {settings.trials} "
-        "trials a study. CPU seconds are those of the fit or of `tuner optimize`, without the extraction of features.",
+        f"`{BASELINE}` with its standard error over units; what is stacked is compared with the best layer of it. "
+        f"`{BASELINE}` and the searches run as shipped, by the command, {settings.trials} trials a study of the latter; "
+        "`stacked`: these studies together. CPU seconds are those of the fit or of `tuner optimize`, without the extraction "
+        "of features.",
     ]
     for recording in dict.fromkeys(f.recording for f in found):
         mine = [f for f in found if f.recording == recording]

@@ -66,11 +66,6 @@ def ridge(problem: Problem) -> Floats:
     return _by_leave_one_out(problem, partial(fit_smooth, widths=[0.0]))
 
 
-def smooth(problem: Problem) -> Floats:
-    """Ridge under a smooth prior, width and penalty of each unit by leave-one-out."""
-    return _by_leave_one_out(problem, fit_smooth)
-
-
 def fwrf(problem: Problem) -> Floats:
     """Ridge under a Gaussian mask a unit (St-Yves & Naselaris 2018)."""
     return _by_leave_one_out(problem, fit_fwrf)
@@ -80,6 +75,5 @@ CLOSED: Mapping[str, Callable[[Problem], Floats]] = {
     "pls": pls,
     "ridge": ridge,
     "himalaya": himalaya,
-    "smooth": smooth,
     "fwrf": fwrf,
 }

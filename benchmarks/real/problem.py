@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,20 +41,19 @@ class Settings:
     """
 
     backbone: str
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] | str
     image_size: int
     region: str
     trials: int
 
     def experiment(self, recording: Path, folder: Path) -> Workspace:
         """Write ``tuner.toml`` into a folder, and open it."""
-        names = ", ".join(f'"{layer}"' for layer in self.layers)
         text = CONFIG.format(
-            path=f'"{recording.resolve()}"',
-            region=f'"{self.region}"',
+            path=json.dumps(str(recording.resolve())),
+            region=json.dumps(self.region),
             image_size=self.image_size,
-            backbone=f'"{self.backbone}"',
-            layers=f"[{names}]",
+            backbone=json.dumps(self.backbone),
+            layers=json.dumps(self.layers),
         )
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "tuner.toml"

@@ -34,6 +34,12 @@ def search(folder: Path, layer: str, readout: str, trials: int) -> tuple[pd.Data
     return units, int(studies["n_trials"].max()), seconds
 
 
+def stack(folder: Path, *words: str) -> tuple[pd.DataFrame, int]:
+    """Units of the stacked encoder of all studies that a folder has, and how many studies these are."""
+    units, studies = export(folder, "stacked", "--stacked", *words)
+    return units[units["readout"] == "stacked"], int((studies["readout"] != "stacked").sum())
+
+
 def export(folder: Path, name: str, *words: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``units.csv`` and ``heatmap.csv``."""
     out = folder / "exports" / name

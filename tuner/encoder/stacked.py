@@ -180,7 +180,8 @@ class StackedEncoder(nn.Module):
         """Every tensor but the backbone's, on the CPU; those of member 3 are called ``member3.NAME``."""
         found = {"weights": self.weights.detach().cpu().contiguous()}
         for number, encoder in enumerate(self.encoders):
-            found |= {f"member{number}.{name}": value for name, value in encoder.tensors().items()}
+            mine = encoder.tensors()  # members of a layer share some, and files must not
+            found |= {f"member{number}.{name}": value.clone() for name, value in mine.items()}
         return found
 
     def checksum(self) -> str:
