@@ -188,7 +188,8 @@ def page(found: Sequence[Found], source: str, command: str, settings: Settings) 
         "of predictions with the mean over repeats of the test images, mean over units; in brackets the difference to "
         f"`{BASELINE}` with its standard error over units; what is stacked is compared with the best layer of it. "
         f"`{BASELINE}` and the searches run as shipped, by the command, {settings.trials} trials a study of the latter; "
-        "`stacked`: these studies together. CPU seconds are those of the fit or of `tuner optimize`, without the extraction "
+        "`stacked`: these studies together. Other ways are fitted to all training images, `smooth` and the searches, where "
+        "training images are cut once, to the fit images. CPU seconds are those of the fit or of `tuner optimize`, without the extraction "
         "of features.",
     ]
     for recording in dict.fromkeys(f.recording for f in found):
@@ -226,7 +227,8 @@ def main() -> None:
         given.backbone, tuple(given.layers), given.image_size, given.region, given.trials
     )
     found = everything(files, settings, ways, given.work)
-    command = f"python -m benchmarks.real FOLDER --trials {given.trials}"
+    names = " ".join(f'"{way}"' if " " in way else way for way in ways)
+    command = f"python -m benchmarks.real FOLDER --trials {given.trials} --ways {names}"
     publish(page(found, given.source, command, settings), given.out)
 
 
