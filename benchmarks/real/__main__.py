@@ -189,8 +189,8 @@ def page(found: Sequence[Found], source: str, command: str, settings: Settings) 
         f"`{BASELINE}` with its standard error over units; what is stacked is compared with the best layer of it. "
         f"`{BASELINE}` and the searches run as shipped, by the command, {settings.trials} trials a study of the latter; "
         "`stacked`: these studies together. Other ways are fitted to all training images, `smooth` and the searches, where "
-        "training images are cut once, to the fit images. CPU seconds are those of the fit or of `tuner optimize`, without the extraction "
-        "of features.",
+        "training images are cut once, to the fit images. CPU seconds are those of the fit or of `tuner optimize`, "
+        "without the extraction of features.",
     ]
     for recording in dict.fromkeys(f.recording for f in found):
         mine = [f for f in found if f.recording == recording]

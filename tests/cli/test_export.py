@@ -69,7 +69,8 @@ def test_all_studies_of_a_region_together_are_scored_and_saved_as_one_encoder(
     assert [row["layer"] for row in together] == ["stacked"] * 3
     assert len(table) == STUDIES + 3
     for row in together:
-        assert float(row["validation_loss"]) < 0.9  # weights from 15 images, judged on 15 others
+        mine = [r for r in table if r["region"] == row["region"] and r["readout"] != "stacked"]
+        assert float(row["validation_loss"]) < 1.05 * min(float(r["validation_loss"]) for r in mine)
         assert row["note"] == "6 studies together"
     assert main([*command, "best", "-o", str(out), "--stacked", "--with-backbone"]) == 0
     workspace = Workspace(load_experiment(searched))
