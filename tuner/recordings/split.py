@@ -101,7 +101,7 @@ def deal(
     --------
     >>> groups = np.repeat(np.arange(10), 3)
     >>> [len(split.validation) for split in deal(30, groups, 4, seed=0)]
-    [9, 6, 9, 6]
+    [9, 6, 6, 9]
     """
     count, member = _groups(n_train, groups)
     folds = min(folds, count)
