@@ -37,26 +37,43 @@ FAILING_SYSTEM = {
 """Errors of the operating system that no input of the user's explains."""
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "annot allocate memory",
+    "not enough memory",
+    "failed to map segment",
+    "std::bad_alloc",
+)
+"""What libraries say where a limit of memory (``ulimit -v``, a container's) is reached."""
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: handled like Ctrl-C everywhere, and told apart at the very end."""
+    """SIGTERM, or SIGHUP of a connection that dropped: handled like Ctrl-C everywhere, and told apart at the very end."""
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into :class:`Terminated` while the block runs, where signals may be set."""
+    """Turn SIGTERM and SIGHUP into :class:`Terminated` while the block runs, where signals may be set.
+
+    What ignores SIGHUP, as under nohup, goes on ignoring it.
+    """
 
     def handler(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGTERM, handler)
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if number not in before and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def conclude(error: BaseException, *, verbose: bool = False) -> int:
@@ -131,7 +148,7 @@ def _usage(error: typer.TyperException) -> str:
 def _environment_reason(error: BaseException) -> str | None:
     """Tell what failed, if it was the machine, a device or the database."""
     for link in _chain(error):
-        if isinstance(link, MemoryError):
+        if isinstance(link, MemoryError) or any(part in str(link) for part in _OUT_OF_MEMORY):
             return "out of memory; lower training.memory or training.batch_size"
         if isinstance(link, OSError):
             reason = _system_reason(link)

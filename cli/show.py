@@ -146,14 +146,15 @@ def _plain(value: Any) -> Any:
 
 
 def _write_csv(rows: Sequence[Row]) -> None:
+    from tuner.figures.tables import harmless
+
     flat = [flatten({str(k): _plain(v) for k, v in row.items()}) for row in rows]
     fields = dict.fromkeys(key for row in flat for key in row)
     writer = csv.DictWriter(sys.stdout, list(fields), restval="", lineterminator="\n")
     writer.writeheader()
     for row in flat:
-        writer.writerow(
-            {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()}
-        )
+        plain = {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()}
+        writer.writerow({k: harmless(v) if isinstance(v, str) else v for k, v in plain.items()})
 
 
 def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
+
+from tuner.errors import InputError
 
 
 def escape(part: str) -> str:
@@ -15,6 +18,46 @@ def escape(part: str) -> str:
     if not part.strip("."):
         return part.replace(".", "%2E")
     return quote(part, safe=" !#$&'()+,;=@[]{}~^")
+
+
+LONGEST_PART, LONGEST_NAME = 255, 512
+"""Bytes of a folder's name on most file systems, and of a study's name in the database."""
+
+
+def refuse_names(names: Iterable[str], config: object) -> None:
+    """Refuse names that are no folder's, do not fit into the database, or differ only in upper and lower case.
+
+    Parameters
+    ----------
+    names
+        Of studies, each once.
+    config
+        The config file, which is named.
+
+    Raises
+    ------
+    InputError
+        Naming the part and its length, or the two names.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        part = max(name.split("/"), key=len)
+        if len(part) > LONGEST_PART:
+            raise InputError(
+                f"{config}: {unquote(part)[:40]}... takes {len(part)} bytes as a folder's name and "
+                f"{LONGEST_PART} are allowed; shorten the region, the alias or the layer"
+            )
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{config}: study {name[:60]}... has a name of {len(name)} bytes and "
+                f"{LONGEST_NAME} are allowed; shorten the region or the alias"
+            )
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise InputError(
+                f"{config}: studies {other} and {name} differ only in upper and lower case, which is "
+                "one folder on some file systems; rename a region or alias"
+            )
 
 
 @dataclass(frozen=True, order=True)

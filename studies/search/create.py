@@ -10,6 +10,7 @@ from studies.database.stores import Stores
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.fingerprint import difference, refuse
 from studies.grid import Spec, cohorts
+from studies.names import refuse_names
 from studies.search.closed_form import problem
 from studies.workspace import Workspace
 
@@ -88,6 +89,9 @@ def create(
             outdated.append(stored[name])
         else:
             refuse(workspace.experiment.file, name, stored[name].fingerprint, now)
+    new = [spec.name for spec in specs if spec.name not in stored]
+    if new:
+        refuse_names([*stored, *new], workspace.experiment.file)
     if outdated:
         delete(stores.storage, stores.artifacts, outdated)
         done.replaced = [study.name for study in outdated]

@@ -58,6 +58,8 @@ def caused_by(inner: Exception) -> Exception:
         (PermissionError(errno.EACCES, "Permission denied", "out"), 3, "error: out: Permission"),
         (OSError(errno.EROFS, "Read-only file system"), 3, "error: Read-only file system"),
         (MemoryError(), 3, "error: out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "error: out of memory"),
+        (ImportError("libtorch.so: failed to map segment"), 3, "error: out of memory"),
         (OutOfMemoryError("CUDA out of memory"), 3, "error: the device is out of memory"),
         (RuntimeError("CUDA error: device lost"), 3, "error: the device failed"),
         (sqlite3.OperationalError("disk I/O error"), 3, "error: the database cannot be used"),
@@ -161,7 +163,11 @@ sys.exit(cli.main.main(["init"]))
 
 @pytest.mark.parametrize(
     ("number", "code", "line"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "terminated\n"),
+        (signal.SIGHUP, 143, "terminated\n"),
+    ],
 )
 def test_a_signal_ends_a_command_at_once(number, code, line):
     with subprocess.Popen(

@@ -85,3 +85,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+1", "-x", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
+    path = write_units([{"study": "s", "name": text, "x": "-1.5", "y": -2.5}], tmp_path / "u.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["name"] == "'" + text.replace("\r", " ")
+    assert (row["x"], row["y"]) == ("-1.5", "-2.5")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.names import StudyKey, escape
+from studies.names import StudyKey, escape, refuse_names
+from tuner.errors import InputError
 
 PART = st.text(min_size=1, max_size=20).filter(lambda s: "\0" not in s and s.isprintable())
 
@@ -37,3 +38,23 @@ def test_slashes_percents_and_dots_are_escaped() -> None:
 def test_another_number_of_parts_is_no_name(name: str) -> None:
     with pytest.raises(ValueError, match="unpack"):
         StudyKey.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        (["V" * 256], "takes 256 bytes as a folder's name and 255 are allowed"),
+        (["\u4e2d" * 60], "takes 540 bytes"),
+        (["V1", "v1"], "studies a/b/V1/full and a/b/v1/full differ only in upper and lower case"),
+    ],
+)
+def test_names_that_are_no_folders_are_refused(regions: list[str], message: str) -> None:
+    names = [StudyKey("a", "b", region, "full").name for region in regions]
+    with pytest.raises(InputError, match=message):
+        refuse_names(names, "tuner.toml")
+
+
+def test_a_name_that_the_database_has_no_room_for_is_refused() -> None:
+    refuse_names([StudyKey("a" * 200, "b", "c" * 250, "full").name], "tuner.toml")
+    with pytest.raises(InputError, match="has a name of 557 bytes and 512 are allowed"):
+        refuse_names([StudyKey("a" * 200, "b" * 100, "c" * 250, "full").name], "tuner.toml")

@@ -113,3 +113,8 @@ def test_mean_and_contrast_are_held_inside_a_window_and_grey_lies_outside():
     assert gradient.grad is not None
     assert torch.isfinite(gradient.grad).all()
     assert not gradient.grad[:, :, torch.from_numpy(distance > 14)].abs().gt(1e-3).any()
+
+
+def test_an_infinite_norm_is_refused() -> None:
+    with pytest.raises(InputError, match="norm = inf: must be positive and finite"):
+        Photometry(contrast=None, norm=float("inf"))

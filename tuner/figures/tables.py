@@ -107,4 +107,15 @@ def cell(value: Any) -> str:
         return "" if math.isnan(value) else repr(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return str(value)
+    return harmless(str(value))
+
+
+def harmless(text: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would take for a formula and run; numbers stay numbers."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text.replace("\r", " ")  # a bare carriage return would end the row
+    return text

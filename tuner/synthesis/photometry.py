@@ -59,8 +59,8 @@ class Photometry:
         if self.norm is not None:
             if self.contrast is not None:
                 raise InputError("contrast and norm are two ways to say the same: give one")
-            if not self.norm > 0:
-                raise InputError(f"norm = {self.norm:g}: must be positive")
+            if not 0 < self.norm < np.inf:
+                raise InputError(f"norm = {self.norm:g}: must be positive and finite")
 
     def __str__(self) -> str:
         if self.contrast is not None:
