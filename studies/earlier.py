@@ -21,7 +21,13 @@ BEFORE: Mapping[str, Any] = {
 }
 """Key to what was done before there was the key; a new one that changes results is a line here."""
 
-JUDGED_BEFORE: Mapping[str, Any] = {"data.test_duplicates": "allow"}
+JUDGED_BEFORE: Mapping[str, Any] = {
+    "data.test_duplicates": "allow",
+    "data.min_explainable": 0.0,
+    "data.repeats": "exchangeable",
+    "data.intervals": "images",
+    "data.reliability": "recorded",
+}
 """The same of keys that change how results are judged and not the results: free to change, so in no fingerprint. They go
 with `data.duplicates`, which is as old as they are."""
 

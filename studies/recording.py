@@ -77,4 +77,5 @@ def _arguments(experiment: Experiment) -> dict[str, Any]:
         "format": data.format,
         "images": None if simulated else data.images,
         "min_reliability": data.min_reliability,
+        "compute_reliability": data.reliability == "computed",
     }

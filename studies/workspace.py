@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,24 @@ class Workspace:
         half = np.zeros(len(self.held_out), dtype=np.int64)
         half[cut(len(half), mine, 0.5, self.experiment.data.seed).validation] = 1
         return half
+
+    @cached_property
+    def validation_groups(self) -> NDArray[np.int64] | None:
+        """Group of each held-out image, where intervals are drawn over groups and there are any."""
+        groups = self.recording.train_groups
+        if groups is None or self.experiment.data.intervals == "images":
+            return None
+        return groups[self.held_out]
+
+    @cached_property
+    def scoring(self) -> dict[str, Any]:
+        """How test scores are computed: what `tuner.scores.score_units` is told besides predictions and responses."""
+        data = self.experiment.data
+        return {
+            "groups": self.recording.test_groups if data.intervals == "groups" else None,
+            "drift": data.repeats == "drift",
+            "times": self.recording.test_times,
+        }
 
     @cached_property
     def scaling(self) -> ResponseScaling:

@@ -89,16 +89,61 @@ def test_split_half_meets_the_reliability_of_the_mean(repeats: int, share: float
     assert np.mean(scores.split_half_reliability(responses)) == pytest.approx(truth, rel=0.02)
 
 
-def test_equal_repeats_give_the_published_signal_power_up_to_shifts_of_a_repeat() -> None:
+def test_equal_repeats_give_the_published_signal_power() -> None:
     _, responses = simulate(5, 40, 7)
+    responses += 3 * np.random.default_rng(1).normal(size=(5, 1, 7))  # drift
     n = len(responses)
-    level = responses - responses.mean(axis=1, keepdims=True)  # no repeat is shifted
-    published = (level.sum(axis=0).var(axis=0, ddof=1) - level.var(axis=1, ddof=1).sum(axis=0)) / (
-        n * (n - 1)
+    published = (
+        responses.sum(axis=0).var(axis=0, ddof=1) - responses.var(axis=1, ddof=1).sum(axis=0)
+    ) / (n * (n - 1))
+    np.testing.assert_allclose(scores.signal_power(responses), published, rtol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_drift_between_repeats_is_no_noise_of_the_unit(share: float) -> None:
+    """A perfect model has CCnorm 1 and the ceiling it would have without drift."""
+    rng = np.random.default_rng(0)
+    signal, responses = simulate(5, 200, 150)
+    drift = rng.normal(0, np.sqrt(SIGNAL), (5, 1, 150))
+    drifting = responses + drift - drift.mean(axis=0)  # a level that stays is the unit's
+    still, drifting = punch(responses, share), punch(drifting, share)
+    assert np.mean(scores.cc_norm(signal, drifting)) == pytest.approx(1, abs=0.02)
+    assert np.nanmean(scores.cc_norm(signal, drifting, drift=False)) > 1.05
+    steady, moved = scores.cc_max(still), scores.cc_max(drifting)
+    np.testing.assert_allclose(moved, steady, rtol=1e-6)
+    assert np.mean(scores.feve(signal, drifting)) == pytest.approx(1, abs=0.03)
+    assert np.mean(scores.noise_variance(drifting)) == pytest.approx(NOISE, rel=0.02)
+
+
+def test_drift_between_days_and_along_the_order_is_taken_out_too() -> None:
+    rng = np.random.default_rng(0)
+    signal, responses = simulate(6, 100, 60)
+    day, position = rng.integers(0, 4, (6, 100)), rng.integers(0, 4, (6, 100))
+    shift = rng.normal(0, 2, (4, 60))[day] + rng.normal(0, 2, (4, 60))[position]
+    found = scores.score_units(
+        signal, responses + shift, draws=0, times={"day": day, "position": position}
     )
-    # level's v_t has lost 1 / images of its noise variance with the shifts
-    lost = scores.noise_variance(level) / n / (40 - 1)
-    np.testing.assert_allclose(scores.signal_power(level) - lost, published, rtol=1e-12)
+    assert np.mean(found["test_correlation_normalized"]) == pytest.approx(1, abs=0.02)
+    blind = scores.score_units(signal, responses + shift, draws=0)
+    assert np.mean(blind["noise_ceiling"]) < np.mean(found["noise_ceiling"]) - 0.1
+
+
+@pytest.mark.parametrize("repeats", [5, 30])
+def test_silent_channels_do_not_move_a_region(repeats: int) -> None:
+    """40 of 100 channels are silent: they are counted, and the region is the 60 others'."""
+    rng = np.random.default_rng(repeats)
+    signal, responses = simulate(repeats, 100, 100, noise=1.0)
+    responses[..., 60:] = rng.normal(size=(repeats, 100, 40))
+    model = signal + rng.normal(0, 0.5, signal.shape)
+    good = scores.summarise(scores.score_units(model[:, :60], responses[..., :60], draws=0))
+    every = scores.score_units(model, responses, draws=0)
+    found = scores.summarise(every)
+    for name in ("feve", "test_correlation_normalized", "test_correlation", "noise_ceiling"):
+        for form in (name, f"{name}_median"):
+            assert found[form] == pytest.approx(good[form], abs=0.05), form
+    assert found["n_units_gated"] == 40
+    before = scores.summarise(every, min_explainable=0)
+    assert abs(before["feve"] - good["feve"]) > 0.2
 
 
 def test_absolute_correlation_is_normalized_times_ceiling() -> None:
@@ -109,8 +154,9 @@ def test_absolute_correlation_is_normalized_times_ceiling() -> None:
         scores.cc_abs(signal, responses),
         rtol=1e-12,
     )
-    np.testing.assert_array_equal(
-        scores.cc_abs(signal, responses), scores.pearson(signal, responses)
+    _, whole = simulate(4, 50, 20)
+    np.testing.assert_allclose(
+        scores.cc_abs(signal, whole), scores.pearson(signal, whole), rtol=1e-12
     )
 
 
@@ -156,7 +202,7 @@ def test_units_without_signal_have_no_ceiling_and_are_counted() -> None:
         np.testing.assert_array_equal(np.isnan(table[name][power <= 0]), True)
     assert (scores.cc_max(responses)[power <= 0] == 0).all()
     assert np.isfinite(table["test_correlation"]).all()
-    total = scores.summarise(table)
+    total = scores.summarise(table, min_explainable=0)
     assert total["n_units"] == 200
     assert total["n_units_with_ceiling"] == (power > 0).sum()
     assert total["test_correlation"] == pytest.approx(table["test_correlation"][power > 0].mean())
@@ -173,7 +219,7 @@ def test_constant_predictions_count_as_nothing_explained() -> None:
     assert np.isnan(table["test_correlation"][1])
     assert np.isnan(table["test_correlation_normalized_low"][1])
     assert np.isfinite(table["feve"][1])
-    total = scores.summarise(table)
+    total = scores.summarise(table, min_explainable=0)
     assert total["n_units_constant"] == 1
     rest = table["test_correlation"][[0, 2, 3]]
     assert total["test_correlation"] == pytest.approx(rest.sum() / 4)
@@ -237,11 +283,12 @@ def test_all_four_means_are_over_the_same_units_where_repeats_are_unequal() -> N
     for name in ("test_correlation_normalized", "feve", "noise_ceiling"):
         assert np.isfinite(table[name][ceiling]).all(), name
     assert np.isnan(table["noise_ceiling"][~ceiling]).all()
-    total = scores.summarise(table)
+    total = scores.summarise(table, min_explainable=0)
     assert total["n_units_with_ceiling"] == ceiling.sum()
     assert total["feve_median"] == pytest.approx(np.median(table["feve"][ceiling]))
     regions = scores.region_intervals(
-        scores.bootstrap_scores(model, responses, draws=50), scores.counted_units(table)
+        scores.bootstrap_scores(model, responses, draws=50),
+        scores.counted_units(table, min_explainable=0),
     )
     assert regions["test_correlation"][0] < total["test_correlation"]
 
@@ -262,7 +309,7 @@ def test_bootstrap_draw_of_every_image_once_is_the_score() -> None:
     signal, responses = simulate(4, 50, 30)
     responses = punch(responses + 1e4, 0.3)
     model = signal + 1e4 + np.random.default_rng(0).normal(size=signal.shape)
-    table = scores.score_units(model, responses, draws=0)
+    table = scores.score_units(model, responses, draws=0, drift=False)
     drawn = weighted_scores(model, responses, np.ones((1, 50)))
     for name, values in drawn.items():
         there = np.isfinite(table[name])
@@ -278,7 +325,7 @@ def test_bootstrap_draw_is_the_score_of_the_drawn_images() -> None:
     drawn = weighted_scores(model, responses, counts)
     for draw, count in enumerate(counts):
         rows = np.repeat(np.arange(30), count.astype(int))
-        table = scores.score_units(model[rows], responses[:, rows], draws=0)
+        table = scores.score_units(model[rows], responses[:, rows], draws=0, drift=False)
         for name, values in drawn.items():
             np.testing.assert_allclose(values[draw], table[name], rtol=1e-9, err_msg=name)
 

@@ -112,7 +112,7 @@ class DataConfig(Table):
         0.0,
         ge=0,
         le=1,
-        description="units below it are dropped, where the recording says; 0 keeps all",
+        description="units whose mean correlation between two repeats is lower are dropped; 0 keeps all",
     )
     duplicates: Literal["group", "ignore"] = Field(
         "group",
@@ -122,6 +122,28 @@ class DataConfig(Table):
     test_duplicates: Literal["refuse", "allow"] = Field(
         "refuse",
         description="whether test images may be training images too, exactly or nearly",
+    )
+    min_explainable: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        description="units of which a smaller share of a single response's variance is explainable are left out of a "
+        "region's mean test scores, and counted; 0 leaves out those without a ceiling only",
+    )
+    repeats: Literal["drift", "exchangeable"] = Field(
+        "drift",
+        description="whether what shifts a whole repeat, day or place in the order is noise of that time and is taken "
+        "out of scores and ceilings, or repeats are alike but for noise",
+    )
+    intervals: Literal["groups", "images"] = Field(
+        "groups",
+        description="what intervals are drawn over: groups of images where there are any, and a study counts as "
+        "fitted where its interval says so; or images one by one, and a study counts as fitted by its loss",
+    )
+    reliability: Literal["computed", "recorded"] = Field(
+        "computed",
+        description="what min_reliability looks at where the recording does not say: the reliability computed from "
+        "the test repeats, or nothing",
     )
     seed: Seed = Field(0, description="seed of the cut into fit and validation images")
     monkey: Literal["N", "F"] | None = Field(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studies.grid import Spec
-from studies.results.scores import predictions
+from studies.results.scores import predictions, region_columns
 from studies.search.closed_form import arranged, judged_predictions
 from studies.workspace import Workspace
 from tuner.progress import counted
@@ -69,7 +69,7 @@ def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]
 
 def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
     from tuner.fitting.losses import response_scaling
-    from tuner.scores import mean_correlation, pearson, score_units, summarise
+    from tuner.scores import mean_correlation, pearson, score_units
 
     fit, kind = _closed_form(readout)
     layers = list(dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs))
@@ -125,22 +125,14 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             }
             row["fit_failed"] = not row["validation_loss"] < 1
             if recording.test_responses is not None and tested is not None:
-                means = summarise(
+                row |= region_columns(
+                    workspace,
                     score_units(
                         tested[:, mine],
                         recording.test_responses[:, :, every[mine]],
                         draws=0,
-                    )
+                        **workspace.scoring,
+                    ),
                 )
-                row |= {
-                    name: means[name]
-                    for name in (
-                        "test_correlation",
-                        "test_correlation_normalized",
-                        "feve",
-                        "noise_ceiling",
-                        "n_units_with_ceiling",
-                    )
-                }
             rows.append(row)
     return rows

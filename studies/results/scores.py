@@ -53,6 +53,8 @@ class Evaluated:
         Score to the 95 % limits of the region's mean, by bootstrap over the test images.
     image_losses
         ``(n_validation,)`` loss of each validation image, mean over units, by which layers can be compared.
+    image_groups
+        ``(n_validation,)`` group of each of them, where intervals are drawn over groups.
     """
 
     spec: Spec
@@ -62,6 +64,7 @@ class Evaluated:
     parameters: Tensors | None
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     image_losses: NDArray[np.float64] | None = None
+    image_groups: NDArray[np.int64] | None = None
 
     def as_best_layer(self, metric: str, probabilities: dict[str, float]) -> BestLayer:
         """Put the study into a figure of best layers, with how often each of its rivals is the best."""
@@ -177,8 +180,11 @@ def _evaluate_one(
     from tuner.scores import mean_correlation
 
     value = item.loss
-    row |= {"validation_loss": value, "fit_failed": not value < MEAN_LOSS}
-    validation, image_losses = _validation(workspace, spec, parameters)
+    validation, image_losses, mean_losses = _validation(workspace, spec, parameters)
+    failed = not value < MEAN_LOSS or not better_than_the_mean(
+        workspace, image_losses, mean_losses, item.finished
+    )
+    row |= {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
     row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
     scores: dict[str, NDArray[Any]] = dict(validation)
@@ -187,21 +193,71 @@ def _evaluate_one(
         scaled = respond(workspace.experiment.training.loss, tested(workspace, spec, parameters))
         of_test, intervals = test_scores(workspace, spec, scaled, draws)
         scores |= of_test
-        row |= region_means(of_test)
+        row |= region_columns(workspace, of_test)
     scores |= _receptive_fields(workspace, spec, parameters)
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
-    return Evaluated(spec, item, row, units, parameters, intervals, image_losses)
+    return Evaluated(
+        spec, item, row, units, parameters, intervals, image_losses, workspace.validation_groups
+    )
 
 
-def region_means(tested: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Columns of ``heatmap.csv`` from the units' scores on test images."""
-    from tuner.scores import METRICS, summarise
+REGION_COLUMNS = (
+    "test_correlation",
+    "test_correlation_normalized",
+    "test_correlation_normalized_median",
+    "feve",
+    "feve_median",
+    "noise_ceiling",
+    "n_units_with_ceiling",
+    "n_units_gated",
+)
+"""Columns of ``heatmap.csv`` that come from the test images."""
 
-    means = summarise(tested)
-    shown = ("test_correlation", "test_correlation_normalized", "feve", "noise_ceiling")
-    row: dict[str, Any] = {name: means[name] for name in METRICS if name in shown}
-    return row | {"n_units_with_ceiling": means["n_units_with_ceiling"]}
+
+def region_columns(
+    workspace: Workspace, unit_scores: dict[str, NDArray[Any]]
+) -> dict[str, float | int]:
+    """A region's test scores, from those of its units."""
+    from tuner.scores import summarise
+
+    limit = workspace.experiment.data.min_explainable
+    means = summarise(unit_scores, min_explainable=limit)
+    return {name: means[name] for name in REGION_COLUMNS}
+
+
+def better_than_the_mean(
+    workspace: Workspace,
+    losses: NDArray[np.float64],
+    mean_losses: NDArray[np.float64],
+    trials: int,
+) -> bool:
+    """Whether a study's best trial predicts better than every unit's mean does on the same images.
+
+    The upper limit of the difference between the two must lie below 0. The limit is one of as many as there are trials: the
+    least of them was chosen on these images, and of noise some trial always does a little better (Bonferroni).
+
+    Parameters
+    ----------
+    losses, mean_losses
+        ``(n_validation,)`` of the trial and of predicting the mean.
+    trials
+        Number of trials that the best was chosen from.
+    """
+    if workspace.experiment.data.intervals == "images":
+        return True
+    from tuner.scores import paired_bootstrap
+
+    there = np.isfinite(losses) & np.isfinite(mean_losses)
+    groups = workspace.validation_groups
+    codes = np.arange(len(losses)) if groups is None else groups
+    if there.sum() < 2:
+        return False
+    level = 1.0 - 0.05 / max(1, trials)
+    gap = paired_bootstrap(
+        losses[there], mean_losses[there], draws=10_000, level=level, groups=codes[there]
+    )
+    return gap.high < 0
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
@@ -215,8 +271,8 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
 
 def _validation(
     workspace: Workspace, spec: Spec, parameters: Tensors
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    """Scores per unit, and losses per held-out image."""
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores per unit, and losses per held-out image: of the fit, and of predicting every unit's mean."""
     from tuner.fitting import losses
     from tuner.scores import pearson
     from tuner.scores.moments import nan_mean
@@ -231,7 +287,9 @@ def _validation(
         "validation_loss": np.nanmean(each, axis=0),
         "validation_correlation": pearson(respond(loss, raw), target[None]),
     }
-    return scores, nan_mean(np.where(np.isfinite(each), each, np.nan), axis=1)
+    flat = losses.value(loss, torch.zeros(target.shape), torch.from_numpy(target)).double().numpy()
+    means = [nan_mean(np.where(np.isfinite(e), e, np.nan), axis=1) for e in (each, flat)]
+    return scores, means[0], means[1]
 
 
 def test_scores(
@@ -244,12 +302,20 @@ def test_scores(
     scaling = workspace.scaling
     predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
     measured = workspace.recording.test_responses[:, :, spec.units]
-    scores = score_units(predicted, measured, draws=draws, seed=_SEED)
-    counted = counted_units(scores)
+    data = workspace.experiment.data
+    how = workspace.scoring
+    scores = score_units(
+        predicted, measured, draws=draws, seed=_SEED, widen=data.intervals == "groups", **how
+    )
+    counted = counted_units(scores, min_explainable=data.min_explainable)
     if not draws or not counted.any():
         return scores, {}
-    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED)
-    return scores, region_intervals(samples, counted)
+    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
+    drawn = None
+    if data.intervals == "groups":
+        groups = how["groups"]
+        drawn = measured.shape[1] if groups is None else int(np.unique(groups).size)
+    return scores, region_intervals(samples, counted, drawn=drawn)
 
 
 def _receptive_fields(

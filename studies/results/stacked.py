@@ -20,7 +20,7 @@ from studies.names import StudyKey
 from studies.results.encoders import Best, Whole, best_studies, each
 from studies.results.scores import (
     held_out,
-    region_means,
+    region_columns,
     respond,
     test_scores,
     tested,
@@ -161,7 +161,7 @@ def evaluate_stack(
             scaled += weight * (respond(loss, tested(workspace, best.spec, kept.parameters)) - base)
         of_test, _ = test_scores(workspace, spec, scaled.astype(np.float32), draws)
         scores |= of_test
-        row |= region_means(of_test)
+        row |= region_columns(workspace, of_test)
     units = [
         {"study": spec.name}
         | spec.columns

@@ -30,7 +30,8 @@ def test_heatmap_columns_and_values(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[0] == (
         "backbone,layer,layer_index,region,readout,n_units,n_trials,validation_loss,"
         "validation_correlation,test_correlation,test_correlation_normalized,feve,noise_ceiling,"
-        "n_units_with_ceiling,fit_failed,below_smooth,note"
+        "n_units_with_ceiling,fit_failed,test_correlation_normalized_median,feve_median,n_units_gated,"
+        "below_smooth,note"
     )
     found = read(path)
     assert len(found) == len(rows)

@@ -112,9 +112,10 @@ def test_what_the_file_lacks_is_noted(tmp_path: Path) -> None:
     recording = case.load(min_reliability=0.3)
     assert "oracle" not in recording.units
     assert any("no oracle" in note for note in recording.notes)
-    assert any("min_reliability was not applied" in note for note in recording.notes)
+    assert any("below 0.3, computed from the test repeats" in note for note in recording.notes)
     edited(case.path, "test_MUA_reps", None)
-    recording = case.load()
+    recording = case.load(min_reliability=0.3)
+    assert any("min_reliability was not applied" in note for note in recording.notes)
     assert recording.n_repeats == 1
     assert any("no ceilings" in note for note in recording.notes)
     edited(case.path, "test_MUA", None)

@@ -27,6 +27,9 @@ HEATMAP_COLUMNS = (
     "noise_ceiling",
     "n_units_with_ceiling",
     "fit_failed",
+    "test_correlation_normalized_median",
+    "feve_median",
+    "n_units_gated",
     "below_smooth",
     "note",
 )

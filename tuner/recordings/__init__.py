@@ -82,6 +82,7 @@ def load_recording(
     *,
     images: str | Path | None = None,
     min_reliability: float = 0.0,
+    compute_reliability: bool = True,
     **options: Any,
 ) -> Recording:
     """Read a recording.
@@ -95,7 +96,9 @@ def load_recording(
     images
         The folder that the recording's image paths are relative to.
     min_reliability
-        Units with a lower ``reliability`` are dropped, where the recording has that column.
+        Units with a lower ``reliability`` are dropped.
+    compute_reliability
+        Whether that is computed from the test repeats where the recording has no such column.
     **options
         What the format asks for besides: see its reader.
 
@@ -131,7 +134,7 @@ def load_recording(
     recording = chosen.reader(
         None if path is None else Path(path), None if images is None else Path(images), **options
     )
-    return recording.drop_unreliable(min_reliability)
+    return recording.drop_unreliable(min_reliability, compute=compute_reliability)
 
 
 def write_recording(recording: Recording, path: str | Path, **options: Any) -> Path:

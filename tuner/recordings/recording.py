@@ -63,6 +63,9 @@ class Recording:
         keys that start with ``signal/`` have units last; others describe the whole recording.
     test_groups
         As ``train_groups``, in the same codes, for the test images.
+    test_times
+        When each test response was, in codes of shape (n_repeats, n_test): its ``day``, its ``position`` in a sequence of
+        images. What shifts all responses of one code is no noise of a unit.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class Recording:
     notes: tuple[str, ...] = ()
     truth: Mapping[str, NDArray[Any]] | None = None
     test_groups: NDArray[np.int64] | None = None
+    test_times: Mapping[str, NDArray[np.int64]] | None = None
 
     def __post_init__(self) -> None:
         self._check_train()
@@ -187,10 +191,18 @@ class Recording:
             truth=truth,
         )
 
-    def drop_unreliable(self, threshold: float) -> Recording:
+    def drop_unreliable(self, threshold: float, *, compute: bool = True) -> Recording:
         """Drop the units whose ``reliability`` column is below ``threshold`` (or missing).
 
-        A threshold of 0 or a recording without that column drops nothing; the latter is noted.
+        A recording without that column has it computed: the mean correlation between two repeats of the test images. A
+        threshold of 0 drops nothing, nor does a recording without column and repeats, which is noted.
+
+        Parameters
+        ----------
+        threshold
+            Least reliability.
+        compute
+            Whether what the recording does not say is computed.
 
         Raises
         ------
@@ -199,13 +211,22 @@ class Recording:
         """
         if threshold <= 0:
             return self
-        if "reliability" not in self.units:
-            note = "no reliability column: data.min_reliability was not applied"
+        found, computed = None, ""
+        if "reliability" in self.units:
+            try:
+                found = self.units["reliability"].astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{self.source}: units/reliability must hold numbers") from error
+        elif compute and self.test_responses is not None and self.n_repeats > 1:
+            from tuner.scores import pairwise_reliability
+
+            found = pairwise_reliability(self.test_responses)
+            computed = ", computed from the test repeats"
+        if found is None or (computed and np.isnan(found).all()):
+            why = " and no test repeats to compute it from" if compute else ""
+            note = f"no reliability column{why}: data.min_reliability was not applied"
             return replace(self, notes=(*self.notes, note))
-        try:
-            reliability = self.units["reliability"].astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self.source}: units/reliability must hold numbers") from error
+        reliability = found
         keep = np.flatnonzero(reliability >= threshold).astype(np.int64)
         if keep.size == self.n_units:
             return self
@@ -215,7 +236,7 @@ class Recording:
                 f"{np.nanmax(np.append(reliability, -np.inf)):.3g}); lower data.min_reliability"
             )
         dropped = self.n_units - keep.size
-        note = f"dropped {dropped} of {self.n_units} units with a reliability below {threshold:g}"
+        note = f"dropped {dropped} of {self.n_units} units with a reliability below {threshold:g}{computed}"
         return self.select_units(keep, note)
 
     def _check_train(self) -> None:
@@ -261,6 +282,12 @@ class Recording:
                 f"responses of {self.n_units}"
             )
         _check_groups(self.source, "test", self.test_groups, self.n_test)
+        for name, codes in (self.test_times or {}).items():
+            if codes.shape != responses.shape[:2]:
+                raise InputError(
+                    f"{self.source}: test/times/{name} has shape {codes.shape} but there are {self.n_repeats} "
+                    f"repeats of {self.n_test} test images"
+                )
         _check_finite(self.source, "test", responses)
 
     def _check_units(self) -> None:

@@ -9,7 +9,9 @@ repeats signal power and noise variance stay unbiased, but their ratios are wide
 variance ten times the signal's, 2 repeats and 100 images, FEVe of single units has a standard
 deviation of 7 and more about a median of 0.5 (truth 0.6), and a sixth of the units have no positive
 signal power (``python -m benchmarks.ceilings``). Hence medians are given beside means, units
-without a ceiling are counted, and nothing is clipped.
+below a threshold of explainable variance and without a ceiling are left out of the means of a region
+and counted, and nothing is clipped. What shifts a whole repeat is noise of the repeat and is taken out
+first (:func:`without_drift`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tuner.scores.bootstrap import (
     region_intervals,
 )
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
+from tuner.scores.drift import without_drift
 from tuner.scores.signal import (
     cc_abs,
     cc_max,
@@ -34,6 +37,7 @@ from tuner.scores.signal import (
 )
 from tuner.scores.units import (
     METRICS,
+    MIN_EXPLAINABLE,
     counted_units,
     mean_correlation,
     score_units,
@@ -42,6 +46,7 @@ from tuner.scores.units import (
 
 __all__ = [
     "METRICS",
+    "MIN_EXPLAINABLE",
     "BootstrapDifference",
     "best_choice_probability",
     "bootstrap_scores",
@@ -62,4 +67,5 @@ __all__ = [
     "signal_power",
     "split_half_reliability",
     "summarise",
+    "without_drift",
 ]

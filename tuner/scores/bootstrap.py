@@ -1,4 +1,7 @@
-"""Bootstrap over images: how far a score, or a choice between layers, can be trusted.
+"""Bootstrap over images, or groups of them: how far a score, or a choice between layers, can be trusted.
+
+Images of one group (crops of a photograph, exemplars of a concept) are alike in what a model gets wrong, so where there are
+groups whole groups are drawn; with images drawn one by one intervals would be too narrow.
 
 Every score is a function of sums over images, so a bootstrap draw is a vector of counts and a
 thousand draws of all units are a few matrix products.
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tuner.scores.drift import Times, without_drift
 from tuner.scores.moments import (
     Floats,
     as_predictions,
@@ -31,7 +35,9 @@ SCORES = (
 )
 
 
-def draw_counts(n_images: int, draws: int, seed: int) -> Floats:
+def draw_counts(
+    n_images: int, draws: int, seed: int, groups: NDArray[np.int64] | None = None
+) -> Floats:
     """How often each image occurs in each bootstrap draw.
 
     Parameters
@@ -42,12 +48,17 @@ def draw_counts(n_images: int, draws: int, seed: int) -> Floats:
         Number of draws.
     seed
         Equal seeds give equal draws, so that scores of two models are compared pairwise.
+    groups
+        ``(n_images,)`` codes: as many whole groups as there are, are drawn. None: each image is its own.
 
     Returns
     -------
     numpy.ndarray
         ``(draws, n_images)``.
     """
+    if groups is not None:
+        order, member = np.unique(groups, return_inverse=True)
+        return draw_counts(order.size, draws, seed)[:, member.reshape(-1)]
     picks = np.random.default_rng(seed).integers(n_images, size=(draws, n_images))
     flat = picks + n_images * np.arange(draws)[:, None]
     counts = np.bincount(flat.ravel(), minlength=draws * n_images)
@@ -55,7 +66,14 @@ def draw_counts(n_images: int, draws: int, seed: int) -> Floats:
 
 
 def bootstrap_scores(
-    predictions: ArrayLike, responses: ArrayLike, *, draws: int = 1000, seed: int = 0
+    predictions: ArrayLike,
+    responses: ArrayLike,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
+    drift: bool = True,
+    times: Times | None = None,
 ) -> dict[str, Floats]:
     """Scores of bootstrap samples of the images, all units at once.
 
@@ -74,6 +92,11 @@ def bootstrap_scores(
         Number of bootstrap samples.
     seed
         Of the samples.
+    groups
+        ``(images,)`` codes of groups of images, drawn whole.
+    drift, times
+        Whether drift is taken out first, and codes of time besides; see
+        :func:`tuner.scores.without_drift`.
 
     Returns
     -------
@@ -81,9 +104,9 @@ def bootstrap_scores(
         ``(draws, units)`` for each of test_correlation, test_correlation_normalized, feve,
         noise_ceiling and explainable_variance.
     """
-    y = as_responses(responses)
+    y = without_drift(responses, times) if drift else as_responses(responses)
     p = as_predictions(predictions, y)
-    return weighted_scores(p, y, draw_counts(y.shape[1], draws, seed))
+    return weighted_scores(p, y, draw_counts(y.shape[1], draws, seed, groups))
 
 
 def weighted_scores(p: Floats, y: Floats, weights: Floats) -> dict[str, Floats]:
@@ -138,8 +161,11 @@ def _varies(drawn: Floats, centred: Floats, values: Floats) -> NDArray[np.bool_]
     return np.asarray(varies & (drawn > 1e-12 * squares / len(values)))
 
 
-def interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
+def interval(draws: Floats, level: float = 0.95, drawn: int | None = None) -> tuple[Floats, Floats]:
     """Percentile interval along axis 0; NaN for a limit that the draws leave open.
+
+    The plain percentile interval of few drawn things is too narrow, as a normal interval is where Student's is due: with
+    `drawn` its percentiles are moved outwards accordingly [1]_.
 
     Parameters
     ----------
@@ -147,13 +173,23 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
         ``(draws, ...)``; infinite where a draw is undefined, NaN where the score itself is.
     level
         Share of draws inside.
+    drawn
+        Number of images, or groups, of a draw; None leaves the percentiles as they are.
 
     Returns
     -------
     low, high
         ``(...)`` each.
+
+    References
+    ----------
+    .. [1] Hesterberg (2015), The American Statistician 69:371, expanded percentile interval.
     """
     tail = (1.0 - level) / 2.0
+    if drawn is not None and drawn > 1:
+        from scipy.stats import norm, t
+
+        tail = float(norm.cdf(np.sqrt(drawn / (drawn - 1)) * t.ppf(tail, drawn - 1)))
     ordered = np.sort(draws, axis=0)  # NaN last: one NaN draw then shows in the upper limit
     last = len(draws) - 1
     low = ordered[int(np.floor(tail * last))]
@@ -164,7 +200,11 @@ def interval(draws: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
 
 
 def region_intervals(
-    draws: Mapping[str, Floats], units: ArrayLike, *, level: float = 0.95
+    draws: Mapping[str, Floats],
+    units: ArrayLike,
+    *,
+    level: float = 0.95,
+    drawn: int | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Intervals of a region's means over units; the images are drawn once for all its units.
 
@@ -176,6 +216,8 @@ def region_intervals(
         ``(units,)`` bool or indices: those that make up the mean (those with a ceiling).
     level
         Share of draws inside.
+    drawn
+        As of :func:`interval`.
 
     Returns
     -------
@@ -193,7 +235,7 @@ def region_intervals(
         if name.startswith("test_correlation"):  # a constant prediction explains nothing: 0
             picked = np.where(np.isnan(picked), 0.0, picked)
         with np.errstate(invalid="ignore"):
-            low, high = interval(picked.mean(axis=1), level)
+            low, high = interval(picked.mean(axis=1), level, drawn)
         result[name] = (float(low), float(high))
     return result
 
@@ -241,6 +283,7 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    groups: NDArray[np.int64] | None = None,
 ) -> BootstrapDifference:
     """Compare two models by their losses on the same images.
 
@@ -254,6 +297,8 @@ def paired_bootstrap(
         Of the samples.
     level
         Share of draws inside the interval.
+    groups
+        ``(images,)`` codes: whole groups are drawn, and the interval widened for few.
 
     Returns
     -------
@@ -269,8 +314,8 @@ def paired_bootstrap(
         raise ValueError(f"losses of shapes {a.shape} and {b.shape} cannot be paired")
     gap = a - b
     everything = np.ones((1, len(gap)))
-    samples = _draw_losses(gap, draw_counts(len(gap), draws, seed))
-    low, high = interval(samples, level)
+    samples = _draw_losses(gap, draw_counts(len(gap), draws, seed, groups))
+    low, high = interval(samples, level, None if groups is None else np.unique(groups).size)
     return BootstrapDifference(
         difference=float(_draw_losses(gap, everything)[0]),
         low=float(low),
@@ -280,7 +325,11 @@ def paired_bootstrap(
 
 
 def best_choice_probability(
-    losses: Mapping[str, ArrayLike], *, draws: int = 2000, seed: int = 0
+    losses: Mapping[str, ArrayLike],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> dict[str, float]:
     """How often each candidate (a layer, say) has the lowest loss in a bootstrap of the images.
 
@@ -292,6 +341,8 @@ def best_choice_probability(
         Number of bootstrap samples.
     seed
         Of the samples.
+    groups
+        ``(images,)`` codes: whole groups are drawn.
 
     Returns
     -------
@@ -302,7 +353,7 @@ def best_choice_probability(
     shapes: set[tuple[int, ...]] = {array.shape for array in arrays.values()}
     if len(shapes) != 1:
         raise ValueError(f"losses of the candidates differ in shape: {sorted(shapes)}")
-    counts = draw_counts(next(iter(shapes))[0], draws, seed)
+    counts = draw_counts(next(iter(shapes))[0], draws, seed, groups)
     table = np.stack([_draw_losses(array, counts) for array in arrays.values()])
     winners: NDArray[np.int64] = np.argmin(np.where(np.isnan(table), np.inf, table), axis=0)
     share = np.bincount(winners, minlength=len(arrays)) / draws

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tuner.scores.bootstrap import draw_counts, interval, weighted_scores
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
+from tuner.scores.drift import Times, without_drift
 from tuner.scores.moments import Floats, as_predictions, as_responses, varies
 from tuner.scores.signal import cc_max, cc_norm, explainable_variance, feve, has_ceiling
 
@@ -23,6 +24,10 @@ METRICS = (
 )
 """Scores of a unit, in the order of the tables."""
 
+MIN_EXPLAINABLE = 0.15
+"""Share of a single response's variance that must be explainable for a unit to count in a region's means, as in the
+Sensorium competition (Willeke et al. 2022). Below it a unit's FEVe and CCnorm are ratios to a number near 0."""
+
 _BLOCK = 256  # units scored at once: bounds memory, not results
 
 
@@ -33,6 +38,10 @@ def score_units(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    groups: NDArray[np.int64] | None = None,
+    drift: bool = True,
+    times: Times | None = None,
+    widen: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """Score every unit on the test images.
 
@@ -48,6 +57,14 @@ def score_units(
         Of the bootstrap and of the split halves.
     level
         Share of bootstrap draws inside an interval.
+    groups
+        ``(n_test,)`` codes of groups of images, which the bootstrap draws whole.
+    drift, times
+        Whether what shifts a whole repeat is taken out first, and codes of time besides; see
+        :func:`tuner.scores.without_drift`.
+    widen
+        Whether intervals are widened for few images or groups; see
+        :func:`tuner.scores.bootstrap.interval`.
 
     Returns
     -------
@@ -65,37 +82,46 @@ def score_units(
     ValueError
         If shapes do not match or responses are infinite.
     """
-    y = as_responses(test_responses)
-    if y.ndim != 3:
-        raise ValueError(f"test responses must be (repeats, images, units), got {y.shape}")
-    p = as_predictions(predictions, y)
-    blocks = [
-        _score_block(
-            p[:, start : start + _BLOCK], y[:, :, start : start + _BLOCK], draws, seed, level
+    raw = as_responses(test_responses)
+    if raw.ndim != 3:
+        raise ValueError(f"test responses must be (repeats, images, units), got {raw.shape}")
+    p = as_predictions(predictions, raw)
+    counts = draw_counts(raw.shape[1], draws, seed, groups) if draws else None
+    drawn = raw.shape[1] if groups is None else int(np.unique(groups).size)
+    blocks = []
+    for start in range(0, max(1, raw.shape[2]), _BLOCK):
+        block = raw[:, :, start : start + _BLOCK]
+        y = without_drift(block, times) if drift else block
+        scores = _score_block(
+            p[:, start : start + _BLOCK], y, counts, level, drawn if widen else None
         )
-        for start in range(0, max(1, y.shape[2]), _BLOCK)
-    ]
+        scores["reliability"] = pairwise_reliability(block)
+        scores["split_half"] = split_half_reliability(block, seed=seed)
+        blocks.append(scores)
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _score_block(
-    p: Floats, y: Floats, draws: int, seed: int, level: float
+    p: Floats, y: Floats, counts: Floats | None, level: float, drawn: int | None
 ) -> dict[str, NDArray[Any]]:
-    ceiling = has_ceiling(y)
+    """Scores of some units, whose drift has been taken out."""
+    ceiling = has_ceiling(y, drift=False)
+    normalized = cc_norm(p, y, drift=False)
     scores: dict[str, NDArray[Any]] = {
         "test_correlation": pearson(p, y),
-        "test_correlation_normalized": np.where(ceiling, cc_norm(p, y), np.nan),
-        "feve": feve(p, y),
-        "noise_ceiling": np.where(ceiling, cc_max(y), np.nan),
-        "explainable_variance": explainable_variance(y),
-        "reliability": pairwise_reliability(y),
-        "split_half": split_half_reliability(y, seed=seed),
+        "test_correlation_normalized": np.where(ceiling, normalized, np.nan),
+        "feve": feve(p, y, drift=False),
+        "noise_ceiling": np.where(ceiling, cc_max(y, drift=False), np.nan),
+        "explainable_variance": explainable_variance(y, drift=False),
+        # their place in the table; from the responses as they are
+        "reliability": np.empty(0),
+        "split_half": np.empty(0),
     }
-    if draws:
-        samples = weighted_scores(p, y, draw_counts(y.shape[1], draws, seed))
+    if counts is not None:
+        samples = weighted_scores(p, y, counts)
         for name, values in samples.items():
             undefined = np.isnan(scores[name])
-            low, high = interval(values, level)
+            low, high = interval(values, level, drawn)
             scores[f"{name}_low"] = np.where(undefined, np.nan, low)
             scores[f"{name}_high"] = np.where(undefined, np.nan, high)
     scores["has_ceiling"] = ceiling
@@ -103,15 +129,20 @@ def _score_block(
     return scores
 
 
-def counted_units(unit_scores: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
-    """Which units a region's mean scores are over: those with a defined ceiling.
+def counted_units(
+    unit_scores: Mapping[str, ArrayLike], *, min_explainable: float = MIN_EXPLAINABLE
+) -> NDArray[np.bool_]:
+    """Which units a region's mean scores are over: those with a ceiling and enough explainable variance.
 
-    Where no unit can have one because no image was repeated, those whose responses vary.
+    Where no unit can have a ceiling because no image was repeated, those whose responses vary.
 
     Parameters
     ----------
     unit_scores
         From :func:`score_units`; the units of one region.
+    min_explainable
+        Least explainable variance, a fraction of the variance of single responses. It selects by an estimate: of weak units
+        those that were lucky pass.
 
     Returns
     -------
@@ -119,8 +150,11 @@ def counted_units(unit_scores: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
         ``(n_units,)`` bool.
     """
     # Without a second response nothing can be said about noise: explainable variance is NaN.
-    repeated = np.isfinite(np.asarray(unit_scores["explainable_variance"], dtype=float)).any()
-    return np.asarray(unit_scores["has_ceiling" if repeated else "responses_vary"], dtype=bool)
+    explainable = np.asarray(unit_scores["explainable_variance"], dtype=float)
+    if not np.isfinite(explainable).any():
+        return np.asarray(unit_scores["responses_vary"], dtype=bool)
+    ceiling = np.asarray(unit_scores["has_ceiling"], dtype=bool)
+    return ceiling if min_explainable <= 0 else ceiling & (explainable >= min_explainable)
 
 
 def mean_correlation(correlations: ArrayLike, responses: ArrayLike) -> float:
@@ -145,8 +179,10 @@ def mean_correlation(correlations: ArrayLike, responses: ArrayLike) -> float:
     return float(np.where(np.isnan(values), 0.0, values).mean()) if values.size else float("nan")
 
 
-def summarise(unit_scores: Mapping[str, ArrayLike]) -> dict[str, float | int]:
-    """Means of a region over its units with a defined ceiling, which are counted.
+def summarise(
+    unit_scores: Mapping[str, ArrayLike], *, min_explainable: float = MIN_EXPLAINABLE
+) -> dict[str, float | int]:
+    """Means and medians of a region over the units of :func:`counted_units`; the others are counted.
 
     A unit with a ceiling whose correlation is undefined was predicted by a constant: it explains
     nothing and enters the mean correlations as 0; leaving it out would reward a fit that failed.
@@ -157,15 +193,18 @@ def summarise(unit_scores: Mapping[str, ArrayLike]) -> dict[str, float | int]:
     ----------
     unit_scores
         From :func:`score_units`; the units of one region.
+    min_explainable
+        As of :func:`counted_units`.
 
     Returns
     -------
     dict
         Each of :data:`METRICS` (mean) and ``<metric>_median``; ``n_units``,
-        ``n_units_with_ceiling`` and ``n_units_constant`` (predicted by a constant).
+        ``n_units_with_ceiling``, ``n_units_gated`` (left out of the means) and ``n_units_constant``
+        (predicted by a constant).
     """
     arrays = {name: np.asarray(unit_scores[name], dtype=np.float64) for name in METRICS}
-    counted = counted_units(unit_scores)
+    counted = counted_units(unit_scores, min_explainable=min_explainable)
     with_ceiling = np.asarray(unit_scores["has_ceiling"], dtype=bool)
     result: dict[str, float | int] = {}
     for name, values in arrays.items():
@@ -179,5 +218,6 @@ def summarise(unit_scores: Mapping[str, ArrayLike]) -> dict[str, float | int]:
         result[f"{name}_median"] = float(np.median(picked)) if picked.size else float("nan")
     result["n_units"] = len(counted)
     result["n_units_with_ceiling"] = int(with_ceiling.sum())
+    result["n_units_gated"] = int((~counted).sum())
     result["n_units_constant"] = int((counted & np.isnan(arrays["test_correlation"])).sum())
     return result

@@ -115,7 +115,8 @@ def _best_entries(usable: Sequence[Evaluated], metric: Metric) -> list[BestLayer
         losses: Mapping[str, NDArray[np.float64]] = {
             one.spec.key.layer: one.image_losses for one in mine if one.image_losses is not None
         }
-        shares = best_choice_probability(losses) if len(losses) > 1 else {}
+        groups = best.image_groups
+        shares = best_choice_probability(losses, groups=groups) if len(losses) > 1 else {}
         out.append(best.as_best_layer(metric.name, shares))
     return out
 

@@ -8,6 +8,7 @@ Layout (everything but ``train/`` and ``units/area`` is optional)::
     test/images       or test/image_paths
     test/responses    (n_repeats, n_test, n_units) float, NaN = missing repeat
     test/groups       (n_test,), in the same terms as train/groups
+    test/times/<name> (n_repeats, n_test) whole numbers: the day of each response, its place in the order
     units/<column>    (n_units,) strings, numbers or booleans
     truth/...         the known answers of a simulation
 
@@ -71,7 +72,23 @@ def load(path: Path, images: Path | None = None) -> Recording:
             notes=_notes(path, file),
             truth=truth,
             test_groups=groups[1],
+            test_times=_times(path, file),
         )
+
+
+def _times(path: Path, file: h5py.File) -> dict[str, NDArray[np.int64]] | None:
+    """Read the codes of when each test response was."""
+    if not h5.has(file, "test/times"):
+        return None
+    with h5.guarded(path, "test/times"):
+        names = sorted(file["test/times"])
+    found = {}
+    for name in names:
+        values = h5.numbers(path, file, f"test/times/{name}", 2)
+        if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+            raise InputError(f"{path}: test/times/{name} must hold whole numbers")
+        found[name] = values.astype(np.int64)
+    return found
 
 
 def _images(path: Path, file: h5py.File, part: str, folder: Path | None) -> ImageSource:

@@ -67,6 +67,8 @@ def write_recording(
             write_array(file, "test/responses", recording.test_responses)
             if recording.test_groups is not None:
                 write_array(file, "test/groups", recording.test_groups)
+            for name, codes in (recording.test_times or {}).items():
+                write_array(file, f"test/times/{name}", codes)
         write_columns(file, recording.units)
         for name, values in (recording.truth or {}).items():
             write_array(file, f"truth/{name}", values)

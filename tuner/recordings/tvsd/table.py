@@ -22,18 +22,21 @@ class TrialTable:
         Index of the image that was shown, from 0; -1 where it was not of that set. Shape (n,).
     day
         Code of the day, from 0, shape (n,).
+    position
+        Place in the sequence of images of its trial, from 1, shape (n,).
     """
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     day: NDArray[np.int64]
+    position: NDArray[np.int64]
 
     @classmethod
     def parse(cls, path: Path, table: NDArray[Any], n_train: int, n_test: int) -> TrialTable:
         """Read the rows of ``ALLMAT``.
 
         Its second column is the training image (from 1, or 0), its third the test image, its
-        last the day.
+        fifth the place in the sequence, its last the day.
 
         Parameters
         ----------
@@ -72,6 +75,7 @@ class TrialTable:
             train=train.astype(np.int64) - 1,
             test=test.astype(np.int64) - 1,
             day=np.unique(day, return_inverse=True)[1].reshape(-1).astype(np.int64),
+            position=_whole(table[4]) if len(table) > 5 else np.zeros(len(day), dtype=np.int64),
         )
 
     @property
@@ -89,3 +93,10 @@ class TrialTable:
         repeat = np.empty(image.size, dtype=np.int64)
         repeat[order] = np.arange(image.size) - np.repeat(starts, lengths)
         return repeat
+
+
+def _whole(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Codes of a column, of which nothing is known where it does not hold whole numbers."""
+    if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        return np.zeros(len(values), dtype=np.int64)
+    return np.asarray(values).astype(np.int64)

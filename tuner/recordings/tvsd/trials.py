@@ -100,6 +100,7 @@ def read_trials(
         test_images=_images(images, shown.test, shown.path),
         test_responses=h5.float32(path, "ALLMUA", test),
         test_groups=groups[1],
+        test_times=_times(table, len(shown.test)),
         notes=(*dropped, *gaps, *notes),
     )
 
@@ -211,6 +212,17 @@ def _by_repeat(
     n_repeats = int(repeat.max(initial=0)) + 1
     out = np.full((n_repeats, count, responses.shape[1]), np.nan)
     out[repeat, table.test[shown]] = responses[shown]
+    return out
+
+
+def _times(table: TrialTable, count: int) -> dict[str, NDArray[np.int64]]:
+    """Day and place in the sequence of every test response, as `_by_repeat` sorts them; 0 where there is none."""
+    shown = np.flatnonzero(table.test >= 0)
+    repeat = table.repeat_of()[shown]
+    out = {}
+    for name, codes in (("day", table.day), ("position", table.position)):
+        out[name] = np.zeros((int(repeat.max(initial=0)) + 1, count), dtype=np.int64)
+        out[name][repeat, table.test[shown]] = codes[shown]
     return out
 
 
