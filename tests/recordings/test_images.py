@@ -155,3 +155,27 @@ def test_many_missing_images_are_shortened(tmp_path: Path) -> None:
     names = ["a.png", *(f"{i}.png" for i in range(20))]
     with pytest.raises(InputError, match=r"20 of 21 images .* 4\.png and 15 more; check data"):
         FileImages(tmp_path, names, "rec")
+
+
+def test_a_format_that_starts_a_program_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin
+
+    def start(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    path = tmp_path / "picture.png"  # whatever it is called
+    Image.new("RGB", (8, 8)).save(path, format="EPS")
+    with pytest.raises(InputError, match=r"picture\.png: not a readable image .*PNG, JPEG"):
+        decode(path)
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("1", (12_000, 12_000)).save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(InputError, match=r"12000 x 12000 pixels, and 30 million are allowed"):
+            decode(path)

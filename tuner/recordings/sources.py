@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 from tuner.errors import InputError
 from tuner.recordings.paths import resolve_images
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Formats that are decoded; others may start programs (EPS starts Ghostscript), or few have tried their decoders."""
+
+MAX_PIXELS = 30_000_000
+"""Of one image: far beyond any photograph that was shown, and a tenth of a gigabyte once decoded."""
+
 _WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -153,13 +159,19 @@ def decode(path: Path) -> NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If the file cannot be decoded, or has more than 8 bits a channel.
+        If the file cannot be decoded, is of a format that is not among :data:`FORMATS`, has more than
+        :data:`MAX_PIXELS` pixels, or more than 8 bits a channel.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             mode = image.mode
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: has {image.width} x {image.height} pixels, and {MAX_PIXELS // 1_000_000} "
+                    "million are allowed; make it smaller"
+                )
             if mode in _WIDE_MODES:
                 raise InputError(
                     f"{path}: has more than 8 bits per channel (mode {mode}); convert it to 8 bits"
@@ -170,5 +182,6 @@ def decode(path: Path) -> NDArray[np.uint8]:
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path}: not a readable image ({reason}); restore or convert the file"
+            f"{path}: not a readable image ({reason}); restore the file, or convert it to one of "
+            f"{', '.join(FORMATS)}"
         ) from error

@@ -96,6 +96,11 @@ def _from_csv(path: Path, folder: Folder) -> Answers:
     seen: dict[int, int] = {}
     labels: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(
+                f"{path}, line {line}: has {'more' if None in row else 'fewer'} cells than the {len(header)} of "
+                "the first line"
+            )
         name = Path(str(row["image"] or "").strip()).name
         if name not in where:
             raise InputError(f"{path}, line {line}: {name!r} is not one of the stimuli")
@@ -119,6 +124,10 @@ def _from_csv(path: Path, folder: Folder) -> Answers:
     return Answers(responses, np.array(list(columns.values()), dtype=np.int64), tuple(notes))
 
 
+_LARGEST = 1e12
+"""Beyond what any amplifier or counter says; squares of it still have room."""
+
+
 def _number(text: str | None, path: Path, line: int, column: str) -> float:
     text = (text or "").strip()
     if not text or text.lower() in ("nan", "na"):
@@ -129,6 +138,10 @@ def _number(text: str | None, path: Path, line: int, column: str) -> float:
         raise InputError(f"{path}, line {line}, column {column}: {text!r} is no number") from None
     if not np.isfinite(value):
         raise InputError(f"{path}, line {line}, column {column}: the response is infinite")
+    if abs(value) > _LARGEST:
+        raise InputError(
+            f"{path}, line {line}, column {column}: {text} is no response; mend the file"
+        )
     return value
 
 
