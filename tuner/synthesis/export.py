@@ -222,12 +222,13 @@ def _sheet(
         for unit, name in zip(result.units, result.names, strict=True)
         for variant in range(variants)
     ]
+    where = " inside the field" if settings.match == "field" else ""
     figure = sheet(
         result.pixels.reshape(-1, *result.pixels.shape[2:]),
         labels,
         notes=[f"predicted {value:.3g}" for value in result.activation.ravel()],
         title=f"Most exciting images{f': {title}' if title else ''}",
-        sub=f"{settings.prior} prior, {settings.photometry}, seed {settings.seed}; "
+        sub=f"{settings.prior} prior, {settings.photometry}{where}, seed {settings.seed}; "
         "ellipse: where the unit reads (2 sd)",
         simulated=simulated,
     )
