@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import typer
@@ -49,6 +50,13 @@ _OUT_OF_MEMORY = (
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, or SIGHUP of a connection that dropped: handled like Ctrl-C everywhere, and told apart at the very end."""
+
+
+def reopen_closed_streams() -> None:
+    """Let what is printed go nowhere where a shell has closed standard output or error (``>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 @contextmanager

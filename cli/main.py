@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Thousands of small objects are made and kept: looking for garbage among them so often costs a listing 0.2 s.
     gc.set_threshold(50_000, 20, 100)
+    errors.reopen_closed_streams()
     settings = options.reset()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -197,6 +197,18 @@ def test_a_closed_pipe_ends_quietly():
     assert (process.returncode, err) == (errors.CLOSED_PIPE, "")
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_closed_streams_are_no_defect(closed):
+    words = "import cli.main, sys; sys.exit(cli.main.main(['--help']))"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {closed}>&-', sys.executable, words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_settings_do_not_leak_from_one_command_to_the_next(run, folder):
     assert run("init", "a", "--quiet", "-c", "other.toml").code == 0
     assert options.settings().quiet
