@@ -142,7 +142,7 @@ def main() -> None:
         "",
         "The features and responses of [throughput](throughput.md): 380 images to fit, 100 to validate, three "
         f"regions of 12 units.\nRidge tries {len(PENALTIES)} penalties a unit: by leave-one-out in the reference, on the "
-        "validation images in himalaya.\nA search of 50 trials is six to seven rounds, and pruning spares about a third "
+        "validation images in himalaya.\nA search of 50 trials is six to seven rounds, and pruning spares some "
         "of it. Validation "
         "loss: mean over units; 1 is predicting the mean.",
         "",

@@ -177,13 +177,14 @@ def _evaluate_one(
     ]
     if item.loss is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
-    from tuner.scores import mean_correlation
+    from tuner.scores import beyond_chance, mean_correlation
 
     value = item.loss
     validation, image_losses, mean_losses = _validation(workspace, spec, parameters)
-    failed = not value < MEAN_LOSS or not better_than_the_mean(
-        workspace, image_losses, mean_losses, item.finished
-    )
+    failed = not value < MEAN_LOSS
+    if workspace.experiment.data.intervals == "groups" and not failed:
+        groups = workspace.validation_groups
+        failed = not beyond_chance(image_losses, mean_losses, trials=item.finished, groups=groups)
     row |= {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
     row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
@@ -224,40 +225,6 @@ def region_columns(
     limit = workspace.experiment.data.min_explainable
     means = summarise(unit_scores, min_explainable=limit)
     return {name: means[name] for name in REGION_COLUMNS}
-
-
-def better_than_the_mean(
-    workspace: Workspace,
-    losses: NDArray[np.float64],
-    mean_losses: NDArray[np.float64],
-    trials: int,
-) -> bool:
-    """Whether a study's best trial predicts better than every unit's mean does on the same images.
-
-    The upper limit of the difference between the two must lie below 0. The limit is one of as many as there are trials: the
-    least of them was chosen on these images, and of noise some trial always does a little better (Bonferroni).
-
-    Parameters
-    ----------
-    losses, mean_losses
-        ``(n_validation,)`` of the trial and of predicting the mean.
-    trials
-        Number of trials that the best was chosen from.
-    """
-    if workspace.experiment.data.intervals == "images":
-        return True
-    from tuner.scores import paired_bootstrap
-
-    there = np.isfinite(losses) & np.isfinite(mean_losses)
-    groups = workspace.validation_groups
-    codes = np.arange(len(losses)) if groups is None else groups
-    if there.sum() < 2:
-        return False
-    level = 1.0 - 0.05 / max(1, trials)
-    gap = paired_bootstrap(
-        losses[there], mean_losses[there], draws=10_000, level=level, groups=codes[there]
-    )
-    return gap.high < 0
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:

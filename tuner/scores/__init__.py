@@ -19,6 +19,7 @@ from __future__ import annotations
 from tuner.scores.bootstrap import (
     BootstrapDifference,
     best_choice_probability,
+    beyond_chance,
     bootstrap_scores,
     paired_bootstrap,
     region_intervals,
@@ -49,6 +50,7 @@ __all__ = [
     "MIN_EXPLAINABLE",
     "BootstrapDifference",
     "best_choice_probability",
+    "beyond_chance",
     "bootstrap_scores",
     "cc_abs",
     "cc_max",
