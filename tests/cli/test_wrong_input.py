@@ -28,6 +28,7 @@ weights = "{weights}"
 [training]
 steps = 10
 report_every = 5
+folds = 1
 device = "cpu"
 {training}
 [search]
