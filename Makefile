@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Passed on to pytest: make test ARGS="tests/cli -k config"
 ARGS ?=
-# How much `make soak` does: damaged files of each format, searches that are killed, and of what seed.
+# How much `make soak` does: damaged files of each format, searches that are killed, sequences of random operations
+# on each database, and of what seed.
 DAMAGED ?= 2000
 SEARCHES ?= 100
+CHAOS ?= 100
 SEED ?= 0
 
 .DEFAULT_GOAL := help
@@ -52,6 +54,8 @@ soak: $(VENV)/dev.stamp
 	@status=0; \
 	$(BIN)/python -m tests.recordings.soak_mutations --count $(DAMAGED) --seed $(SEED) || status=1; \
 	$(BIN)/python -m tests.soak.kill --runs $(SEARCHES) --seed $(SEED) || status=1; \
+	$(BIN)/python -m tests.soak.chaos --sequences $(CHAOS) --seed $(SEED) || status=1; \
+	$(BIN)/python -m tests.soak.chaos --sequences $(CHAOS) --seed $(SEED) --database postgresql || status=1; \
 	TUNER_TEST_WORKERS=8 $(BIN)/python -m pytest -q tests/studies/test_postgres.py -k killed || status=1; \
 	$(PIP) install --quiet --pre --upgrade --no-deps --target build/newest optuna \
 		&& PYTHONPATH=build/newest $(BIN)/python -m pytest -q tests/studies/test_trials.py || status=1; \

@@ -31,7 +31,7 @@ from benchmarks.machine import describe
 from studies.config.experiment import load_experiment
 from studies.config.ranges import IntRange
 from studies.database import rounds
-from studies.database.rounds import Asked
+from studies.database.rounds import Asked, Told
 from studies.database.stores import Stores, open_stores
 from studies.database.studies import stored_studies
 from studies.database.trials import Outcome, Proposal
@@ -127,7 +127,7 @@ def fill(stores: Stores, workspace: Workspace, trials: int) -> None:
                 value = float(np.exp(rng.uniform(low, high)))
                 params[name] = round(value) if isinstance(setting, IntRange) else value
             new.append(Proposal(params))
-        made = rounds.ask(stores.storage, [Asked(stored[spec.name].study_id, [], new, space)])
+        made = rounds.ask(stores.storage, [Asked(stored[spec.name], [], new, space)])
         outcomes = []
         for trial in made[0]:
             pruned = rng.random() < 0.5
@@ -141,7 +141,7 @@ def fill(stores: Stores, workspace: Workspace, trials: int) -> None:
                     dict(zip(steps, map(float, curve[:last]), strict=False)),
                 )
             )
-        rounds.tell(stores.storage, outcomes)
+        rounds.tell(stores.storage, [Told(stored[spec.name], outcomes)])
     stores.storage.settle()
 
 

@@ -55,6 +55,7 @@ Opened = tuple["Workspace", "Stores", "list[Spec]"]
 @contextmanager
 def opened(selection: Selection | None = None) -> Iterator[Opened]:
     """An experiment opened to export from, closed however it is left."""
+    from studies.database.ghosts import left_out
     from studies.database.stores import as_made, open_stores
     from studies.database.studies import stored_studies
     from studies.workspace import Workspace
@@ -64,7 +65,13 @@ def opened(selection: Selection | None = None) -> Iterator[Opened]:
         workspace = Workspace(as_made(experiment()), bar.update)
         with open_stores(workspace.experiment) as stores:
             created = stored_studies(stores.storage)
-            specs = [s for s in select(workspace.grid, selection) if s.name in created]
+            chosen = select(workspace.grid, selection)
+            specs = [spec for spec in chosen if spec.name in created]
+            _, line = left_out(
+                stores.storage, [spec.name for spec in chosen if spec.name not in created]
+            )
+            if line is not None:
+                note(line)
             if not specs:
                 raise InputError(
                     f"{workspace.experiment.file}: none of these studies was created; run "

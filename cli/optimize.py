@@ -114,14 +114,17 @@ def optimize(
 
 
 def _conclude(done: Done, studies: int) -> None:
-    if done.trials == 0 and done.complete and not done.set_aside:
-        note(f"nothing to do: all {studies} studies have their trials")
+    left = studies - len(done.gone)
+    if done.trials == 0 and done.complete and not done.set_aside and left:
+        note(f"nothing to do: all {left} studies have their trials")
     else:
-        note(f"{done.trials} trials finished ({done.pruned} pruned) in {studies} studies")
+        note(f"{done.trials} trials finished ({done.pruned} pruned) in {left} studies")
         if not done.complete:
             note("not all studies have their trials yet; run the command again to go on")
         else:
             note("see 'tuner study list', or write figures with 'tuner export heatmap -o OUT'")
+    if done.gone:
+        note(f"{len(done.gone)} studies were left out: they are not the ones that were begun with")
     if done.set_aside:
         from tuner.errors import TunerError
 

@@ -14,6 +14,11 @@ from cli.show import Column, Format, FormatOption, note, show
 
 app = typer.Typer(no_args_is_help=True)
 
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Where somebody works on such a study, wait for the round to end."),
+]
+
 
 @app.command("create")
 @selects
@@ -28,6 +33,7 @@ def create_command(
             "--force", help="Delete studies that were made with other settings and make them anew."
         ),
     ] = False,
+    wait: WaitOption = False,
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """Make every study of the grid; doing it again does nothing."""
@@ -49,9 +55,11 @@ def create_command(
             show_plan(workspace, specs, format)
             return
         with open_stores(workspace.experiment, create=True) as stores:
-            done = create(workspace, stores, specs, force=force)
+            done = create(workspace, stores, specs, force=force, wait=wait, say=note)
     for line in workspace.recording.notes:
         note(f"note: {line}")
+    if done.forgotten:
+        note(f"forgot {len(done.forgotten)} studies that were deleted through optuna's own tools")
     if done.replaced:
         note(f"deleted {len(done.replaced)} studies that were made with other settings")
     note(
@@ -143,6 +151,7 @@ TRIAL_COLUMNS = [
 @example("tuner study delete --layer 'features.3*' --yes")
 def delete_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    wait: WaitOption = False,
 ) -> None:
     """Delete the selected studies, their trials and their kept weights."""
     from studies.database.stores import open_stores
@@ -155,7 +164,8 @@ def delete_command(
             raise InputError(
                 f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
             )
-        delete(stores.storage, stores.artifacts, chosen)
+        with stores.alone(chosen, "deleted", wait=wait, say=note):
+            delete(stores.storage, stores.artifacts, chosen)
     note(f"deleted {len(chosen)} studies")
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.config.ranges import CLOSED_FORM
-from studies.database import ownership, rounds, trials, weights
+from studies.database import ghosts, ownership, rounds, trials, weights
 from studies.database.artifacts import UnreadableWeights
 from studies.database.stores import Stores
-from studies.database.studies import Stored, set_aside, stored_studies
+from studies.database.studies import Stored, stored_studies, take_up
 from studies.fingerprint import difference
 from studies.search import best_weights
 from studies.workspace import Workspace
@@ -48,12 +48,29 @@ def examine(workspace: Workspace, stores: Stores) -> list[Finding]:
     """Look for everything that can be found; changes nothing."""
     stored = stored_studies(stores.storage)
     return [
+        *_ghosts(stores),
         *_orphans(stores, list(stored.values())),
         *_set_aside(stores, list(stored.values())),
         *_unreadable_weights(stores, stored),
         *_stray_files(stores, list(stored.values())),
         *_cache(workspace),
         *_fingerprints(workspace, stored),
+    ]
+
+
+def _ghosts(stores: Stores) -> list[Finding]:
+    def mend(token: str) -> bool:
+        ghosts.forget(stores.storage, stores.artifacts, {token})
+        return True
+
+    return [
+        Finding(
+            f"study {ghost.name}: deleted through optuna's own tools; {len(ghost.files)} kept files "
+            "of it are left",
+            "forget it, and delete these files; 'tuner study create' makes it anew",
+            partial(mend, ghost.token),
+        )
+        for ghost in ghosts.ghosts(stores.storage)
     ]
 
 
@@ -67,7 +84,7 @@ def _orphans(stores: Stores, studies: list[Stored]) -> list[Finding]:
         def mend(study: Stored = study) -> bool:
             with stores.claims.claim(study.claim) as mine:
                 if mine:
-                    rounds.requeue(stores.storage, [study.study_id], "mending")
+                    rounds.requeue(stores.storage, [study], "mending")
                 return mine
 
         findings.append(
@@ -94,7 +111,7 @@ def _set_aside(stores: Stores, studies: list[Stored]) -> list[Finding]:
 
 
 def _take_up(stores: Stores, study: Stored) -> bool:
-    set_aside(stores.storage, study.study_id, None)
+    take_up(stores.storage, study)
     return True
 
 
@@ -103,6 +120,8 @@ def _unreadable_weights(stores: Stores, stored: Mapping[str, Stored]) -> list[Fi
     findings = []
     for file in weights.all_files(stores.storage):
         study = stored.get(file.study or "")
+        if study is None and file.study is not None:
+            continue  # a ghost's, see above
         if study is None:
             problem, remedy = f"weights {file.artifact_id} belong to no study", "forget the file"
         else:
@@ -134,7 +153,7 @@ def _unreadable_weights(stores: Stores, stored: Mapping[str, Stored]) -> list[Fi
 
 def _mend_weights(stores: Stores, study: Stored | None, file: weights.KeptFile) -> bool:
     if study is None:
-        rounds.run_again(stores.storage, file)
+        rounds.forget(stores.storage, file)
         return True
     with stores.claims.claim(study.claim) as mine:
         if not mine:
@@ -143,14 +162,14 @@ def _mend_weights(stores: Stores, study: Stored | None, file: weights.KeptFile) 
             return True
         if study.key.readout == CLOSED_FORM:
             stores.artifacts.set_aside(file.artifact_id)
-            rounds.run_again(stores.storage, file, whole_study=True)
+            rounds.run_again(stores.storage, study, file, whole_study=True)
         elif file.trial_number is None:
             loaded = trials.load(stores.storage, [study.study_id], curves=False)
             values = {t.number: t.value or 0.0 for t in loaded[study.study_id]}
             best_weights.mend_units(stores.storage, stores.artifacts, study, values)
         else:
             stores.artifacts.set_aside(file.artifact_id)
-            rounds.run_again(stores.storage, file)
+            rounds.run_again(stores.storage, study, file)
         return True
 
 

@@ -20,6 +20,7 @@ from studies.database.pictures import attach, drawn
 from studies.database.stores import Stores
 from studies.database.studies import Stored
 from studies.database.summaries import Summary, summaries
+from studies.database.tokens import Fenced
 from studies.database.trials import Trial
 from studies.database.weights import kept_files
 from studies.grid import Spec
@@ -101,7 +102,11 @@ def _make(workspace: Workspace, stores: Stores, spec: Spec, summary: Summary) ->
 
     figures = _draw(workspace, spec, loaded, tensors)
     files = {name: style.render(figure, "png", dpi=DPI) for name, figure in figures.items()}
-    attach(stores.storage, stores.artifacts, study, best, summary.finished, files)
+    try:
+        attach(stores.storage, stores.artifacts, study, best, summary.finished, files)
+    except Fenced:
+        # Deleted or made anew since it was looked at: a picture is nothing that anybody waits for.
+        return False
     return True
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, make_url
 
 from studies.config.values import redact
-from studies.database import optuna_tables, own_tables, postgres
+from studies.database import migration, optuna_tables, own_tables, postgres, tokens
 from studies.database.filesystems import refuse_network
 from tuner.errors import EnvironmentFailure, InputError
 
@@ -56,6 +56,8 @@ class Storage:
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         self.claimed: postgres.Claimed | None = None
         """Where a claim is held by a connection, all is written through that one."""
+        self.claims: list[tokens.Claim] = []
+        """Claims that are held here; every write makes sure of them."""
         self.at_close: list[Callable[[], None]] = []
         if self.path is not None:
             refuse_network(self.path)
@@ -67,10 +69,14 @@ class Storage:
                 _make_folder(self.path.parent)
         with self.failures(), self._alone(create):
             self.engine = self._open_engine()
-            if create and not self._has(optuna_tables.revision):
-                _ = self.optuna  # makes its tables
-            self._refuse_unknown()
-            self._prepare(create)
+            try:
+                if create and not self._has(optuna_tables.revision):
+                    _ = self.optuna  # makes its tables
+                self._refuse_unknown()
+                self._prepare(create)
+            except BaseException:
+                self.close()
+                raise
         self._identity = self._file()
 
     @contextlib.contextmanager
@@ -127,21 +133,17 @@ class Storage:
                 f"storage.url: {self.shown} holds no studies yet; make them with 'tuner study "
                 "create'"
             )
-        own_tables.metadata.create_all(self.engine)
-        with self.engine.begin() as connection:
-            row = connection.execute(
-                sa.select(own_tables.meta.c.value).where(own_tables.meta.c.key == "schema")
-            ).scalar()
-            if row is None:
-                with contextlib.suppress(sa.exc.IntegrityError):  # another process was first
-                    connection.execute(
-                        own_tables.meta.insert().values(key="schema", value=str(own_tables.SCHEMA))
-                    )
-            elif int(row) > own_tables.SCHEMA:
+        with self.engine.connect() as connection:
+            found = migration.schema(connection)
+            if found is not None and found > own_tables.SCHEMA:
                 raise InputError(
-                    f"storage.url: {self.shown} was written by a newer tuner (schema {row}, this "
+                    f"storage.url: {self.shown} was written by a newer tuner (schema {found}, this "
                     f"one knows {own_tables.SCHEMA}); upgrade cortex-tuner"
                 )
+            complete = migration.complete(connection)
+        if not complete:
+            with self._transaction() as connection:
+                migration.bring_up(connection)
 
     def _has(self, table: sa.Table) -> bool:
         return sa.inspect(self.engine).has_table(table.name)
@@ -170,15 +172,22 @@ class Storage:
 
         Raises
         ------
+        ClaimLost
+            If somebody else has taken a claim that is held here.
         EnvironmentFailure
             If the database fails, was moved or replaced, or a claim was lost together with its connection.
         """
         self._refuse_moved()
-        if self.claimed is not None:
-            with self.failures(), self.claimed.transaction() as connection:
+        with self.failures():
+            claimed = None if self.claimed is None else self.claimed.transaction()
+            with claimed or self._transaction() as connection:
+                for claim in self.claims:
+                    tokens.refuse_taken(connection, claim)
                 yield connection
-            return
-        with self.failures(), self.engine.connect() as connection:
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -228,8 +237,12 @@ class Storage:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view for reading."""
+        """One consistent view for reading: what others write meanwhile is seen by none of its queries."""
         with self.failures(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextlib.contextmanager

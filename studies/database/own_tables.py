@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA = 1
-"""Version of these tables."""
+SCHEMA = 2
+"""Version of these tables; what an older one lacks is made up for in :mod:`studies.database.migration`."""
 
 metadata = sa.MetaData()
 
@@ -29,8 +29,23 @@ studies = sa.Table(
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("plan", sa.Text, nullable=False),
     sa.Column("set_aside", sa.Text, nullable=True),
+    sa.Column("token", sa.String(32), nullable=False, server_default=""),
 )
-"""One row a study: its combination, the fingerprint of all that changes results, how its rounds are run."""
+"""One row a study: its combination, the fingerprint of all that changes results, how its rounds are run.
+
+``token`` is drawn when a study is made, and never used again.
+"""
+
+claims = sa.Table(
+    "tuner_claims",
+    metadata,
+    sa.Column("claim", sa.String(32), primary_key=True),
+    sa.Column("cohort", sa.Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.BigInteger, nullable=False),
+)
+"""One row a cohort that was ever claimed: how many times, and who did last. Rows are never deleted."""
 
 weights = sa.Table(
     "tuner_weights",

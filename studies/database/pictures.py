@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from studies.database import own_tables, trials
 from studies.database.artifacts import Artifacts, dashboard_attribute, identity
 from studies.database.connection import Storage
+from studies.database.fences import writing
 from studies.database.killpoints import reach
 from studies.database.studies import Stored
 from studies.database.trials import Trial
@@ -38,6 +39,11 @@ def attach(
         Trials that the study had when they were made.
     files
         Name to content.
+
+    Raises
+    ------
+    Fenced
+        If study or claim are no longer the caller's.
     """
     new = {
         name: artifacts.write(content, f"{identity(study.name, trial.number)}/{name}")
@@ -46,7 +52,7 @@ def attach(
     reach("pictures written")
     table = own_tables.pictures
     gone: list[str] = []
-    with storage.begin() as connection:
+    with writing(storage, [study]) as connection:
         old = connection.execute(
             sa.select(table).where(table.c.study_id == study.study_id, table.c.filename.in_(new))
         ).all()

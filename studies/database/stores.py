@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -10,9 +12,9 @@ from studies import earlier
 from studies.config.experiment import Experiment
 from studies.database import ownership
 from studies.database.artifacts import Artifacts
-from studies.database.claims import Claims, FileClaims, PostgresClaims
+from studies.database.claims import Claims, open_claims
 from studies.database.connection import Storage
-from studies.database.studies import stored_studies
+from studies.database.studies import Stored, stored_studies
 from tuner.errors import InputError
 
 
@@ -29,6 +31,33 @@ class Stores:
 
     def __exit__(self, *exception: object) -> None:
         self.storage.close()
+
+    @contextmanager
+    def alone(
+        self,
+        studies: Iterable[Stored],
+        done: str,
+        *,
+        wait: bool = False,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> Iterator[None]:
+        """While inside, nobody else works on these studies.
+
+        Parameters
+        ----------
+        done
+            What is to be done to them, such as "deleted".
+        wait
+            Whether whoever works on one is waited for; `say` is told so.
+
+        Raises
+        ------
+        InputError
+            If somebody does and is not waited for, naming process and host.
+        """
+        wanted = {s.claim: f"study {s.name} cannot be {done}" for s in studies}
+        with self.claims.all(wanted, wait=wait, say=say):
+            yield
 
 
 def as_made(experiment: Experiment) -> Experiment:
@@ -61,11 +90,11 @@ def open_stores(experiment: Experiment, *, create: bool = False) -> Stores:
         If it cannot be reached.
     """
     storage = Storage(experiment.storage.url.get_secret_value(), create=create)
-    claims: Claims = PostgresClaims(storage) if storage.path is None else FileClaims(storage.path)
     folder = experiment.storage.artifacts
     try:
         ownership.refuse_foreign(storage, folder)
     except BaseException:
         storage.close()
         raise
-    return Stores(storage, Artifacts(folder, partial(ownership.take, storage, folder)), claims)
+    artifacts = Artifacts(folder, partial(ownership.take, storage, folder))
+    return Stores(storage, artifacts, open_claims(storage))

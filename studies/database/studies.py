@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from sqlalchemy.engine import Connection
 
+from studies.database import fences, ghosts, own_tables, ownership, tokens
 from studies.database import optuna_tables as tables
-from studies.database import own_tables, ownership
 from studies.database.artifacts import Artifacts, UnreadableWeights, identity
+from studies.database.claims import open_claims
 from studies.database.connection import Storage
 from studies.fingerprint import Fingerprint
 from studies.names import Combination, StudyKey
@@ -45,18 +46,19 @@ class Stored(NewStudy):
     ----------
     set_aside
         Why no more trials are run, or None.
+    seal
+        Hash of its token and fingerprint: what is written to it must find it unchanged.
     """
 
     study_id: int
     set_aside: str | None
+    seal: str
 
 
 def stored_studies(storage: Storage) -> dict[str, Stored]:
-    """All studies by name, in order of creation."""
+    """All studies by name, in order of creation; without those that optuna no longer has, see :mod:`ghosts`."""
     with storage.read() as connection:
-        rows = connection.execute(
-            sa.select(own_tables.studies).order_by(own_tables.studies.c.study_id)
-        )
+        rows = connection.execute(tokens.living().order_by(own_tables.studies.c.study_id))
         return {
             row.name: Stored(
                 StudyKey(row.backbone, row.layer, row.region, row.readout),
@@ -65,20 +67,33 @@ def stored_studies(storage: Storage) -> dict[str, Stored]:
                 json.loads(row.plan),
                 row.study_id,
                 row.set_aside,
+                tokens.seal(row.token, row.fingerprint),
             )
             for row in rows
         }
 
 
 def add(storage: Storage, new: Iterable[NewStudy]) -> int:
-    """Make studies, all or none; one that another process made meanwhile is left as it is."""
+    """Make studies, all or none; one that another process made meanwhile is left as it is.
+
+    Raises
+    ------
+    InputError
+        If optuna has a study of that name that was not made here.
+    """
     count = 0
     with storage.begin() as connection:
         storage.one_at_a_time(connection, "studies")
         present = set(connection.execute(sa.select(tables.studies.c.study_name)).scalars())
+        ours = {row.name for row in connection.execute(tokens.living())}
         for study in new:
-            if study.name in present:
+            if study.name in ours:
                 continue
+            if study.name in present:
+                raise InputError(
+                    f"{storage.shown}: optuna has a study {study.name} that tuner did not make; rename "
+                    "or delete it with optuna's own tools, or use another storage.url"
+                )
             result = connection.execute(tables.studies.insert().values(study_name=study.name))
             study_id = int(result.inserted_primary_key[0])  # type: ignore[index]
             connection.execute(
@@ -86,10 +101,13 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
                     study_id=study_id, direction=StudyDirection.MINIMIZE, objective=0
                 )
             )
+            token = tokens.new_token()
+            tokens.mark(connection, study_id, token)
             connection.execute(
                 own_tables.studies.insert().values(
                     study_id=study_id,
                     name=study.name,
+                    token=token,
                     **study.columns,
                     fingerprint=json.dumps(study.fingerprint),
                     plan=json.dumps(study.plan),
@@ -100,10 +118,10 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
 
 
 def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> None:
-    """Delete studies, their trials, and then their kept files."""
+    """Delete studies, their trials, and then their kept files; their claims are held."""
     ids = [study.study_id for study in chosen]
     files: list[str] = []
-    with storage.begin() as connection:
+    with fences.writing(storage, chosen) as connection:
         for study_id in ids:
             mine = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id)
             files += connection.execute(
@@ -138,14 +156,19 @@ def _attached(connection: Connection, trial_ids: sa.Select[Any]) -> list[str]:
     return [key.removeprefix("artifacts:") for key in keys]
 
 
-def set_aside(storage: Storage, study_id: int, message: str | None) -> None:
+def take_up(storage: Storage, study: Stored) -> None:
+    """Run trials again of a study that was set aside."""
+    with fences.writing(storage, [study]) as connection:
+        set_aside(connection, study, None)
+
+
+def set_aside(connection: Connection, study: Stored, message: str | None) -> None:
     """Run no more trials of a study, and say why; None takes it up again."""
-    with storage.begin() as connection:
-        connection.execute(
-            own_tables.studies.update()
-            .where(own_tables.studies.c.study_id == study_id)
-            .values(set_aside=message)
-        )
+    connection.execute(
+        own_tables.studies.update()
+        .where(own_tables.studies.c.study_id == study.study_id)
+        .values(set_aside=message)
+    )
 
 
 def require(stored: dict[str, Stored], names: Sequence[str], config: object) -> list[Stored]:
@@ -218,6 +241,7 @@ def copy(
         copies = Artifacts(folder, partial(ownership.take, target, folder))
         with source.read() as reading:
             _refuse_present(target, chosen)
+            ghosts.forget(target, copies)
             lost = _copy_files(reading, artifacts, copies, chosen)
             with target.begin() as writing:
                 _refuse_present(target, chosen, writing)
@@ -234,10 +258,13 @@ def _refuse_present(
     query = sa.select(tables.studies.c.study_name)
     with contextlib.nullcontext(connection) if connection is not None else target.read() as reading:
         present = set(reading.execute(query).scalars())
+    claims = open_claims(target)
     for study in chosen:
         if study.name in present:
+            held = claims.held(study.claim)
+            by = f", and {claims.holder(study.claim)} works on it" if held else ""
             raise InputError(
-                f"{target.shown}: study {study.name} is there already; delete it there first, or "
+                f"{target.shown}: study {study.name} is there already{by}; delete it there first, or "
                 "name another database"
             )
 
@@ -278,9 +305,13 @@ def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
     new = int(made.inserted_primary_key[0])  # type: ignore[index]
     for table in tables.OF_STUDIES:
         _insert(writing, table, rows(table, table.c.study_id == old), study_id=new)
-    for table in (own_tables.studies, own_tables.weights):
-        for row in rows(table, table.c.study_id == old):
-            writing.execute(table.insert().values(**row | {"study_id": new}))
+    token = tokens.new_token()
+    tokens.mark(writing, new, token)
+    for row in rows(own_tables.studies, own_tables.studies.c.study_id == old):
+        changed = row | {"study_id": new, "token": token}
+        writing.execute(own_tables.studies.insert().values(**changed))
+    for row in rows(own_tables.weights, own_tables.weights.c.study_id == old):
+        writing.execute(own_tables.weights.insert().values(**row | {"study_id": new}))
     pictures = rows(own_tables.pictures, own_tables.pictures.c.study_id == old)
     for row in rows(tables.trials, tables.trials.c.study_id == old):
         before = row.pop("trial_id")
@@ -290,8 +321,8 @@ def _copy_one(reading: Connection, writing: Connection, study: Stored) -> None:
             _insert(writing, table, rows(table, table.c.trial_id == before), trial_id=after)
         for picture in pictures:
             if picture["trial_id"] == before:
-                changed = picture | {"study_id": new, "trial_id": after}
-                writing.execute(own_tables.pictures.insert().values(**changed))
+                moved = picture | {"study_id": new, "trial_id": after}
+                writing.execute(own_tables.pictures.insert().values(**moved))
 
 
 def _insert(

@@ -24,7 +24,6 @@ from sqlalchemy.engine import Connection
 
 from studies.database import optuna_tables as tables
 from studies.database.connection import Storage
-from tuner.errors import EnvironmentFailure
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 WORDS = {
@@ -158,14 +157,7 @@ def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float
 
 
 def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write how trials ended: state, value and all reports.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If one of them is no longer RUNNING: somebody else has had it.
-    """
-    refuse_lost(connection, [outcome.trial_id for outcome in outcomes])
+    """Write how trials ended: state, value and all reports."""
     for some in _chunks([outcome.trial_id for outcome in outcomes]):
         connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
     _insert_reports(
@@ -196,29 +188,6 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
         _attributes(connection, tables.user_attrs, outcome.trial_id, outcome.attributes)
     if rows:
         connection.execute(tables.values.insert(), rows)
-
-
-def refuse_lost(connection: Connection, trial_ids: Sequence[int]) -> None:
-    """Refuse to write to trials that are no longer RUNNING, or no longer there.
-
-    Raises
-    ------
-    EnvironmentFailure
-        If the database was replaced, or the study deleted, while a round was trained.
-    """
-    running: set[int] = set()
-    for some in _chunks(trial_ids):
-        query = sa.select(tables.trials.c.trial_id).where(
-            tables.trials.c.trial_id.in_(some), tables.trials.c.state == TrialState.RUNNING
-        )
-        running.update(connection.execute(query).scalars())
-    lost = [trial_id for trial_id in trial_ids if trial_id not in running]
-    if lost:
-        raise EnvironmentFailure(
-            f"storage.url: {len(lost)} trials that were being trained are no longer in the database "
-            "as they were: it was replaced, or their study deleted, meanwhile; nothing of their "
-            "round was written; run the command again"
-        )
 
 
 def running(storage: Storage) -> dict[int, int]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from torch import Tensor
 
+from studies.database import rounds
 from studies.database.artifacts import (
     Artifacts,
     Tensors,
@@ -24,6 +25,7 @@ from studies.database.artifacts import (
     identity,
 )
 from studies.database.connection import Storage
+from studies.database.rounds import Told
 from studies.database.studies import Stored
 from studies.database.trials import Trial
 from studies.database.weights import KeptFile, Swap, kept_files
@@ -213,8 +215,7 @@ def mend_units(
     best = units_of_kept(artifacts, files, values)
     if best is not None:
         swap.rows.append(_write_units(artifacts, study, best))
-    with storage.begin() as connection:
-        swap.apply(connection)
+    rounds.tell(storage, [Told(study, [], swap)])
     swap.finish(artifacts)
 
 

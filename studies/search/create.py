@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from studies.database.ghosts import forget
 from studies.database.stores import Stores
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.fingerprint import difference, refuse
@@ -22,6 +23,7 @@ class Created:
     new: int = 0
     present: int = 0
     replaced: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
 
 def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, Any]]:
@@ -61,6 +63,8 @@ def create(
     specs: Sequence[Spec],
     *,
     force: bool = False,
+    wait: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Created:
     """Make the studies that are not there yet; doing it again does nothing.
 
@@ -70,16 +74,20 @@ def create(
         The selected studies.
     force
         Whether studies that were made with other settings are deleted and made anew.
+    wait
+        Whether it is waited for whoever works on one that is to be made anew.
+    say
+        Told what is waited for.
 
     Raises
     ------
     InputError
-        If a study is there with other settings, naming the key.
+        If a study is there with other settings, naming the key; or is to be made anew and is worked on, naming by whom.
     """
+    done = Created(forgotten=forget(stores.storage, stores.artifacts))
     stored = stored_studies(stores.storage)
     prints = {spec.name: workspace.fingerprint(spec) for spec in specs}
     outdated: list[Stored] = []
-    done = Created()
     for name, now in prints.items():
         if name not in stored:
             continue
@@ -92,17 +100,15 @@ def create(
     new = [spec.name for spec in specs if spec.name not in stored]
     if new:
         refuse_names([*stored, *new], workspace.experiment.file)
-    if outdated:
-        delete(stores.storage, stores.artifacts, outdated)
-        done.replaced = [study.name for study in outdated]
+    done.replaced = [study.name for study in outdated]
     gone = set(done.replaced)
     missing = [spec for spec in specs if spec.name not in stored or spec.name in gone]
     how = plans(workspace, missing)
-    done.new = add(
-        stores.storage,
-        [
-            NewStudy(spec.key, spec.layer_index, prints[spec.name], how[spec.name])
-            for spec in missing
-        ],
-    )
+    studies = [
+        NewStudy(spec.key, spec.layer_index, prints[spec.name], how[spec.name]) for spec in missing
+    ]
+    with stores.alone(outdated, "made anew", wait=wait, say=say):
+        if outdated:
+            delete(stores.storage, stores.artifacts, outdated)
+        done.new = add(stores.storage, studies)
     return done

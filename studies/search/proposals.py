@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from studies.database import rounds, trials
 from studies.database.connection import Storage
+from studies.database.fences import still_there
 from studies.database.rounds import Asked
 from studies.database.studies import Stored
 from studies.database.trials import Proposal, Trial
@@ -65,8 +66,7 @@ class Asking:
                 continue
             waiting = [t for t in mine if t.state == TrialState.WAITING][:count]
             new = [] if waiting else self._propose(spec, mine, count)
-            study_id = self._stored[name].study_id
-            wanted[name] = Asked(study_id, waiting, new, distributions(spec.space))
+            wanted[name] = Asked(self._stored[name], waiting, new, distributions(spec.space))
         made = rounds.ask(self._storage, list(wanted.values())) if wanted else []
         return dict(zip(wanted, made, strict=True))
 
@@ -92,8 +92,10 @@ class Asking:
         neighbour = shallower(spec, self._workspace.grid)
         if neighbour is None or neighbour.name not in self._stored:
             return None
-        study_id = self._stored[neighbour.name].study_id
-        loaded = trials.load(self._storage, [study_id], curves=False)[study_id]
+        study = self._stored[neighbour.name]
+        loaded = trials.load(self._storage, [study.study_id], curves=False)[study.study_id]
+        if not still_there(self._storage, study):
+            return None
         first = [t for t in loaded if t.number < size]
         if len(first) < size or any(t.state not in trials.FINISHED for t in first):
             return None

@@ -6,6 +6,7 @@ process group, that runs the command line and nothing else.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -62,9 +63,15 @@ class Child:
 
 
 class Zygote:
-    """Starts children; used as a context manager."""
+    """Starts children; used as a context manager.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    prepare
+        ``module:function`` and its argument, called once before any child is started.
+    """
+
+    def __init__(self, prepare: tuple[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.soak.zygote"],
             stdin=subprocess.PIPE,
@@ -74,6 +81,8 @@ class Zygote:
         )
         self._ended: dict[int, int] = {}
         assert self._ask({"what": "hello"}) == "hello"
+        if prepare is not None:
+            assert self._ask({"what": "prepare", "call": prepare}) == "hello"
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +183,10 @@ def _serve() -> None:
             if pid == 0:
                 _child(request["words"], request["log"], request["env"])
             answer = pid
+        elif request["what"] == "prepare":
+            where, argument = request["call"]
+            module, function = where.split(":")
+            getattr(importlib.import_module(module), function)(argument)
         elif request["what"] == "poll":
             pid, status = os.waitpid(request["pid"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None

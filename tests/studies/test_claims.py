@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from studies.database.claims import FileClaims
+from studies.database.claims import FileLocks
 from tuner.errors import EnvironmentFailure
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from studies.database.claims import FileClaims
-claims = FileClaims(Path(sys.argv[1]))
+from studies.database.claims import FileLocks
+claims = FileLocks(Path(sys.argv[1]))
 with claims.claim(sys.argv[2]) as mine:
     print("mine" if mine else "taken", flush=True)
     if mine:
@@ -50,7 +50,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def free(claims: FileClaims, cohort: str = "c") -> bool:
+def free(claims: FileLocks, cohort: str = "c") -> bool:
     with claims.claim(cohort) as mine:
         return mine
 
@@ -58,7 +58,7 @@ def free(claims: FileClaims, cohort: str = "c") -> bool:
 def test_another_process_sees_the_claim_and_gets_it_when_the_holder_is_killed(
     tmp_path: Path,
 ) -> None:
-    claims = FileClaims(tmp_path / "t.db")
+    claims = FileLocks(tmp_path / "t.db")
     assert not claims.held("c")
     process = holder(tmp_path / "t.db")
     assert claims.held("c")
@@ -71,7 +71,7 @@ def test_another_process_sees_the_claim_and_gets_it_when_the_holder_is_killed(
 
 
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
-    claims = FileClaims(tmp_path / "t.db")
+    claims = FileLocks(tmp_path / "t.db")
     process = holder(tmp_path / "t.db", what=FORK)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "child"
@@ -84,7 +84,7 @@ def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
 
 
 def test_a_spawned_child_does_not_keep_it(tmp_path: Path) -> None:
-    claims = FileClaims(tmp_path / "t.db")
+    claims = FileLocks(tmp_path / "t.db")
     with claims.claim("c") as mine:
         assert mine
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
@@ -98,20 +98,20 @@ def test_a_spawned_child_does_not_keep_it(tmp_path: Path) -> None:
 def test_two_ways_to_one_database_meet(tmp_path: Path) -> None:
     (tmp_path / "t.db").touch()
     (tmp_path / "link.db").symlink_to(tmp_path / "t.db")
-    with FileClaims(tmp_path / "link.db").claim("c") as mine:
+    with FileLocks(tmp_path / "link.db").claim("c") as mine:
         assert mine
-        assert FileClaims(tmp_path / "t.db").held("c")
-        assert not free(FileClaims(tmp_path / "t.db"))
+        assert FileLocks(tmp_path / "t.db").held("c")
+        assert not free(FileLocks(tmp_path / "t.db"))
 
 
 def test_looking_does_not_take_it_away(tmp_path: Path) -> None:
     """Somebody who looks all the time keeps nobody from claiming."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom studies.database.claims import FileClaims\n"
-        "claims = FileClaims(Path(sys.argv[1]))\nprint('go', flush=True)\n"
+        "import sys\nfrom pathlib import Path\nfrom studies.database.claims import FileLocks\n"
+        "claims = FileLocks(Path(sys.argv[1]))\nprint('go', flush=True)\n"
         "while True: claims.held('c')"
     )
-    claims = FileClaims(tmp_path / "t.db")
+    claims = FileLocks(tmp_path / "t.db")
     assert free(claims)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "t.db")], stdout=subprocess.PIPE, text=True
@@ -128,7 +128,7 @@ def test_looking_does_not_take_it_away(tmp_path: Path) -> None:
 
 
 def test_own_claims_are_seen_and_end(tmp_path: Path) -> None:
-    claims = FileClaims(tmp_path / "t.db")
+    claims = FileLocks(tmp_path / "t.db")
     with pytest.raises(RuntimeError, match="inside"), claims.claim("c"):
         assert claims.held("c")
         raise RuntimeError("inside")
@@ -138,4 +138,4 @@ def test_own_claims_are_seen_and_end(tmp_path: Path) -> None:
 def test_a_folder_in_the_way_is_an_error_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "t.db.locks").write_text("in the way")
     with pytest.raises(EnvironmentFailure, match=r"t\.db\.locks"):
-        free(FileClaims(tmp_path / "t.db"))
+        free(FileLocks(tmp_path / "t.db"))

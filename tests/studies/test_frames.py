@@ -59,7 +59,7 @@ def config(tmp_path):
                 trials.Outcome(made[2].trial_id, pruned, np.inf, {10: np.inf}),
             ],
         )
-    set_aside(storage, studies[1].study_id, "it raised three times")
+        set_aside(connection, studies[1], "it raised three times")
     storage.close()
     return path
 

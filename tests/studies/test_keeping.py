@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from studies.database import rounds
 from studies.database.artifacts import Artifacts, Tensors
 from studies.database.connection import Storage
-from studies.database.rounds import Asked
+from studies.database.rounds import Asked, Told
 from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.database.trials import Outcome, Proposal, Trial
 from studies.names import StudyKey
@@ -47,7 +47,7 @@ class Keeper:
 
     def round(self, losses: list[list[list[float]] | None]) -> None:
         """One trial each: loss of every unit on both halves, or None for a pruned one."""
-        asked = Asked(self.study.study_id, [], [Proposal({})] * len(losses), {})
+        asked = Asked(self.study, [], [Proposal({})] * len(losses), {})
         trials = rounds.ask(self.storage, [asked])[0]
         fitted, outcomes = [], []
         for trial, loss in zip(trials, losses, strict=True):
@@ -64,7 +64,7 @@ class Keeper:
         swap = best_weights.prepare(
             self.storage, self.artifacts, self.study, self.done, fitted, self.keep
         )
-        rounds.tell(self.storage, outcomes, [swap])
+        rounds.tell(self.storage, [Told(self.study, outcomes, swap)])
         swap.finish(self.artifacts)
         self.done += trials
         self.fitted += fitted

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from cli.main import main
 from studies.config.experiment import load_experiment
 from studies.database import trials
-from studies.database.claims import PostgresClaims
+from studies.database.claims import SessionLocks
 from studies.database.connection import Storage
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
@@ -74,8 +74,8 @@ def test_a_search_comes_to_the_same_as_on_sqlite(url: str, make_experiment: Make
 def test_a_claim_is_seen_from_elsewhere_and_ends_with_its_connection(
     server: Server, url: str, storage: Storage
 ) -> None:
-    mine, other = PostgresClaims(storage), Storage(url)
-    theirs = PostgresClaims(other)
+    mine, other = SessionLocks(storage), Storage(url)
+    theirs = SessionLocks(other)
     with mine.claim("c") as got:
         assert got
         assert theirs.held("c")
@@ -105,7 +105,7 @@ def _cut_off(server: Server, url: str) -> None:
 
 
 def test_a_claim_that_was_lost_cannot_write(server: Server, url: str, storage: Storage) -> None:
-    claims = PostgresClaims(storage)
+    claims = SessionLocks(storage)
     table = sa.Table("probe", sa.MetaData(), sa.Column("x", sa.Integer))
     with storage.begin() as connection:
         table.create(connection)
@@ -145,7 +145,7 @@ def test_a_transaction_pooler_is_refused_and_a_session_pool_is_not(
         Storage(server.url(name, port), create=True)
     with server.pooler("session") as port:
         pooled = Storage(server.url(name, port), create=True)
-        with PostgresClaims(pooled).claim("c") as mine:
+        with SessionLocks(pooled).claim("c") as mine:
             assert mine
         pooled.close()
 

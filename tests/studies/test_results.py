@@ -12,10 +12,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from studies.database import rounds
-from studies.database.claims import FileClaims
+from studies.database.claims import FileLocks
 from studies.database.connection import Storage
-from studies.database.rounds import Asked
-from studies.database.studies import NewStudy, add, stored_studies
+from studies.database.rounds import Asked, Told
+from studies.database.studies import NewStudy, Stored, add, stored_studies
 from studies.database.summaries import listing, summaries
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
@@ -38,21 +38,19 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     made.close()
 
 
-def put(storage: Storage, study_id: int, ended: list[tuple[TrialState, float | None]]) -> None:
+def put(storage: Storage, study: Stored, ended: list[tuple[TrialState, float | None]]) -> None:
     proposals = [Proposal({"x": i / 100}) for i in range(len(ended))]
-    made = rounds.ask(storage, [Asked(study_id, [], proposals, SPACE)])[0]
-    rounds.tell(
-        storage,
-        [
-            Outcome(t.trial_id, state, value, {})
-            for t, (state, value) in zip(made, ended, strict=True)
-            if state != TrialState.RUNNING
-        ],
-    )
+    made = rounds.ask(storage, [Asked(study, [], proposals, SPACE)])[0]
+    told = [
+        Outcome(t.trial_id, state, value, {})
+        for t, (state, value) in zip(made, ended, strict=True)
+        if state != TrialState.RUNNING
+    ]
+    rounds.tell(storage, [Told(study, told)])
 
 
 def rows(storage: Storage) -> list[dict]:
-    claims = FileClaims(storage.path)
+    claims = FileLocks(storage.path)
     return listing(summaries(storage, list(stored_studies(storage).values())), claims)
 
 
@@ -72,7 +70,7 @@ def test_counts_and_best_are_those_of_all_trials(
     stored = list(stored_studies(made).values())
     for study, mine in zip(stored, ended, strict=True):
         if mine:
-            put(made, study.study_id, mine)
+            put(made, study, mine)
     for row, mine in zip(rows(made), ended, strict=True):
         for state, name in (
             (TrialState.COMPLETE, "complete"),
@@ -95,10 +93,10 @@ def test_counts_and_best_are_those_of_all_trials(
 
 def test_running_is_what_a_living_process_works_on(storage: Storage) -> None:
     study = next(iter(stored_studies(storage).values()))
-    put(storage, study.study_id, [(TrialState.RUNNING, None)] * 3)
+    put(storage, study, [(TrialState.RUNNING, None)] * 3)
     shown = rows(storage)[0]["trials"]
     assert (shown["running"], shown["waiting"]) == (0, 3)
-    with FileClaims(storage.path).claim(study.claim):
+    with FileLocks(storage.path).claim(study.claim):
         shown = rows(storage)[0]["trials"]
         assert (shown["running"], shown["waiting"]) == (3, 0)
 

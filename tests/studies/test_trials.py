@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from studies.database import optuna_tables as tables
 from studies.database import rounds, trials
 from studies.database.connection import Storage
-from studies.database.rounds import Asked
-from studies.database.studies import NewStudy, add, stored_studies
+from studies.database.rounds import Asked, Told
+from studies.database.studies import NewStudy, Stored, add, stored_studies
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
 from tuner.errors import EnvironmentFailure, InputError
@@ -52,8 +52,12 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
     made.close()
 
 
+def study(storage: Storage) -> Stored:
+    return next(iter(stored_studies(storage).values()))
+
+
 def study_id(storage: Storage) -> int:
-    return next(iter(stored_studies(storage).values())).study_id
+    return study(storage).study_id
 
 
 def by_optuna(storage: Storage) -> list[FrozenTrial]:
@@ -67,17 +71,15 @@ def by_optuna(storage: Storage) -> list[FrozenTrial]:
 
 
 def ask(storage: Storage) -> list[trials.Trial]:
-    return rounds.ask(storage, [Asked(study_id(storage), [], PROPOSALS, SPACE)])[0]
+    return rounds.ask(storage, [Asked(study(storage), [], PROPOSALS, SPACE)])[0]
 
 
 def tell(made: list[trials.Trial], storage: Storage) -> None:
-    rounds.tell(
-        storage,
-        [
-            Outcome(t.trial_id, state, value, curve, {"error": "x"} if value is None else {})
-            for t, state, value, curve in zip(made, STATES, VALUES, CURVES, strict=True)
-        ],
-    )
+    told = [
+        Outcome(t.trial_id, state, value, curve, {"error": "x"} if value is None else {})
+        for t, state, value, curve in zip(made, STATES, VALUES, CURVES, strict=True)
+    ]
+    rounds.tell(storage, [Told(study(storage), told)])
 
 
 def revise(path: Path, *statements: str) -> None:
@@ -137,7 +139,7 @@ def test_optuna_reads_back_running_trials(storage: Storage) -> None:
 
 def test_optuna_reads_back_finished_trials(storage: Storage) -> None:
     made = ask(storage)
-    rounds.report(storage, [(made[0].trial_id, 2, 1.5)])
+    rounds.report(storage, [(study(storage), [(made[0].trial_id, 2, 1.5)])])
     tell(made, storage)
     for trial, state, value, curve in zip(by_optuna(storage), STATES, VALUES, CURVES, strict=True):
         assert (trial.state, trial.value) == (state, value)
@@ -172,14 +174,16 @@ def test_what_optuna_writes_is_read(storage: Storage) -> None:
 
 def test_orphans_go_back_to_waiting_as_they_were_asked(storage: Storage) -> None:
     made = ask(storage)
-    rounds.report(storage, [(made[0].trial_id, 2, 1.5), (made[1].trial_id, 2, 1.5)])
-    assert rounds.requeue(storage, [study_id(storage)], "recovering") == [t.trial_id for t in made]
-    assert rounds.requeue(storage, [study_id(storage)], "recovering") == []
+    rounds.report(
+        storage, [(study(storage), [(made[0].trial_id, 2, 1.5), (made[1].trial_id, 2, 1.5)])]
+    )
+    assert rounds.requeue(storage, [study(storage)], "recovering") == [t.trial_id for t in made]
+    assert rounds.requeue(storage, [study(storage)], "recovering") == []
     for trial, proposal in zip(by_optuna(storage), PROPOSALS, strict=True):
         assert trial.state == TrialState.WAITING
         assert trial.params == proposal.params
     (waiting,) = trials.load(storage, [study_id(storage)]).values()
-    again = rounds.ask(storage, [Asked(study_id(storage), waiting, [], SPACE)])[0]
+    again = rounds.ask(storage, [Asked(study(storage), waiting, [], SPACE)])[0]
     assert [t.trial_id for t in again] == [t.trial_id for t in made]
     tell(again, storage)
     assert [t.intermediate_values for t in by_optuna(storage)][0] == CURVES[0]
@@ -187,9 +191,9 @@ def test_orphans_go_back_to_waiting_as_they_were_asked(storage: Storage) -> None
 
 def test_optuna_itself_takes_up_a_requeued_trial(storage: Storage) -> None:
     made = ask(storage)
-    rounds.requeue(storage, [study_id(storage)], "recovering")
-    study = optuna.load_study(study_name="a/b/c/full", storage=storage.optuna)
-    trial = study.ask(fixed_distributions=dict(SPACE))
+    rounds.requeue(storage, [study(storage)], "recovering")
+    theirs = optuna.load_study(study_name="a/b/c/full", storage=storage.optuna)
+    trial = theirs.ask(fixed_distributions=dict(SPACE))
     assert trial.number == made[0].number
     assert trial.params == PROPOSALS[0].params
 
@@ -197,7 +201,7 @@ def test_optuna_itself_takes_up_a_requeued_trial(storage: Storage) -> None:
 def test_reports_of_an_earlier_attempt_are_written_over(storage: Storage) -> None:
     made = ask(storage)
     for value in (1.5, 2.5):
-        rounds.report(storage, [(made[0].trial_id, 2, value)])
+        rounds.report(storage, [(study(storage), [(made[0].trial_id, 2, value)])])
     assert by_optuna(storage)[0].intermediate_values == {2: 2.5}
 
 
@@ -205,7 +209,7 @@ def test_a_trial_that_somebody_else_told_is_refused(storage: Storage) -> None:
     made = ask(storage)
     tell(made, storage)
     before = by_optuna(storage)
-    with pytest.raises(EnvironmentFailure, match="nothing of their round was written"):
+    with pytest.raises(EnvironmentFailure, match="nothing of that round was written"):
         tell(made, storage)
     assert by_optuna(storage) == before
 
@@ -223,9 +227,10 @@ def test_a_failure_half_way_writes_nothing(storage: Storage) -> None:
 def test_many_trials_fit_in_one_statement(storage: Storage) -> None:
     """More identifiers than one statement may have."""
     many = [Proposal({"sparsity": 1e-3, "drop": 30})] * 1300
-    made = rounds.ask(storage, [Asked(study_id(storage), [], many, SPACE)])[0]
+    made = rounds.ask(storage, [Asked(study(storage), [], many, SPACE)])[0]
     assert [t.number for t in made] == list(range(1300))
-    rounds.tell(storage, [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made])
+    told = [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made]
+    rounds.tell(storage, [Told(study(storage), told)])
     (loaded,) = trials.load(storage, [study_id(storage)]).values()
     assert len(loaded) == 1300
     assert all(t.curve == {2: 0.5} and t.params["drop"] == 30 for t in loaded)
