@@ -215,7 +215,7 @@ def main() -> None:
             "Share of the good units of the easy recording whose image drives the **true filter** more than the best "
             f"natural image does (of the {CANDIDATES} best\nat whole contrast), the median ratio of the two responses, and "
             f"the share by an encoder on another backbone ({OTHER[0]}, `{OTHER[1]}`,\nfactorized). The true filter's own "
-            "row is what is possible.",
+            "row is what is possible: where a judge turns down\nthe filter itself, its fit is the limit, not the images.",
             "",
             "| images | better, true filter | ratio | better, other backbone | units |",
             "|---|---|---|---|---|",
