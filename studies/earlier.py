@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BEFORE: Mapping[str, Any] = {
     "training.center": False,
     "training.folds": 1,
+    "training.start": "readout",
     "search.space.full.weight_decay": 0.0,
     "data.duplicates": "ignore",
 }

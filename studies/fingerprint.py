@@ -61,6 +61,7 @@ def fingerprint(
     weights: str,
     max_grid: int,
     folds: int,
+    start: str,
 ) -> Fingerprint:
     """Everything that changes a study's results, by the key a person would change.
 
@@ -78,6 +79,8 @@ def fingerprint(
         The backbone's pooling limit.
     folds
         How many folds ``training.folds`` comes to.
+    start
+        What ``training.start`` comes to.
     """
     data, training, search = experiment.data, experiment.training, experiment.search
     everything = {
@@ -87,6 +90,7 @@ def fingerprint(
         "data.fit": data.fit,
         "data.duplicates": data.duplicates,
         "training.folds": folds,
+        "training.start": start,
         "data.split": split,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,

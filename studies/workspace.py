@@ -125,6 +125,14 @@ class Workspace:
         """Into how many folds the training images are dealt; 1: they are cut once."""
         return len(self.splits)
 
+    @property
+    def start(self) -> str:
+        """What ``training.start`` means for this recording: ``closed_form`` or ``readout``."""
+        start = self.experiment.training.start
+        if start != "auto":
+            return start
+        return "closed_form" if self.recording.n_train < FEW_IMAGES else "readout"
+
     @cached_property
     def folds(self) -> NDArray[np.int64]:
         """Fold of each training image, ``(n_train,)``; all 0 where they are cut once."""
@@ -305,6 +313,7 @@ class Workspace:
             weights=self.backbone(spec.key.backbone).digest,
             max_grid=self.settings(spec.key.backbone).max_grid,
             folds=self.n_folds,
+            start=self.start,
         )
 
     @cached_property

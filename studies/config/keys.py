@@ -281,6 +281,11 @@ class TrainingConfig(Table):
         description="squared error of z-scored responses, or Poisson likelihood of counts "
         "(output through ELU + 1)",
     )
+    start: Literal["auto", "closed_form", "readout"] = Field(
+        "auto",
+        description="what columns begin with: the closed form that knows where each unit looks, or "
+        "the readout's own start; auto: the closed form below 4,000 training images",
+    )
     folds: Folds = Field(
         "auto",
         description="into how many parts the images are dealt, by group; each trial is fitted once "

@@ -27,6 +27,7 @@ from studies.search.best_weights import Fitted
 from studies.search.closed_form import judged_predictions, solve
 from studies.search.round import Member, Round
 from studies.search.space import hyperparameters
+from studies.search.start import start_of
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
@@ -137,15 +138,17 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     if spec.closed_form:
         return _solved(workspace, [one for one, _ in members], judged, scaled, splits, memory)
     store = workspace.store(spec.key.backbone, spec.key.layer, memory)
+    targets = Targets.of(scaled, splits, np.arange(len(held_out)) % 2)
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
         store,
-        Targets.of(scaled, splits, np.arange(len(held_out)) % 2),
+        targets,
         loss=training.loss,
         batch_size=training.batch_size,
         seed=experiment.search.seed,
         device=device,
         center=feature_mean(store, fitted, spec.shape) if training.center else None,
+        start=start_of(workspace, spec, targets, store, memory, keep=False),
     )
     units = [one.units[judged[one.units]] for one, _ in members]
     taking = [i for i, mine in enumerate(units) if len(mine)]

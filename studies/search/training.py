@@ -12,6 +12,7 @@ from studies.grid import Spec
 from studies.search.listener import Listener
 from studies.search.round import Member, Reports, ReportWriter, Result, Round
 from studies.search.space import hyperparameters
+from studies.search.start import start_of
 from studies.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Training:
             seed=experiment.search.seed,
             device=device,
             center=self.workspace.center(backbone, layer, store),
+            start=start_of(self.workspace, spec, self.workspace.targets, store, plan["memory"]),
             parking=experiment.storage.cache,
         )
         self._trainer = (key, trainer)

@@ -11,7 +11,7 @@ of the full readout start.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,13 @@ from tuner.closed_form.fwrf import best_masks
 from tuner.closed_form.gram import Gram, Maps, Plan, Spectrum, transposed_product
 from tuner.closed_form.leave_out import LeaveOut
 from tuner.closed_form.prior import SpatialPrior
-from tuner.closed_form.smooth import Pattern, by_missing, mean_loss
+from tuner.closed_form.smooth import Pattern, among, by_missing, mean_loss, together
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
+
+VERSION = 1
+"""Of what comes out: raised when the same input gives something else."""
 
 SPREAD = 2.0
 """How much wider the envelope is than the mask."""
@@ -79,11 +82,13 @@ def fit_located(
     rows: Rows,
     *,
     folds: Sequence[Rows] = (),
+    groups: NDArray[np.int64] | None = None,
     widths: Sequence[float] | None = None,
     penalties: Sequence[float] = PENALTIES,
     loss: str = "mse",
     memory: int = 4 << 30,
     device: str = "cpu",
+    tell: Callable[[int, int], None] | None = None,
 ) -> LocatedFit:
     """Fit every unit under its own envelope.
 
@@ -96,8 +101,10 @@ def fit_located(
     rows
         Images that are fitted.
     folds
-        Positions in ``rows`` of the images of each fold, which together are all of them; none: the setting is chosen by
-        leaving out one image at a time.
+        Positions in `rows` of the images of each fold, which together are all of them; none: the setting is chosen by
+        leaving out one group at a time.
+    groups
+        ``(n,)`` group of each image; None: every image is one.
     widths, penalties
         The grid, as for smooth ridge; widths not given: those of :data:`WIDTHS` up to a quarter of the layer's.
     loss
@@ -106,6 +113,8 @@ def fit_located(
         Bytes it may take.
     device
         Where the algebra runs.
+    tell
+        Called with (done, total) after each distinct envelope.
 
     Raises
     ------
@@ -133,11 +142,14 @@ def fit_located(
         most = max(min(WIDTHS), min(features.shape[2:]) / 4)
         widths = [width for width in WIDTHS if width <= most]
     plan = Plan.of(len(rows), int(np.prod(features.shape[1:])), memory)
-    choice = _Choice(features, rows, y, folds, loss, plan, device)
+    apart = folds if folds else together(groups, rows)
+    choice = _Choice(features, rows, y, folds, apart, loss, plan, device)
     distinct, which = np.unique(masks.reshape(len(masks), -1), axis=0, return_inverse=True)
     for number, mask in enumerate(distinct):
         units = np.flatnonzero(which.ravel() == number)
         choice.compare(units, envelope(mask.reshape(masks.shape[1:])), widths, penalties)
+        if tell is not None:
+            tell(number + 1, len(distinct))
     weight, bias = choice.weights()
     return LocatedFit(
         masks, choice.widths, choice.penalties, choice.held_out, choice.loss, weight, bias
@@ -161,12 +173,13 @@ class _Choice:
         rows: Rows,
         y: Floats,
         folds: Sequence[Rows],
+        apart: Sequence[Rows],
         loss: str,
         plan: Plan,
         device: str,
     ) -> None:
         self._features, self._rows, self._y = features, rows, y
-        self._folds = [np.sort(fold) for fold in folds]
+        self._folds, self._apart = folds, apart
         self._fits = max(1, len(folds))
         self._loss, self._plan, self._device = loss, plan, device
         self._offset = 1.0 if loss == "poisson" else 0.0
@@ -221,9 +234,9 @@ class _Choice:
         kept = np.arange(len(self._rows)) if pattern.own is None else pattern.own
         measured = self._y[np.ix_(kept, units)]
         responses = self._tensor(measured - self._offset)
-        folds = [np.searchsorted(kept, np.intersect1d(fold, kept)) for fold in self._folds]
+        folds, apart = among(self._folds, kept), among(self._apart, kept)
         gone = self._index(pattern.missing)
-        fits = LeaveOut(spectrum, responses, gone, [self._index(fold) for fold in folds])
+        fits = LeaveOut(spectrum, responses, gone, [self._index(some) for some in apart])
         improved = np.zeros(len(units), dtype=bool)
         for penalty in penalties:
             left = fits.at(penalty * scale).predictions.cpu().numpy()

@@ -186,7 +186,7 @@ def fit_smooth(
         device,
     )
     patterns = by_missing(np.isnan(y[rows]))
-    together = _together(groups, rows)
+    apart = together(groups, rows)
     steps = len(widths) + weights
     for number, width in enumerate(widths):
         prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
@@ -198,7 +198,7 @@ def fit_smooth(
             choice.compare(
                 pattern,
                 spectrum,
-                together,
+                apart,
                 number * len(penalties),
                 [p * (gram.scale or 1.0) for p in penalties],
             )
@@ -247,7 +247,7 @@ class _Choice:
         self,
         pattern: Pattern,
         spectrum: Spectrum,
-        together: Sequence[Rows],
+        apart: Sequence[Rows],
         first: int,
         penalties: Sequence[float],
     ) -> None:
@@ -259,7 +259,7 @@ class _Choice:
             spectrum,
             self._tensor(measured - self._offset),
             torch.from_numpy(pattern.missing).to(self._device),
-            [torch.from_numpy(g).to(self._device) for g in _among(together, kept)],
+            [torch.from_numpy(g).to(self._device) for g in among(apart, kept)],
         )
         improved = np.zeros(len(units), dtype=bool)
         coefficients = torch.zeros(
@@ -399,7 +399,7 @@ def _alike(
     return sets
 
 
-def _together(groups: NDArray[np.int64] | None, rows: Rows) -> list[Rows]:
+def together(groups: NDArray[np.int64] | None, rows: Rows) -> list[Rows]:
     """Positions of images of one group, for groups of more than one."""
     if groups is None:
         return []
@@ -409,10 +409,9 @@ def _together(groups: NDArray[np.int64] | None, rows: Rows) -> list[Rows]:
     return [part for part in parts if len(part) > 1]
 
 
-def _among(groups: Sequence[Rows], kept: Rows) -> list[Rows]:
+def among(groups: Sequence[Rows], kept: Rows) -> list[Rows]:
     """Groups as positions in ``kept``, which is sorted."""
-    parts = [np.searchsorted(kept, np.intersect1d(group, kept)) for group in groups]
-    return [part for part in parts if len(part) > 1]
+    return [np.searchsorted(kept, np.intersect1d(group, kept)) for group in groups]
 
 
 def mean_loss(loss: str, predicted: Floats, measured: Floats) -> Floats:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.fitting.parking import Parked, park
+from tuner.fitting.start import Start
 from tuner.readouts.readout import ColumnKernel, Descent, Parameters
 
 LEARNING_RATE = "learning_rate"
@@ -112,6 +113,8 @@ class ColumnState:
         Of the initial parameters.
     center
         ``(F,)`` what was taken from the features that the columns are trained on, or None.
+    start
+        What the columns begin with; None for the readout's own start.
     judged
         Images that a column is judged on, at most, where its answers to them are to be remembered; else 0.
     parked
@@ -127,12 +130,14 @@ class ColumnState:
         seed: int,
         *,
         center: Tensor | None = None,
+        start: Start | None = None,
         judged: int = 0,
         parked: bool = False,
         folder: Path | None = None,
     ) -> None:
         self.columns = columns
         self.center = center
+        self._start = start
         self.kernel = kernel
         self.parameters: Parameters = {}
         self.first: Parameters = {}
@@ -172,6 +177,9 @@ class ColumnState:
         """Make the tensors of the first step."""
         units = [int(unit) for unit in self._begun_with.unit]
         self.parameters = self.kernel.initial(units, self._seed)
+        if self._start is not None:
+            begun = self._begun_with
+            self._start.fill(self.parameters, begun.unit, begun.fold, self.kernel, self.center)
         for store in (self.first, self.second):
             store.update({name: torch.zeros_like(v) for name, v in self.parameters.items()})
         some = next(iter(self.parameters.values()))

@@ -24,6 +24,7 @@ from torch import Tensor
 from tuner.fitting import losses
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates
+from tuner.fitting.start import Start
 from tuner.fitting.targets import Shares, Targets
 from tuner.readouts.readout import (
     ADAM_BETA1,
@@ -83,6 +84,8 @@ class Trainer:
     center
         ``(F,)`` what is taken from each feature, see :mod:`tuner.fitting.center`; None for nothing. Exported parameters
         act on features as they come.
+    start
+        What columns begin with; None for the readout's own start.
     parking
         Folder for the file of columns that wait while others are trained; None for the system's temporary one.
     """
@@ -99,10 +102,12 @@ class Trainer:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         center: Tensor | None = None,
+        start: Start | None = None,
         parking: Path | None = None,
     ) -> None:
         self.kernel = kernel
         self.center = None if center is None else center.to(device, dtype)
+        self._start = start
         self.parking = parking
         self.features = features
         self.loss = loss
@@ -147,6 +152,7 @@ class Trainer:
             self.kernel,
             self.seed,
             center=self.center,
+            start=self._start,
             judged=0 if self.folds == 1 else max(map(len, self.judged)),
             parked=parked,
             folder=self.parking,

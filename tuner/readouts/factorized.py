@@ -101,6 +101,26 @@ class FactorizedReadout:
         share = share / share.sum(1, keepdim=True).clamp_min(1e-30)
         return (mask * share[:, :, None, None]).sum(1)
 
+    def start(self, weight: Tensor, bias: Tensor) -> Parameters | None:
+        """The mask that the channels' weights share most of, and each channel's share of it.
+
+        The mask is the first right singular vector of the weights ``(C, cells)``, which is turned to be mostly positive and
+        is 0 where it then is negative; the feature weights are the least-squares ones under that mask.
+        """
+        maps = weight.flatten(2)
+        between = maps @ maps.transpose(1, 2) if maps.shape[1] < maps.shape[2] else None
+        if between is None:
+            mask = torch.linalg.eigh(maps.transpose(1, 2) @ maps)[1][:, :, -1]
+        else:
+            leading = torch.linalg.eigh(between)[1][:, :, -1:]
+            mask = (maps.transpose(1, 2) @ leading)[:, :, 0]
+        mask = (mask * mask.sum(1, keepdim=True).sign()).clamp_min(0)
+        norm = mask.norm(dim=1, keepdim=True)
+        flat = torch.full_like(mask, 1 / math.sqrt(mask.shape[1]))
+        mask = torch.where(norm > 0, mask / norm.clamp_min(1e-30), flat)
+        features = (maps @ mask[:, :, None])[:, :, 0] / math.sqrt(mask.shape[1])
+        return {"mask": mask.view(len(mask), *weight.shape[2:]), "features": features, "bias": bias}
+
     def fused_pays(self, shape: FeatureShape) -> bool:
         """On small grids only; ``python -m benchmarks.fused`` has the times."""
         return shape.cells <= FUSED_CELLS

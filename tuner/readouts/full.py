@@ -71,6 +71,10 @@ class FullReadout:
         """Norm of the weights over channels, ``(n, h, w)``."""
         return parameters["weight"].square().sum(1).sqrt()
 
+    def start(self, weight: Tensor, bias: Tensor) -> Parameters | None:
+        """The weights themselves."""
+        return {"weight": weight, "bias": bias}
+
     def fused_pays(self, shape: FeatureShape) -> bool:
         """Always: a chain of tensor operations reads and writes all weights many times."""
         return True

@@ -263,6 +263,16 @@ class Readout(Protocol):
         """Where each unit reads, ``(n, h, w)``, never negative."""
         ...
 
+    def start(self, weight: Tensor, bias: Tensor) -> Parameters | None:
+        """Exported parameters that answer as much as possible like weights of the full readout; None for the kernel's own.
+
+        Parameters
+        ----------
+        weight, bias
+            ``(K, C, h, w)`` and ``(K,)``; they answer to centred features.
+        """
+        ...
+
     def fused_pays(self, shape: FeatureShape) -> bool:
         """Whether a step compiled from C is faster than tensor operations on a CPU."""
         ...

@@ -1,0 +1,162 @@
+"""Where the columns of a cohort start: in the closed form that knows where each unit looks, kept beside the features.
+
+Made once a layer for all units and both readouts. The file's name follows from all that goes into it, and what it holds is
+compared with its hash before it is used; deleted, or damaged, it is made again with the same values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from studies.fingerprint import array_digest
+from studies.grid import Spec
+from studies.workspace import Workspace
+from tuner.atomic import replacing
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from tuner.features.tiers import FeatureStore
+    from tuner.fitting.start import Start
+    from tuner.fitting.targets import Targets
+
+_SHARE = 0.1
+"""Of the cache that starts may take; one that is larger is made anew whenever it is needed."""
+
+
+def start_of(
+    workspace: Workspace,
+    spec: Spec,
+    targets: Targets,
+    store: FeatureStore,
+    memory: int,
+    *,
+    keep: bool = True,
+) -> Start | None:
+    """First parameters of the columns of a cohort; None where the readout's own are used.
+
+    Parameters
+    ----------
+    spec
+        A study of the cohort.
+    targets
+        What it is trained on.
+    store
+        The layer's training features.
+    memory
+        Bytes that training may take.
+    keep
+        Whether the closed form is kept on disk.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If the closed form does not fit into `memory`.
+    """
+    from tuner import readouts
+    from tuner.fitting.center import feature_mean
+    from tuner.fitting.start import Start
+
+    if workspace.start == "readout":
+        return None
+    units = np.unique(np.concatenate(list(workspace.regions.values())))
+    there = ~np.isnan(targets.fit[:, units]).all(axis=0)
+    units = units[there]
+    weight, bias = _located(workspace, spec, targets, units, memory, keep)
+    mean = feature_mean(store, targets.fit_rows, spec.shape)
+    return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
+
+
+def _located(
+    workspace: Workspace,
+    spec: Spec,
+    targets: Targets,
+    units: NDArray[np.int64],
+    memory: int,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and biases of every fold's closed form, read or made."""
+    from tuner.closed_form.located import VERSION, fit_located
+
+    path = None
+    backbone, layer = spec.key.backbone, spec.key.layer
+    loss = workspace.experiment.training.loss
+    if keep:
+        key = array_digest(
+            np.array(
+                [
+                    *(workspace.backbone(backbone).digest, workspace.images.digest(), layer, loss),
+                    *map(str, (workspace.settings(backbone).max_grid, spec.shape, memory, VERSION)),
+                ]
+            ),
+            units,
+            targets.fit[:, units],
+            targets.fit_rows,
+            targets.fit_rows if targets.fold is None else targets.fold,
+        )
+        path = workspace.experiment.storage.cache / "starts" / f"{key}.safetensors"
+        found = _read(path)
+        if found is not None:
+            return found
+    y = np.full((workspace.recording.n_train, len(units)), np.nan)
+    y[targets.fit_rows] = targets.fit[:, units]
+    fit = fit_located(
+        workspace.features(backbone, layer).train,
+        y,
+        targets.fit_rows,
+        folds=() if targets.fold is None else targets.judged,
+        groups=workspace.recording.train_groups,
+        loss=loss,
+        memory=memory,
+        device=workspace.algebra_device,
+        tell=partial(workspace.progress, "locating units"),
+    )
+    if path is not None and fit.weight.nbytes <= _SHARE * workspace.experiment.storage.cache_limit:
+        _write(path, fit.weight, fit.bias, int(_SHARE * workspace.experiment.storage.cache_limit))
+    return fit.weight, fit.bias
+
+
+def _check(weight: torch.Tensor, bias: torch.Tensor) -> str:
+    return array_digest(weight.numpy(), bias.numpy())
+
+
+def _read(path: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a file holds, if it is whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
+            whole = (file.metadata() or {}).get("check") == _check(weight, bias)
+    except (OSError, SafetensorError):
+        return None
+    return (weight, bias) if whole else None
+
+
+def _write(path: Path, weight: torch.Tensor, bias: torch.Tensor, most: int) -> None:
+    """Keep a closed form; the oldest give way to it."""
+    from safetensors.torch import save_file
+
+    with contextlib.suppress(
+        OSError
+    ):  # no room, or a folder that may only be read: made anew next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+        total = sum(p.stat().st_size for p in stored) + weight.nbytes
+        for old in stored:
+            if total <= most:
+                break
+            total -= old.stat().st_size
+            old.unlink()
+        with replacing(path) as new:
+            save_file(
+                {"weight": weight.contiguous(), "bias": bias.contiguous()},
+                new,
+                {"check": _check(weight, bias)},
+            )
