@@ -1,4 +1,4 @@
-"""Recordings simulated from a known layer are assigned to that layer, by both readouts, through the whole search."""
+"""Recordings simulated from a known layer are assigned to that layer, by all readouts, through the whole search."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_known_layers_are_found(experiment: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main([*command, "study", "list", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == len(LAYERS) ** 2 * 2
-    for readout in ("full", "factorized"):
+    assert len(rows) == len(LAYERS) ** 2 * 3
+    for readout in ("full", "factorized", "smooth"):
         for layer in LAYERS:
             rivals = [r for r in rows if r["readout"] == readout and r["region"] == f"from {layer}"]
             best = min(rivals, key=lambda r: r["best"]["value"])
