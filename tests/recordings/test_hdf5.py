@@ -17,6 +17,7 @@ from tests.recordings.pictures import pictures
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.recordings import load_recording, write_recording
 from tuner.recordings.hdf5.images import Hdf5Images
+from tuner.recordings.hdf5.open import open_hdf5
 from tuner.recordings.sources import ArrayImages
 
 
@@ -371,3 +372,24 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(EnvironmentFailure, match="disk is full"):
         write_recording(recording, tmp_path / "out.h5")
     assert [p.name for p in tmp_path.iterdir()] == ["recording.h5"]
+
+
+@pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
+def test_a_file_that_this_process_holds_open_is_read(tmp_path, locking):
+    path = tmp_path / "r.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3)
+    with h5py.File(path, "r", locking=locking) as mine:
+        with open_hdf5(path) as file:
+            assert file["x"][:].tolist() == [0, 1, 2]
+        assert mine["x"][:].tolist() == [0, 1, 2], "closing ours left theirs open"
+
+
+def test_a_file_that_this_process_writes_is_refused_plainly(tmp_path):
+    path = tmp_path / "r.h5"
+    with (
+        h5py.File(path, "w"),
+        pytest.raises(InputError, match=r"r\.h5: this process holds it open for writing"),
+        open_hdf5(path),
+    ):
+        pass
