@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import generators
 from tests.encoders import SIZE, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
-from tuner.synthesis import export
+from tuner.synthesis import described, export
 from tuner.synthesis.export import export_meis, file_name
 from tuner.synthesis.manifest import read_manifest
 from tuner.synthesis.mei import MeiSettings, synthesize
@@ -141,6 +142,70 @@ def test_a_damaged_manifest_is_named(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=r"manifest\.json"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "line"),
+    [
+        (("settings", "steps"), 10**9, "settings.steps = 1000000000: must be a whole number"),
+        (("settings", "steps"), 1e9, "settings.steps"),
+        (("settings", "variants"), "2", "settings.variants"),
+        (("settings", "mean"), float("nan"), "settings.mean is not finite"),
+        (("settings", "steps"), 0, "steps = 0"),
+        (("settings",), None, "settings is missing"),
+        (("encoders",), [], "encoders: missing or empty"),
+        (("encoders", 0, "meta"), None, r"encoders\[0\].meta is missing"),
+        (("encoders", 0, "meta", "trial"), [1], "trial is no number"),
+        (("units",), [{"unit": 1e300}], "unit = 1e"),
+    ],
+)
+def test_a_manifest_is_bounded(tmp_path, encoder, keys, value, line):
+    export_meis(tmp_path, [encoder], [7], QUICK)
+    file = tmp_path / "manifest.json"
+    changed = content = json.loads(file.read_text())
+    for key in keys[:-1]:
+        changed = changed[key]
+    changed[keys[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"manifest\.json: .*{line}"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_too_deep_or_too_large_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "manifest.json"
+    file.write_text("[" * 200_000)
+    with pytest.raises(InputError, match=r"manifest\.json: damaged, it is nested too deeply"):
+        read_manifest(file)
+    monkeypatch.setattr(described, "MAX_BYTES", 1000)
+    with pytest.raises(InputError, match=r"manifest\.json: is larger than"):
+        read_manifest(file)
+
+
+def test_a_manifest_opens_no_file_and_runs_no_program(tmp_path):
+    network = generators.script(generators.Small(), tmp_path / "mine.pt")
+    options = {"path": network, "code": generators.CODE}
+    settings = MeiSettings(prior="generator", prior_options=options, steps=1, chunk=1)
+    encoder = random_encoder(n_units=1, layer="_blocks.0")
+    export_meis(tmp_path, [encoder], None, settings)
+    with pytest.raises(
+        InputError, match=r"manifest\.json: made with a generator .*mine\.pt.*path=FILE"
+    ):
+        read_manifest(tmp_path)
+    assert read_manifest(tmp_path, {"path": network}).settings == settings
+    other = generators.script(generators.Small(seed=1), tmp_path / "other.pt")
+    for further in ({}, {"blake2b": settings.prior_options["blake2b"]}):
+        with pytest.raises(InputError, match=r"other\.pt: not the generator"):
+            read_manifest(tmp_path, {"path": other, **further})
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    for key, value, line in (
+        ("bounds", "/etc/passwd", "bounds=FILE"),
+        ("blake2b", None, "blake2b is missing"),
+    ):
+        changed = json.loads(json.dumps(content))
+        changed["settings"]["prior_options"][key] = value
+        (tmp_path / "manifest.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=rf"manifest\.json: .*{line}"):
+            read_manifest(tmp_path, {"path": network})
 
 
 def test_a_missing_manifest_is_named(tmp_path):

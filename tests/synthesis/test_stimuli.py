@@ -26,7 +26,7 @@ from tuner.synthesis.stimuli.choice import (
     scramble,
 )
 from tuner.synthesis.stimuli.folder import block_order, read_stimuli, write_stimuli
-from tuner.synthesis.stimuli.manifest import COLUMNS, seen_images
+from tuner.synthesis.stimuli.manifest import COLUMNS, file_hash, seen_images
 from tuner.synthesis.stimuli.placement import Field, Light, Rig, light_of, moved, show
 
 SETTINGS = MeiSettings(steps=15, chunk=4, variants=2)
@@ -351,6 +351,39 @@ def test_an_edited_manifest_is_named(copied):
 def test_a_damaged_description_is_named(copied, text):
     (copied / "stimuli.json").write_text(text)
     with pytest.raises(InputError, match=r"stimuli\.json"):
+        read_stimuli(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("encoders", [], "encoders: missing or empty"),
+        ("encoders", [{}], r"encoders\[0\].name is missing"),
+        ("files", ["a"], "files is no table"),
+        ("rig", {"size": 10**9}, "rig.size = 1000000000"),
+        ("rig", {"wide": 1}, "wide"),
+        ("background", 300, "background = 300"),
+    ],
+)
+def test_a_description_is_bounded(copied, key, value, line):
+    file = copied / "stimuli.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=rf"stimuli\.json: .*{line}"):
+        read_stimuli(copied)
+
+
+@pytest.mark.parametrize("named", ["../../secret.png", "/etc/passwd", "extra.png"])
+def test_a_manifest_names_images_of_its_folder_alone(copied, named):
+    table = copied / "manifest.csv"
+    first = json.loads((copied / "stimuli.json").read_text())["files"]
+    image = next(name for name in first if name.startswith("images/")).removeprefix("images/")
+    table.write_text(table.read_text().replace(image, named))
+    description = json.loads((copied / "stimuli.json").read_text())
+    description["files"]["manifest.csv"] = file_hash(table.read_bytes())
+    (copied / "stimuli.json").write_text(json.dumps(description))
+    with pytest.raises(
+        InputError, match=rf"manifest\.csv: '{named}' is none of the folder's images"
+    ):
         read_stimuli(copied)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,24 @@ from typing import Any
 
 from tuner.encoder import Encoder
 from tuner.errors import InputError
+from tuner.synthesis.described import read_description, rows, table, text, whole
 from tuner.synthesis.mei import MeiSettings
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 KIND = "most exciting images"
+
+LIMITS = {
+    "steps": 1_000_000,
+    "variants": 1_000,
+    "keep_every": 1_000_000,
+    "chunk": 4_096,
+    "seed": 2**63 - 1,
+}
+"""Most of each setting that a manifest may ask for."""
+
+MAX_CODE = 10_000_000
+"""Numbers in a generator's code, at most."""
 
 
 @dataclass(frozen=True)
@@ -78,40 +91,86 @@ def describe(encoder: Encoder) -> dict[str, Any]:
 def read_manifest(path: str | Path, prior_options: Mapping[str, Any] | None = None) -> Manifest:
     """Read what is needed to make the images of a manifest again.
 
+    A manifest may come from anybody. It names no file that is opened, and no program that is run: a generator is the file
+    that the caller names, and only if it hashes to what the manifest says.
+
     Parameters
     ----------
     path
         ``manifest.json`` or its folder.
     prior_options
-        In place of those of the manifest: a generator that lies elsewhere now. What it hashes to must
-        be the same.
+        In place of those of the manifest: the ``path`` of a generator, and of its ``bounds`` where those are a file.
 
     Raises
     ------
     InputError
-        If it is missing, damaged or of another kind.
+        If it is missing, damaged, of another kind or beyond the limits, or a generator is needed and not given, or another.
     """
     path = Path(path)
     path = path / MANIFEST if path.is_dir() else path
+    content = read_description(path, "name a manifest.json that 'tuner export mei' wrote")
+    if content.get("format") != FORMAT or content.get("kind") != KIND:
+        raise InputError(
+            f"{path}: not a manifest of images, or of another version (format "
+            f"{str(content.get('format'))[:40]})"
+        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT or content["kind"] != KIND:
-            raise InputError(
-                f"{path}: not a manifest of images, or of another version "
-                f"(format {content['format']})"
-            )
-        given = dict(content["settings"])
-        given["prior_options"] = {**given.get("prior_options", {}), **(prior_options or {})}
-        encoders = content["encoders"]
+        settings = _settings(content.get("settings"), dict(prior_options or {}))
+        encoders = rows("encoders", content.get("encoders"))
+        metas = [table(f"encoders[{k}].meta", e.get("meta")) for k, e in enumerate(encoders)]
+        for k, meta in enumerate(metas):
+            if not isinstance(meta.get("trial"), int | str | None):
+                raise ValueError(f"encoders[{k}].meta.trial is no number")
         return Manifest(
             path,
-            MeiSettings(**given),
-            [int(entry["unit"]) for entry in content["units"]],
-            str(encoders[0]["meta"].get("study")),
-            [encoder["meta"].get("trial") for encoder in encoders],
-            [str(encoder["checksum"]) for encoder in encoders],
+            settings,
+            [
+                whole("unit", entry.get("unit"), 2**31)
+                for entry in rows("units", content.get("units"))
+            ],
+            str(metas[0].get("study")),
+            [meta.get("trial") for meta in metas],
+            [text(f"encoders[{k}].checksum", e.get("checksum")) for k, e in enumerate(encoders)],
         )
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged manifest ({error!r})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: damaged manifest ({str(error)[:200]})") from error
+
+
+def _settings(stored: Any, given: dict[str, Any]) -> MeiSettings:
+    """Settings of a manifest, within limits."""
+    values = table("settings", stored)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"settings.{name} is not finite")
+    for name, most in LIMITS.items():
+        if name in values:
+            whole(f"settings.{name}", values[name], most)
+    options = dict(table("settings.prior_options", values.get("prior_options", {})))
+    if values.get("prior") == "generator":
+        options = _generator(options, given)
+    else:
+        options |= given
+    return MeiSettings(**(values | {"prior_options": options}))
+
+
+def _generator(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a generator: its files as they are given, all else and what they hash to as stored."""
+    checksum = text("settings.prior_options.blake2b", stored.get("blake2b"))
+    if "path" not in given:
+        raise InputError(
+            f"made with a generator (there {str(stored.get('path'))[:200]!r}), and a manifest's files are not opened; "
+            "name the file that you trust: --prior-option path=FILE"
+        )
+    if isinstance(stored.get("bounds"), str) and "bounds" not in given:
+        raise InputError(
+            f"made with bounds from a file (there {str(stored['bounds'])[:200]!r}), and a manifest's files are not "
+            "opened; name the file: --prior-option bounds=FILE"
+        )
+    code = stored.get("code", [])
+    for length in code if isinstance(code, list) else [code]:
+        whole("settings.prior_options.code", length, MAX_CODE, 1)
+    if isinstance(code, list) and math.prod(code) > MAX_CODE:
+        raise ValueError(f"settings.prior_options.code has more than {MAX_CODE} numbers")
+    return {**stored, **given, "blake2b": checksum}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
+from tuner.recordings.sources import decode
+from tuner.synthesis.described import read_description, rows, table, text, whole
 from tuner.synthesis.stimuli.placement import Rig, as_seen
 
 DESCRIPTION = "stimuli.json"
@@ -22,6 +24,9 @@ ORDER = "order.csv"
 NOTE = "README.txt"
 IMAGES = "images"
 FORMAT = 1
+
+MAX_SIDE = 16_384
+"""Pixels of an image's side, at most."""
 
 COLUMNS = (
     "image",
@@ -114,7 +119,7 @@ def read_stimuli(folder: str | Path) -> Folder:
     try:
         with (path / MANIFEST).open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))
-        rows = [_typed({name: row[name] for name in COLUMNS}) for row in table]
+        typed = [_typed({name: row[name] for name in COLUMNS}) for row in table]
         units = {
             str(entry["name"]): np.array(entry["units"], dtype=np.int64)
             for entry in description["encoders"]
@@ -125,26 +130,42 @@ def read_stimuli(folder: str | Path) -> Folder:
             ).reshape(len(table), len(own))
             for name, own in units.items()
         }
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path / MANIFEST}: damaged ({error!r})") from error
-    return Folder(path, description, rows, predictions, units)
+    for row in typed:
+        if f"{IMAGES}/{row['image']}" not in description["files"]:
+            raise InputError(
+                f"{path / MANIFEST}: {row['image'][:200]!r} is none of the folder's images; it was edited"
+            )
+    return Folder(path, description, typed, predictions, units)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
+    description = read_description(file, "name a folder that 'tuner stimuli export' wrote")
+    if description.get("kind") != "stimuli" or description.get("format") != FORMAT:
+        raise InputError(f"{file}: of another kind or format; this version reads {FORMAT}")
     try:
-        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if description["kind"] != "stimuli" or description["format"] != FORMAT:
-            raise InputError(f"{file}: of another kind or format; this version reads {FORMAT}")
-        dict(description["files"])
-        list(description["encoders"])
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); name a folder that "
-            "'tuner stimuli export' wrote"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: damaged ({error!r})") from error
+        for name, checksum in table("files", description.get("files")).items():
+            text(f"files.{name}", checksum)
+        for k, entry in enumerate(rows("encoders", description.get("encoders"))):
+            text(f"encoders[{k}].name", entry.get("name"))
+            whole(f"encoders[{k}].image_size", entry.get("image_size"), MAX_SIDE, 1)
+            units, called = entry.get("units"), entry.get("names")
+            if not isinstance(units, list) or not isinstance(called, list):
+                raise ValueError(f"encoders[{k}]: units or names missing")
+            if len(units) != len(called):
+                raise ValueError(f"encoders[{k}]: other many units than names")
+            for unit in units:
+                whole(f"encoders[{k}].units", unit, 2**31)
+        whole("background", description.get("background"), 255)
+        rig = table("rig", description.get("rig"))
+        whole("rig.size", rig.get("size", 0), MAX_SIDE)
+        Rig(**rig)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file}: damaged ({str(error)[:200]})") from error
     return description
 
 
@@ -181,6 +202,8 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     typed["variant"] = int(row["variant"])
     for name in ("width_px", "x_px", "y_px", "mean", "contrast"):
         typed[name] = float(row[name])
+        if not math.isfinite(typed[name]):
+            raise ValueError(f"{name} = {row[name]}")
     return typed
 
 
@@ -189,14 +212,11 @@ def seen_images(folder: Folder) -> NDArray[np.uint8]:
 
     Showing these to an encoder gives the predictions of the manifest.
     """
-    from PIL import Image
-
     rig = Rig(**folder.description["rig"])
     size = int(folder.description["encoders"][0]["image_size"])
     seen = []
     for row in folder.rows:
-        with Image.open(folder.path / IMAGES / row["image"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = decode(folder.path / IMAGES / row["image"])
         seen.append(
             as_seen(pixels, row["x_px"], row["y_px"], rig.side(size), size, folder.background)
         )
