@@ -82,7 +82,8 @@ def create(
     Raises
     ------
     InputError
-        If a study is there with other settings, naming the key; or is to be made anew and is worked on, naming by whom.
+        If a study is there with other settings, naming the key; or is to be made anew and is worked on, naming by whom;
+        or an image cannot be opened, or is not square under ``data.fit = "error"``.
     """
     done = Created(forgotten=forget(stores.storage, stores.artifacts))
     stored = stored_studies(stores.storage)
@@ -103,6 +104,8 @@ def create(
     done.replaced = [study.name for study in outdated]
     gone = set(done.replaced)
     missing = [spec for spec in specs if spec.name not in stored or spec.name in gone]
+    if missing:
+        _check_images(workspace)
     how = plans(workspace, missing)
     studies = [
         NewStudy(spec.key, spec.layer_index, prints[spec.name], how[spec.name]) for spec in missing
@@ -112,3 +115,13 @@ def create(
             delete(stores.storage, stores.artifacts, outdated)
         done.new = add(stores.storage, studies)
     return done
+
+
+def _check_images(workspace: Workspace) -> None:
+    """Refuse images that a search would stop at, by their headers."""
+    from tuner.recordings.images import check_sizes
+
+    recording = workspace.recording
+    for images in (recording.train_images, recording.test_images):
+        if images is not None:
+            check_sizes(images, workspace.experiment.data.fit)

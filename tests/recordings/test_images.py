@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.recordings.pictures import pictures, write_pictures
 from tuner.errors import InputError
-from tuner.recordings import PreparedImages
+from tuner.recordings import PreparedImages, sources
+from tuner.recordings.images import check_sizes
 from tuner.recordings.paths import clean, resolve_images
 from tuner.recordings.sources import ArrayImages, FileImages, decode
 
@@ -179,3 +180,19 @@ def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with pytest.raises(InputError, match=r"12000 x 12000 pixels, and 30 million are allowed"):
             decode(path)
+
+
+def test_sizes_are_checked_by_headers_alone(tmp_path, monkeypatch):
+    for name, size in (("a.png", (8, 8)), ("b.png", (16, 8))):
+        Image.new("RGB", size).save(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    monkeypatch.setattr(sources, "decode", None)  # nothing is decoded
+    images = FileImages(tmp_path, ["a.png", "b.png"], "r.h5")
+    assert [images.size(index) for index in (0, 1)] == [(8, 8), (8, 16)]
+    with pytest.raises(InputError, match=r"b\.png is 16 x 8 pixels, not square"):
+        check_sizes(images, "error")
+    check_sizes(images, "pad")
+    with pytest.raises(InputError, match=r"c\.png: not a readable image"):
+        check_sizes(FileImages(tmp_path, ["a.png", "c.png"], "r.h5"), "pad")
+    with pytest.raises(InputError, match="not square"):
+        check_sizes(ArrayImages(np.zeros((2, 4, 5, 3), np.uint8)), "error")

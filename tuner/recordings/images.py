@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import InputError, unknown
 from tuner.recordings.recording import ImageSource
+from tuner.recordings.sources import in_threads
 
 Fit = Literal["error", "crop", "pad"]
 FITS: tuple[Fit, ...] = ("error", "crop", "pad")
@@ -103,16 +104,43 @@ class PreparedImages:
         image = self.source.read(index)
         height, width = image.shape[:2]
         if height != width:
-            if self.fit == "error":
-                raise InputError(
-                    f"{self.names[index]} is {width} x {height} pixels, not square; "
-                    'set data.fit to "crop" or "pad"'
-                )
+            _refuse_oblong(self.names[index], height, width, self.fit)
             image = _cropped(image) if self.fit == "crop" else _padded(image)
         return resize(image, self.size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}
+
+
+def check_sizes(source: ImageSource, fit: Fit) -> None:
+    """Refuse images that cannot be opened or do not fit, by their headers alone: nothing is decoded.
+
+    Parameters
+    ----------
+    source
+        Images, all of which are looked at.
+    fit
+        As of :class:`PreparedImages`.
+
+    Raises
+    ------
+    InputError
+        Naming the first image that is none, is too large, or is not square under ``fit = "error"``.
+    """
+
+    def check(index: int) -> None:
+        height, width = source.size(index)
+        if height != width:
+            _refuse_oblong(source.names[index], height, width, fit)
+
+    in_threads(check, len(source))
+
+
+def _refuse_oblong(name: str, height: int, width: int, fit: Fit) -> None:
+    if fit == "error":
+        raise InputError(
+            f'{name} is {width} x {height} pixels, not square; set data.fit to "crop" or "pad"'
+        )
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

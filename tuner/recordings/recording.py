@@ -30,6 +30,10 @@ class ImageSource(Protocol):
         """Read image ``index`` as (height, width, 3) RGB; greyscale is three equal channels."""
         ...
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index``, pixels, as the source says them without decoding it."""
+        ...
+
     def digest(self) -> str:
         """Hash the content of all images in order."""
         ...

@@ -145,6 +145,11 @@ class JoinedImages:
         source, place = self._places[index]
         return self._sources[source].read(place)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of one image, pixels."""
+        source, place = self._places[index]
+        return self._sources[source].size(place)
+
     def digest(self) -> str:
         """Hash all images."""
         return combined_digest(self._digests)

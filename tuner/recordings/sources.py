@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
 from tuner.recordings.paths import resolve_images
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Formats that are decoded; others may start programs (EPS starts Ghostscript), or few have tried their decoders."""
@@ -80,6 +84,10 @@ class ArrayImages:
         """Read one image as (height, width, 3)."""
         return np.asarray(self.array[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of one image, pixels."""
+        return int(self.array.shape[1]), int(self.array.shape[2])
+
     def digest(self) -> str:
         """Hash all images."""
         return combined_digest(array_digest(image) for image in self.array)
@@ -109,6 +117,10 @@ class FileImages:
     def read(self, index: int) -> NDArray[np.uint8]:
         """Decode one image to (height, width, 3)."""
         return decode(self._files[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of one image by its header, pixels."""
+        return stored_size(self._files[index])
 
     def digest(self) -> str:
         """Hash the bytes of all files, in order."""
@@ -146,6 +158,10 @@ class NamedImages:
         """Refuse: there is nothing to read."""
         raise InputError(f"{self.names[index]}: no images folder is known; set data.images")
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Refuse: there is nothing to read."""
+        raise InputError(f"{self.names[index]}: no images folder is known; set data.images")
+
     def digest(self) -> str:
         """Hash the names."""
         return combined_digest(name.encode() for name in self.names)
@@ -162,21 +178,39 @@ def decode(path: Path) -> NDArray[np.uint8]:
         If the file cannot be decoded, is of a format that is not among :data:`FORMATS`, has more than
         :data:`MAX_PIXELS` pixels, or more than 8 bits a channel.
     """
+    with _opened(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file as its header has them, pixels; nothing is decoded.
+
+    Raises
+    ------
+    InputError
+        As :func:`decode`, as far as the header tells.
+    """
+    with _opened(path) as image:
+        return int(image.height), int(image.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file whose header was read and is within limits; whatever Pillow raises names the file."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as image:
-            mode = image.mode
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: has {image.width} x {image.height} pixels, and {MAX_PIXELS // 1_000_000} "
                     "million are allowed; make it smaller"
                 )
-            if mode in _WIDE_MODES:
+            if image.mode in _WIDE_MODES:
                 raise InputError(
-                    f"{path}: has more than 8 bits per channel (mode {mode}); convert it to 8 bits"
+                    f"{path}: has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits"
                 )
-            return np.asarray(image.convert("RGB"))
+            yield image
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files.

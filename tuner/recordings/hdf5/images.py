@@ -66,6 +66,10 @@ class Hdf5Images:
         image = image.reshape(*self.shape, -1)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of one image, pixels."""
+        return self.shape
+
     def digest(self) -> str:
         """Hash all images; equal to the hash of the same images in memory."""
         if self._digest is None:
@@ -109,11 +113,13 @@ class Hdf5ImageSet:
         self._lock = threading.Lock()
         self._file: h5py.File | None = None
         self._digest: str | None = None
+        self._sizes: list[tuple[int, int]] = []
         for index in range(len(self.names)):
             data = self._open(index)
             with guarded(path, self.names[index]):
                 shape, dtype = data.shape, data.dtype
             _check(path, self.names[index], (1, *shape), dtype)
+            self._sizes.append((int(shape[0]), int(shape[1])))
             check_stored(path, data, self.names[index])
 
     def __len__(self) -> int:
@@ -127,6 +133,10 @@ class Hdf5ImageSet:
             check_reached(data, image)
         image = image.reshape(*image.shape[:2], -1)
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of one image, pixels."""
+        return self._sizes[index]
 
     def digest(self) -> str:
         """Hash all images; equal to the hash of the same images in memory."""
