@@ -150,6 +150,7 @@ def heatmap(
             references=references,
             cuts=resplit,
             stacked=stacked,
+            say=note,
         )
         once = workspace.recording.n_repeats == 1
     written(paths)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from studies.database.stores import Stores
+from studies.export.made_from import changed, remember
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.references import REFERENCES
@@ -25,6 +26,7 @@ def export_heatmap(
     references: Sequence[str] = (),
     cuts: int = 0,
     stacked: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``; or one of these but ``units.csv``.
 
@@ -42,6 +44,8 @@ def export_heatmap(
         ``resplit.csv`` and ``best_layers``.
     stacked
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
+    say
+        Told where the folder's last heatmap was made from other test responses.
 
     Raises
     ------
@@ -90,7 +94,11 @@ def export_heatmap(
     if one_file:
         table = out.suffix.lower() == ".csv"
         return [write_heatmap(rows, out) if table else save_as(figure, out)]
+    other = changed(out, workspace.recording)
+    if other is not None:
+        say(other)
     paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
+    remember(out, workspace.recording)
     if beside:
         paths.append(write_heatmap(beside, out / "references.csv"))
     paths += save(figure, out / "heatmap")
