@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tuner.recordings import Recording
     from tuner.recordings.duplicates import Pairs
 
+_MANY = 500
+"""Images from which it is said how far the reading is; fewer take less than a second."""
+
 
 def separated(
     experiment: Experiment, recording: Recording, progress: Progress | None = None
@@ -68,7 +71,8 @@ def _remembered(folder: Path, recording: Recording, progress: Progress | None) -
             return pairs
     except (OSError, ValueError, EOFError):  # not there yet, or damaged: found anew
         pass
-    pairs = find(recording, progress)
+    many = recording.n_train + recording.n_test > _MANY
+    pairs = find(recording, progress if many else None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:

@@ -77,9 +77,16 @@ class Workspace:
         """The recording, checked."""
         from studies.equal_images import separated
         from studies.recording import open_recording
+
+        opened = open_recording(self.experiment)
+        self._check(opened)  # what is wrong with it is said before every image is read
+        recording = separated(self.experiment, opened, self.progress)
+        return recording if recording is opened else self._check(recording)
+
+    def _check(self, recording: Recording) -> Recording:
+        """Refuse responses that cannot be fitted on both sides of every cut."""
         from tuner.recordings import check_responses
 
-        recording = separated(self.experiment, open_recording(self.experiment), self.progress)
         loss, column = self.experiment.training.loss, self.experiment.data.region
         splits = self.cuts(self.experiment.data.seed, recording)
         for fold, split in enumerate(splits):
