@@ -118,7 +118,19 @@ class Workspace:
         return self.cuts(self.experiment.data.seed, self.recording)
 
     def cuts(self, seed: int, recording: Recording) -> tuple[Split, ...]:
-        """As :attr:`splits`, with another seed."""
+        """As :attr:`splits`, with another seed.
+
+        Raises
+        ------
+        InputError
+            If there is too little to cut, naming the recording.
+        """
+        try:
+            return self._cuts(seed, recording)
+        except InputError as error:
+            raise InputError(f"{recording.source}: {error}") from error
+
+    def _cuts(self, seed: int, recording: Recording) -> tuple[Split, ...]:
         data, groups, n_train = self.experiment.data, recording.train_groups, recording.n_train
         folds = self.experiment.training.folds
         if folds == "auto":

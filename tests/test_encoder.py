@@ -199,7 +199,9 @@ def test_a_pickle_under_the_right_name_is_refused(saved):
         load_encoder(saved)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "\x00", pytest.param("[" * 200_000, id="deep")]
+)
 def test_a_damaged_description_is_named(saved, text):
     (saved / DESCRIPTION).write_text(text)
     with pytest.raises(InputError, match=DESCRIPTION):

@@ -124,4 +124,4 @@ def _check_images(workspace: Workspace) -> None:
     recording = workspace.recording
     for images in (recording.train_images, recording.test_images):
         if images is not None:
-            check_sizes(images, workspace.experiment.data.fit)
+            check_sizes(images, workspace.experiment.data.fit, recording.source)

@@ -190,9 +190,9 @@ def test_sizes_are_checked_by_headers_alone(tmp_path, monkeypatch):
     images = FileImages(tmp_path, ["a.png", "b.png"], "r.h5")
     assert [images.size(index) for index in (0, 1)] == [(8, 8), (8, 16)]
     with pytest.raises(InputError, match=r"b\.png is 16 x 8 pixels, not square"):
-        check_sizes(images, "error")
-    check_sizes(images, "pad")
+        check_sizes(images, "error", "r.h5")
+    check_sizes(images, "pad", "r.h5")
     with pytest.raises(InputError, match=r"c\.png: not a readable image"):
-        check_sizes(FileImages(tmp_path, ["a.png", "c.png"], "r.h5"), "pad")
-    with pytest.raises(InputError, match="not square"):
-        check_sizes(ArrayImages(np.zeros((2, 4, 5, 3), np.uint8)), "error")
+        check_sizes(FileImages(tmp_path, ["a.png", "c.png"], "r.h5"), "pad", "r.h5")
+    with pytest.raises(InputError, match=r"r\.h5: images\[0\] is 5 x 4 pixels, not square"):
+        check_sizes(ArrayImages(np.zeros((2, 4, 5, 3), np.uint8)), "error", "r.h5")

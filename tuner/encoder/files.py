@@ -246,7 +246,7 @@ def _files(path: Path) -> tuple[Path, Path]:
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); export the encoder again") from error
     if not isinstance(description, dict) or "format" not in description:
         raise InputError(f"{path}: does not describe an encoder; export the encoder again")

@@ -112,7 +112,7 @@ class PreparedImages:
         return {**self.__dict__, "_pool": None}
 
 
-def check_sizes(source: ImageSource, fit: Fit) -> None:
+def check_sizes(source: ImageSource, fit: Fit, origin: str) -> None:
     """Refuse images that cannot be opened or do not fit, by their headers alone: nothing is decoded.
 
     Parameters
@@ -121,6 +121,8 @@ def check_sizes(source: ImageSource, fit: Fit) -> None:
         Images, all of which are looked at.
     fit
         As of :class:`PreparedImages`.
+    origin
+        The recording that they belong to, for the message.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def check_sizes(source: ImageSource, fit: Fit) -> None:
     def check(index: int) -> None:
         height, width = source.size(index)
         if height != width:
-            _refuse_oblong(source.names[index], height, width, fit)
+            _refuse_oblong(f"{origin}: {source.names[index]}", height, width, fit)
 
     in_threads(check, len(source))
 
