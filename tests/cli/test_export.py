@@ -124,7 +124,9 @@ def test_heatmap_table_to_the_letter(exported: Path) -> None:
         line = {"smooth": "", "full": "true|false", "factorized": "true|false"}[row["readout"]]
         assert re.fullmatch(line, row["below_smooth"])
         assert 0 < float(row["validation_loss"]) < 2
-        assert (row["fit_failed"] == "true") == (not float(row["validation_loss"]) < 1)
+        assert row["fit_failed"] in ("true", "false")
+        if not float(row["validation_loss"]) < 1:  # below it too where that may be chance
+            assert row["fit_failed"] == "true"
         assert -1 <= float(row["test_correlation"]) <= float(row["noise_ceiling"]) + 0.1
     assert (exported / "heatmap.png").stat().st_size > 5000
     assert "<svg" in (exported / "heatmap.svg").read_text(encoding="utf-8")
