@@ -175,8 +175,10 @@ def test_a_signal_ends_a_command_at_once(number, code, line):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Tests that a shell runs in the background inherit that Ctrl-C is ignored, and under nohup a dropped connection.
+        preexec_fn=lambda: [
+            signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGHUP)
+        ],
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

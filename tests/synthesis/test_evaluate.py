@@ -71,7 +71,7 @@ def test_together_runs_a_shared_backbone_once(monkeypatch):
 
     monkeypatch.setattr(type(encoders[0].backbone), "features", counted)
     Together(encoders).respond(as_batch(pictures(2)))
-    assert calls == [["_blocks.1"], ["_blocks.0"]]
+    assert calls == [["_blocks.1", "_blocks.0"]]
 
 
 def test_different_sizes_are_refused():

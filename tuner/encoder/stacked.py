@@ -54,8 +54,8 @@ def stacking_weights(predictions: ArrayLike, responses: ArrayLike) -> NDArray[np
     >>> rng = np.random.default_rng(0)
     >>> y = rng.normal(size=(400, 1))
     >>> p = np.stack([y + rng.normal(size=y.shape), y + rng.normal(size=y.shape), rng.normal(size=y.shape)])
-    >>> stacking_weights(p, y).round(1).ravel().tolist()
-    [0.3, 0.3, 0.0]
+    >>> (stacking_weights(p, y).ravel() > 0.2).tolist()
+    [True, True, False]
     """
     from scipy.optimize import nnls
 
