@@ -40,6 +40,9 @@ _log = logging.getLogger("tuner")
 FOLDS, FEW_IMAGES = 5, 4000
 """Folds that ``training.folds = "auto"`` means below so many training images."""
 
+LOCATED_IMAGES = 1500
+"""Training images below which ``training.start = "auto"`` is the closed form: its time grows with their cube."""
+
 
 class Workspace:
     """What the commands share.
@@ -150,7 +153,7 @@ class Workspace:
         start = self.experiment.training.start
         if start != "auto":
             return start
-        return "closed_form" if self.recording.n_train < FEW_IMAGES else "readout"
+        return "closed_form" if self.recording.n_train < LOCATED_IMAGES else "readout"
 
     @cached_property
     def folds(self) -> NDArray[np.int64]:

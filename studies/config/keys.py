@@ -284,7 +284,7 @@ class TrainingConfig(Table):
     start: Literal["auto", "closed_form", "readout"] = Field(
         "auto",
         description="what columns begin with: the closed form that knows where each unit looks, or "
-        "the readout's own start; auto: the closed form below 4,000 training images",
+        "the readout's own start; auto: the closed form below 1,500 training images",
     )
     folds: Folds = Field(
         "auto",
