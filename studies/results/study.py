@@ -96,7 +96,9 @@ def warnings(study: Stored, loaded: Sequence[Trial], space: Mapping[str, Setting
         return out
     best = min(complete, key=lambda t: (t.value, t.number))
     if best.value is not None and not best.value < 1:
-        out.append("fit failed: the best trial is no better than predicting every unit's mean")
+        out.append(
+            "fit failed: the best trial is not surely better than predicting every unit's mean"
+        )
     if len(finished) >= 20:
         out += [
             f"best {name} = {best.params[name]:.3g} lies at the {end} end of its range "

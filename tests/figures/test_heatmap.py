@@ -80,7 +80,7 @@ def test_failed_fits_are_hatched_and_have_no_number_or_colour() -> None:
     figure = heatmap(rows)
     assert len(hatched(figure)) == 2  # the cell and the legend's sample
     assert "1.00" not in texts(figure)
-    assert "fit failed: no better than predicting the mean" in texts(figure)
+    assert "fit failed: not surely better than predicting the mean" in texts(figure)
     assert not hatched(heatmap(study_rows(SMALL, REGIONS)))
 
 

@@ -107,7 +107,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     if any(panel.best for panel in every):
         entries.append(("frame", "best layer of a region, by validation loss"))
     if any(failed(row) for row in found):
-        entries.append(("hatch", "fit failed: no better than predicting the mean"))
+        entries.append(("hatch", "fit failed: not surely better than predicting the mean"))
     if any(below(row) and not failed(row) for row in found):
         entries.append(("corner", "below the closed form (smooth) of the same layer and region"))
     if any(pending(row) for row in found) or any(

@@ -36,7 +36,7 @@ class Panel:
 
 
 def failed(row: Row) -> bool:
-    """Whether a study's best fit is no better than predicting the mean."""
+    """Whether a study's best fit is not surely better than predicting the mean."""
     return _true(row.get("fit_failed"))
 
 

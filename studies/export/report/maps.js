@@ -17,7 +17,7 @@ function paint(node, row, best) {
   node.style.background = node.style.color = "";
   let said;
   if (row.pending) { node.textContent = ""; node.classList.add("none"); said = "no finished fit"; }
-  else if (row.failed) { node.textContent = ""; node.classList.add("failed"); said = "fit failed, no better than predicting the mean"; }
+  else if (row.failed) { node.textContent = ""; node.classList.add("failed"); said = "fit failed, not surely better than predicting the mean"; }
   else {
     const value = metric ? row[metric.name] : undefined;
     node.textContent = short(value);
@@ -140,7 +140,7 @@ function drawLegend() {
   }
   const key = (kind, text) => make("span", { class: "key" }, make("i", { class: kind }), make("span", { text }));
   if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", "best layer of a region, by validation loss"));
-  if (data.rows.some((row) => row.failed)) parts.push(key("failed", "fit failed: no better than predicting the mean"));
+  if (data.rows.some((row) => row.failed)) parts.push(key("failed", "fit failed: not surely better than predicting the mean"));
   if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", "below the closed form (smooth) of the same layer and region"));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
   if (Object.keys(data.ceilings).length) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));

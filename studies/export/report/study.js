@@ -8,7 +8,7 @@ function openStudy(place) {
   const close = make("button", { type: "button", class: "plain close", text: "Close", on: { click: closeStudy } });
   node.replaceChildren(close, make("h2", { id: "study-title", text: `${row.backbone} \u00b7 ${row.layer} \u00b7 ${row.region} \u00b7 ${row.readout}` }));
   if (data.recording.simulated) node.append(make("span", { class: "badge", text: "simulated recording" }));
-  if (row.failed) node.append(make("p", { class: "warning", text: "Fit failed: the best trial is no better than predicting the mean." }));
+  if (row.failed) node.append(make("p", { class: "warning", text: "Fit failed: the best trial is not surely better than predicting the mean." }));
   if (row.below) node.append(make("p", { class: "warning", text: "Below its closed form: without a search, the smooth readout of this layer and region has the lower validation loss." }));
   if (row.pending) node.append(make("p", { text: "No trial of this study has finished." }));
   for (const note of details?.notes || []) node.append(make("p", { class: "warning", text: note }));
