@@ -41,7 +41,7 @@ def test_builds_without_warnings(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 0, ended.stderr
-    for page in ("index", "tutorials/demo", "reference/cli", "reference/config", "cluster"):
+    for page in ("index", "tutorials/demo", "reference/cli", "reference/config", "howto/cluster"):
         assert (tmp_path / "site" / f"{page}.html").is_file()
     text = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
     assert "best_step" in text, "docstrings are not in the page"
