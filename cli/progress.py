@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 LINE_EVERY = 5.0
 """Seconds between two lines where bars cannot be drawn."""
 
-WORTH_A_LINE = 2.0
-"""Seconds that a task must have taken before a line says so."""
-
 
 @dataclass
 class Pace:
@@ -148,9 +145,7 @@ class ProgressDisplay:
         pace.done, pace.total, pace.now = done, total, now
         if self._bars is not None:
             self._draw(what, pace)
-        elif now - pace.start >= WORTH_A_LINE and (
-            done >= total or now - self._last_line >= LINE_EVERY
-        ):
+        elif done >= total or now - self._last_line >= LINE_EVERY:
             self._last_line = now
             self._print(what, pace)
         if done >= total:

@@ -249,7 +249,7 @@ def test_lost_weights_are_named_and_mended(make_experiment: MakeExperiment, run:
     artifacts = Artifacts(config.parent / "artifacts")
     for path in artifacts.folder.iterdir():
         path.unlink()
-    ended = run("export", "best", "-o", config.parent / "out", "-c", config)
+    ended = run("export", "best", "-q", "-o", config.parent / "out", "-c", config)
     ended.check_one_line_error(2, "tuner doctor --fix")
     assert "kept weights are missing" in run("doctor", "-c", config).out
     assert run("doctor", "--fix", "-c", config).code == 0
