@@ -139,6 +139,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         return _solved(workspace, [one for one, _ in members], judged, scaled, splits, memory)
     store = workspace.store(spec.key.backbone, spec.key.layer, memory)
     targets = Targets.of(scaled, splits, np.arange(len(held_out)) % 2)
+    center = feature_mean(store, fitted, spec.shape) if training.center else None
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
         store,
@@ -147,8 +148,8 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         batch_size=training.batch_size,
         seed=experiment.search.seed,
         device=device,
-        center=feature_mean(store, fitted, spec.shape) if training.center else None,
-        start=start_of(workspace, spec, targets, store, memory, keep=False),
+        center=center,
+        start=start_of(workspace, spec, targets, store, memory, center=center, keep=False),
     )
     units = [one.units[judged[one.units]] for one, _ in members]
     taking = [i for i, mine in enumerate(units) if len(mine)]

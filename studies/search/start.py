@@ -37,6 +37,7 @@ def start_of(
     store: FeatureStore,
     memory: int,
     *,
+    center: torch.Tensor | None,
     keep: bool = True,
 ) -> Start | None:
     """First parameters of the columns of a cohort; None where the readout's own are used.
@@ -51,13 +52,15 @@ def start_of(
         The layer's training features.
     memory
         Bytes that training may take.
+    center
+        ``(F,)`` mean of the features over the fitted images where training knows it, so that they are not read again.
     keep
         Whether the closed form is kept on disk.
 
     Raises
     ------
     EnvironmentFailure
-        If the closed form does not fit into `memory`.
+        If the closed form does not fit into ``memory``.
     """
     from tuner import readouts
     from tuner.fitting.center import feature_mean
@@ -69,7 +72,7 @@ def start_of(
     there = ~np.isnan(targets.fit[:, units]).all(axis=0)
     units = units[there]
     weight, bias = _located(workspace, spec, targets, units, memory, keep)
-    mean = feature_mean(store, targets.fit_rows, spec.shape)
+    mean = feature_mean(store, targets.fit_rows, spec.shape) if center is None else center
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
 
 

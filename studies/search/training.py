@@ -160,16 +160,19 @@ class Training:
         experiment, device = self.workspace.experiment, self.workspace.device
         backbone, layer = spec.key.backbone, spec.key.layer
         store = self.workspace.store(backbone, layer, plan["memory"])
+        targets = self.workspace.targets
+        center = self.workspace.center(backbone, layer, store)
+        start = start_of(self.workspace, spec, targets, store, plan["memory"], center=center)
         trainer = Trainer(
             readouts.get(spec.key.readout).kernel(spec.shape, device, compiled=plan["compiled"]),
             store,
-            self.workspace.targets,
+            targets,
             loss=experiment.training.loss,
             batch_size=experiment.training.batch_size,
             seed=experiment.search.seed,
             device=device,
-            center=self.workspace.center(backbone, layer, store),
-            start=start_of(self.workspace, spec, self.workspace.targets, store, plan["memory"]),
+            center=center,
+            start=start,
             parking=experiment.storage.cache,
         )
         self._trainer = (key, trainer)
