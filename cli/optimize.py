@@ -13,7 +13,7 @@ from cli.show import detail, note
 from studies.search.listener import Listener
 
 if TYPE_CHECKING:
-    from studies.search.search import Done
+    from studies.search.ledger import Done
 
 
 class Terminal(Listener):

@@ -32,8 +32,9 @@ from studies.database.tokens import ClaimLost
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
 from studies.search import round as search_round
+from studies.search.ledger import Done
 from studies.search.listener import Listener
-from studies.search.search import Done, Search
+from studies.search.search import Search
 from studies.workspace import Workspace
 from tests.conftest import Run
 from tests.soak.zygote import Zygote
