@@ -17,6 +17,7 @@ BEFORE: Mapping[str, Any] = {
     "training.center": False,
     "training.folds": 1,
     "training.start": "readout",
+    "training.relative": False,
     "search.space.full.weight_decay": 0.0,
     "data.duplicates": "ignore",
 }

@@ -91,6 +91,7 @@ def fingerprint(
         "data.duplicates": data.duplicates,
         "training.folds": folds,
         "training.start": start,
+        "training.relative": training.relative,
         "data.split": split,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,

@@ -225,6 +225,24 @@ class Workspace:
         scaled = self.scaling.apply(self.recording.train_responses)
         return Targets.of(scaled, self.splits, self.halves)
 
+    def mean_loss(self, units: NDArray[np.int64]) -> float:
+        """Loss of predicting every unit's mean on the held-out images, which a study's losses are divided by.
+
+        1 where it is so by construction (with folds the mean is over these very images, and under ``poisson`` the loss of
+        the mean does not depend on the images), where `training.relative` is off, and where no unit varies there.
+
+        Parameters
+        ----------
+        units
+            Indices of the study's units.
+        """
+        from tuner.fitting.losses import mean_loss
+
+        training = self.experiment.training
+        if not training.relative or self.n_folds > 1 or training.loss != "mse":
+            return 1.0
+        return mean_loss(training.loss, self.targets.validation[:, units])
+
     @cached_property
     def images(self) -> PreparedImages:
         """Training images as the backbones see them."""

@@ -293,6 +293,12 @@ class TrainingConfig(Table):
         "data.validation_fraction; auto = 5 below 4000 training images, else 1",
         json_schema_extra={"words": '"auto" or integer, at least 1'},
     )
+    relative: bool = Field(
+        True,
+        description="whether validation losses are divided by that of predicting every unit's mean on "
+        "the same images, so that a fit that is no better has a loss of 1; with folds and under "
+        "poisson it is 1 without",
+    )
     center: bool = Field(
         True,
         description="whether the mean over the images is taken from each feature; encoders read "

@@ -20,8 +20,15 @@ from studies.database.studies import Stored
 from studies.database.trials import Trial
 from studies.names import StudyKey
 
-MEAN_LOSS = 1.0
-"""Validation loss of predicting every unit's mean: a fit that is not below it has failed."""
+
+def no_better(loss: float) -> bool:
+    """Whether a validation loss is no better than that of predicting every unit's mean, which is 1.
+
+    It is what the database alone can say. Where predictions are at hand `studies.results.judged` also asks whether a loss
+    below 1 may be chance.
+    """
+    return not loss < 1.0
+
 
 ENCODER_LOSS = "encoder_loss"
 """Attribute of a closed form's best trial: validation loss of its encoder, whose units each have a setting of their own."""

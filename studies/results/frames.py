@@ -14,7 +14,7 @@ from studies.config.ranges import Setting
 from studies.database import trials
 from studies.database.stores import Stores, as_made, open_stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import MEAN_LOSS, listing, summaries
+from studies.database.summaries import listing, no_better, summaries
 from studies.database.trials import Trial
 from tuner.errors import unknown
 
@@ -58,8 +58,9 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
         study's best complete trial).
 
         Per study: the number of trials in each state, ``best_trial``, ``validation_loss`` (its
-        value), ``fit_failed`` (whether that is no better than 1) and ``set_aside`` (why no more
-        trials are run, where that is so).
+        value), ``fit_failed`` (whether that is no better than predicting every unit's mean, 1; the
+        column of ``heatmap.csv`` also asks whether a lower one may be chance) and ``set_aside`` (why
+        no more trials are run, where that is so).
 
     Raises
     ------
@@ -171,7 +172,7 @@ def _study_rows(
             row |= {
                 "best_trial": best["number"],
                 "validation_loss": best["value"],
-                "fit_failed": not best["value"] < MEAN_LOSS,
+                "fit_failed": no_better(best["value"]),
             }
             row |= _parameters(study, best["params"], experiment)
         rows.append(row)

@@ -11,7 +11,7 @@ from studies.config.ranges import CLOSED_FORM, parse_spaces, trials_needed
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored
-from studies.database.summaries import MEAN_LOSS, listing, summaries
+from studies.database.summaries import listing, no_better, summaries
 
 WINDOW = 1800.0
 """Seconds over which the rate is taken."""
@@ -59,7 +59,7 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
             running["/".join((row["backbone"], row["layer"], row["readout"]))] += row["trials"][
                 "running"
             ]
-        if row["best"] is not None and not row["best"]["value"] < MEAN_LOSS:
+        if row["best"] is not None and no_better(row["best"]["value"]):
             failed_fits[row["study"]] = row["best"]["value"]
     searched = [study for study in chosen if study.key.readout != CLOSED_FORM]
     done, seconds = trials.recently_finished(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studies.grid import Spec
+from studies.results.judged import fit_failed, mean_losses
 from studies.results.scores import predictions, region_columns
 from studies.search.closed_form import arranged, judged_predictions
 from studies.workspace import Workspace
@@ -68,6 +69,8 @@ def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]
 
 
 def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
+    from tuner.closed_form.smooth import PENALTIES
+    from tuner.fitting import losses
     from tuner.fitting.losses import response_scaling
     from tuner.scores import mean_correlation, pearson, score_units
 
@@ -102,8 +105,11 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             device=workspace.algebra_device,
         )
         predicted = judged_predictions(found, splits)
-        each = np.square(predicted - targets[workspace.held_out][:, every])
-        validation_loss = np.nanmean(each.astype(np.float64), axis=0)
+        judged = targets[workspace.held_out][:, every]
+        each = np.square(predicted - judged).astype(np.float64)
+        flat = mean_losses("mse", judged)
+        # With folds each unit's setting was chosen on the images that it is judged on.
+        tried = 1 if workspace.n_folds == 1 else len(PENALTIES)
         tested = None
         if features.test is not None:
             rows_there = np.arange(len(features.test))
@@ -111,6 +117,8 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             tested = scaled * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
             held_out = targets[workspace.held_out][None, :, every[mine]]
+            relative = workspace.experiment.training.relative
+            mean_loss = losses.mean_loss("mse", held_out[0]) if relative else 1.0
             row: dict[str, Any] = {
                 "backbone": backbone,
                 "layer": layer,
@@ -118,12 +126,14 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
                 "region": region,
                 "readout": readout,
                 "n_units": len(mine),
-                "validation_loss": float(np.mean(validation_loss[mine])),
+                "validation_loss": float(np.nanmean(each[:, mine], axis=0).mean()) / mean_loss,
                 "validation_correlation": mean_correlation(
                     pearson(predicted[:, mine], held_out), held_out
                 ),
             }
-            row["fit_failed"] = not row["validation_loss"] < 1
+            row["fit_failed"] = fit_failed(
+                workspace, row["validation_loss"], each[:, mine], flat[:, mine], trials=tried
+            )
             if recording.test_responses is not None and tested is not None:
                 row |= region_columns(
                     workspace,

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from studies.database.artifacts import Tensors
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
-from studies.database.summaries import MEAN_LOSS, Summary, closed_form_line
+from studies.database.summaries import Summary, closed_form_line
 from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
+from studies.results.judged import by_image, fit_failed, mean_losses, per_unit
 from studies.search.best_weights import HELD_OUT
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -177,16 +178,13 @@ def _evaluate_one(
     ]
     if item.loss is None or parameters is None:
         return Evaluated(spec, item, row, units, None)
-    from tuner.scores import beyond_chance, mean_correlation
+    from tuner.scores import mean_correlation
 
     value = item.loss
-    validation, image_losses, mean_losses = _validation(workspace, spec, parameters)
-    failed = not value < MEAN_LOSS
-    if workspace.experiment.data.intervals == "groups" and not failed:
-        groups = workspace.validation_groups
-        # On a single cut a closed form is chosen among the fit images: nothing was picked on these.
-        trials = 1 if spec.closed_form and workspace.n_folds == 1 else item.finished
-        failed = not beyond_chance(image_losses, mean_losses, trials=trials, groups=groups)
+    validation, each, flat = _validation(workspace, spec, parameters)
+    # On a single cut a closed form is chosen among the fit images: nothing was picked on these.
+    trials = 1 if spec.closed_form and workspace.n_folds == 1 else item.finished
+    failed = fit_failed(workspace, value, each, flat, trials=trials)
     row |= {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
     row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
@@ -201,7 +199,7 @@ def _evaluate_one(
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
     return Evaluated(
-        spec, item, row, units, parameters, intervals, image_losses, workspace.validation_groups
+        spec, item, row, units, parameters, intervals, by_image(each), workspace.validation_groups
     )
 
 
@@ -241,10 +239,9 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
 def _validation(
     workspace: Workspace, spec: Spec, parameters: Tensors
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
-    """Scores per unit, and losses per held-out image: of the fit, and of predicting every unit's mean."""
+    """Scores per unit, and losses ``(n_held_out, n_units)``: of the fit, and of predicting every unit's mean."""
     from tuner.fitting import losses
     from tuner.scores import pearson
-    from tuner.scores.moments import nan_mean
 
     loss = workspace.experiment.training.loss
     raw = held_out(workspace, spec, parameters)
@@ -252,13 +249,12 @@ def _validation(
     import torch
 
     each = losses.value(loss, torch.from_numpy(raw), torch.from_numpy(target)).double().numpy()
+    flat = mean_losses(loss, target)
     scores = {
-        "validation_loss": np.nanmean(each, axis=0),
+        "validation_loss": per_unit(workspace, each, flat),
         "validation_correlation": pearson(respond(loss, raw), target[None]),
     }
-    flat = losses.value(loss, torch.zeros(target.shape), torch.from_numpy(target)).double().numpy()
-    means = [nan_mean(np.where(np.isfinite(e), e, np.nan), axis=1) for e in (each, flat)]
-    return scores, means[0], means[1]
+    return scores, each, flat
 
 
 def test_scores(

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.database.stores import Stores
-from studies.database.summaries import MEAN_LOSS
 from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, Whole, best_studies, each
+from studies.results.judged import fit_failed, mean_losses, per_unit
 from studies.results.scores import (
     held_out,
     region_columns,
@@ -141,17 +141,19 @@ def evaluate_stack(
     measured = workspace.targets.validation[:, spec.units]
     each_loss = _losses(loss, stack.held_out, measured)
     correlation = pearson(stack.held_out, measured[None])
+    flat = mean_losses(loss, measured)
     scores: dict[str, NDArray[Any]] = {
-        "validation_loss": np.nanmean(each_loss, axis=0),
+        "validation_loss": per_unit(workspace, each_loss, flat),
         "validation_correlation": correlation,
     }
-    value = float(scores["validation_loss"].mean())
+    value = float(np.nanmean(each_loss, axis=0).mean()) / workspace.mean_loss(spec.units)
+    trials = sum(best.summary.finished for best, _ in stack.members)
     row: dict[str, Any] = spec.columns | {
         "n_units": len(spec.units),
-        "n_trials": sum(best.summary.finished for best, _ in stack.members),
+        "n_trials": trials,
         "validation_loss": value,
         "validation_correlation": mean_correlation(correlation, measured[None]),
-        "fit_failed": not value < MEAN_LOSS,
+        "fit_failed": fit_failed(workspace, value, each_loss, flat, trials=trials),
         "note": f"{len(stack.members)} studies together",
     }
     if workspace.recording.test_responses is not None:

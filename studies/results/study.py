@@ -13,7 +13,7 @@ from studies.config.ranges import FloatRange, IntRange, Setting
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import closed_form_line, listing, summaries
+from studies.database.summaries import closed_form_line, listing, no_better, summaries
 from studies.database.trials import Trial
 from studies.results.importance import importance
 from tuner.errors import unknown
@@ -95,10 +95,8 @@ def warnings(study: Stored, loaded: Sequence[Trial], space: Mapping[str, Setting
     if not complete:
         return out
     best = min(complete, key=lambda t: (t.value, t.number))
-    if best.value is not None and not best.value < 1:
-        out.append(
-            "fit failed: the best trial is not surely better than predicting every unit's mean"
-        )
+    if best.value is not None and no_better(best.value):
+        out.append("fit failed: the best trial is no better than predicting every unit's mean")
     if len(finished) >= 20:
         out += [
             f"best {name} = {best.params[name]:.3g} lies at the {end} end of its range "

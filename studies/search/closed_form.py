@@ -112,7 +112,8 @@ class ClosedForm:
         place = {(s.width, s.penalty): i for i, s in enumerate(found.settings)}
         folds = self.workspace.n_folds
         losses = found.other_loss if folds == 1 else found.left_out_loss
-        values = losses[:, mine].mean(axis=1)
+        mean_loss = self.workspace.mean_loss(spec.units)
+        values = losses[:, mine].mean(axis=1) / mean_loss
         chosen = found.chosen[mine]
         at: dict[int, Trial] = {}
         for trial in asked:
@@ -121,7 +122,7 @@ class ClosedForm:
         finite = [i for i in at if np.isfinite(values[i])]
         # Under a penalty that is too small for its precision a fit is not a number; it is stopped as training is.
         best = min(finite, key=lambda i: (values[i], at[i].number), default=None)
-        loss = float(losses[chosen, np.arange(len(found.chosen))[mine]].mean())
+        loss = float(losses[chosen, np.arange(len(found.chosen))[mine]].mean()) / mean_loss
         outcomes = [
             Outcome(
                 trial.trial_id,

@@ -50,12 +50,15 @@ class Member:
         Its trials of this round.
     earlier
         Its finished trials of earlier rounds.
+    mean_loss
+        Loss of predicting every unit's mean, which its trials' values are divided by.
     """
 
     units: NDArray[np.int64]
     hyperparameters: list[dict[str, float]]
     trials: list[Trial]
     earlier: list[Trial]
+    mean_loss: float = 1.0
 
 
 @dataclass
@@ -188,8 +191,9 @@ class Round:
         improved = set()
         for i, sums in losses.items():
             trial = self.running[i]
-            counts = self.trainer.validation_counts[self.members[trial.member].units]
-            value = float(np.mean(sums.sum(1) / counts.sum(1)))
+            member = self.members[trial.member]
+            counts = self.trainer.validation_counts[member.units]
+            value = float(np.mean(sums.sum(1) / counts.sum(1))) / member.mean_loss
             if not np.isfinite(value):
                 trial.curve[step] = np.inf
                 trial.best = np.inf

@@ -125,6 +125,7 @@ class Training:
                 hyperparameters=[hyperparameters(spec.space, t.params) for t in asked[spec.name]],
                 trials=asked[spec.name],
                 earlier=_begun(history[spec.name], asked[spec.name], size),
+                mean_loss=self.workspace.mean_loss(spec.units),
             )
             for spec in specs
         ]

@@ -78,7 +78,8 @@ def test_grid_points_are_trials_valued_as_all_trials_are(small: Path) -> None:
                 penalties=[t.params["penalty"] for t in mine[:7]],
             )
             values = [t.value for t in mine]
-            np.testing.assert_allclose(values, found.other_loss.mean(axis=1), rtol=1e-9)
+            expected = found.other_loss.mean(axis=1) / workspace.mean_loss(spec.units)
+            np.testing.assert_allclose(values, expected, rtol=1e-9)
             kept = kept_files(stores.storage, stored[spec.name].study_id)
             assert list(kept) == [None]
             tensors = kept[None].read(stores.artifacts)
@@ -187,12 +188,15 @@ def test_the_row_is_of_the_encoder_that_is_exported(small: Path, run: Run, tmp_p
         measured = workspace.recording.train_responses[np.ix_(rows, encoder.unit_indices)]
         with torch.no_grad():
             error = (encoder(images).numpy() - measured) / encoder.response_scale.numpy()
-        each = (error**2).mean(axis=0)
-        assert float(row["validation_loss"]) == pytest.approx(each.mean(), rel=1e-3)
+        missed = (error**2).mean(axis=0).mean() / workspace.mean_loss(encoder.unit_indices)
+        assert float(row["validation_loss"]) == pytest.approx(missed, rel=1e-3)
         assert encoder.meta["validation_loss"] == float(row["validation_loss"])
         mine = [float(u["validation_loss"]) for u in units if u["study"] == name]
-        np.testing.assert_allclose(mine, each, rtol=1e-3)
-        assert np.mean(mine) == pytest.approx(float(row["validation_loss"]), rel=1e-5)
+        flat = workspace.targets.validation[:, encoder.unit_indices] ** 2
+        np.testing.assert_allclose(mine, (error**2).mean(axis=0) / flat.mean(axis=0), rtol=1e-3)
+        assert np.average(mine, weights=flat.mean(axis=0)) == pytest.approx(
+            float(row["validation_loss"]), rel=1e-5
+        )
         with open_stores(workspace.experiment) as stores:
             study = stored_studies(stores.storage)[name]
             loaded = trials.load(stores.storage, [study.study_id])[study.study_id]

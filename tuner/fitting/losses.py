@@ -1,7 +1,8 @@
 """Losses of a response against its target, elementwise, with their derivatives.
 
-Under both the loss of predicting every unit's mean is 1 (in variance units for ``mse``, since targets are z-scored; for
-``poisson`` since targets are divided by their mean).
+Under both the loss of predicting every unit's mean is 1 on the images that responses were scaled by (in variance units for
+``mse``, since targets are z-scored; for ``poisson`` since targets are divided by their mean). On other images it is not
+under ``mse``: what a loss there is divided by is :func:`mean_loss`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,27 @@ def derivative(loss: str, y: Tensor, target: Tensor) -> Tensor:
     rate = functional.elu(y) + 1
     slope = torch.where(y > 0, torch.ones_like(y), y.clamp(max=0).exp())
     return (1 - target / (rate + _EPSILON)) * slope
+
+
+def mean_loss(loss: str, targets: NDArray[np.float32]) -> float:
+    """Loss of predicting every unit's mean, averaged as a fit's is: over images, then over units.
+
+    Parameters
+    ----------
+    loss
+        ``mse`` or ``poisson``.
+    targets
+        ``(n_images, n_units)`` scaled by :func:`response_scaling`; NaN = missing.
+
+    Returns
+    -------
+    float
+        1 where there is nothing to divide by: no unit varies on these images, or none has a response.
+    """
+    there = torch.from_numpy(np.asarray(targets, dtype=np.float64))
+    each = value(loss, torch.zeros_like(there), there).nanmean(dim=0)
+    found = float(each.nanmean())
+    return found if np.isfinite(found) and found > 1e-12 else 1.0
 
 
 @dataclass(frozen=True)

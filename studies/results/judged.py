@@ -1,0 +1,83 @@
+"""Whether a fit is surely better than predicting every unit's mean: the one place that says so.
+
+A validation loss of 1 is the mean's on the same images. But the best of many trials, judged on few images, falls below 1 by
+chance; so where predictions are at hand the difference is taken image by image, and its interval decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.database.summaries import no_better
+
+if TYPE_CHECKING:
+    from studies.workspace import Workspace
+
+
+def mean_losses(loss: str, targets: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Losses of predicting every unit's mean, ``(n_images, n_units)``; NaN where there is no response."""
+    import torch
+
+    from tuner.fitting import losses
+
+    there = torch.from_numpy(targets).double()
+    return np.asarray(losses.value(loss, torch.zeros_like(there), there).numpy())
+
+
+def per_unit(
+    workspace: Workspace, each: NDArray[np.float64], flat: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Losses of units on their held-out images, ``(n_units,)``, each divided by its own mean's on the same ones.
+
+    Parameters
+    ----------
+    each, flat
+        ``(n_images, n_units)`` of a fit, and of predicting the mean.
+    """
+    from tuner.scores.moments import nan_mean
+
+    own = nan_mean(each)
+    training = workspace.experiment.training
+    if not training.relative or training.loss != "mse" or workspace.n_folds > 1:
+        return own
+    mean = nan_mean(np.where(np.isnan(each), np.nan, flat))
+    return np.asarray(own / np.where(mean > 1e-12, mean, 1.0))
+
+
+def by_image(each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over units of each image's losses, ``(n_images,)``; NaN without a finite one."""
+    from tuner.scores.moments import nan_mean
+
+    return nan_mean(np.where(np.isfinite(each), each, np.nan), axis=1)
+
+
+def fit_failed(
+    workspace: Workspace,
+    value: float,
+    each: NDArray[np.float64],
+    flat: NDArray[np.float64],
+    *,
+    trials: int,
+) -> bool:
+    """Whether a fit is not surely better than predicting every unit's mean.
+
+    Parameters
+    ----------
+    value
+        Its validation loss.
+    each, flat
+        ``(n_images, n_units)`` losses on the held-out images: of the fit, and of predicting the mean.
+    trials
+        Number of fits that it was chosen from on these images.
+    """
+    from tuner.scores import beyond_chance
+
+    if no_better(value):
+        return True
+    if workspace.experiment.data.intervals != "groups":
+        return False
+    groups = workspace.validation_groups
+    return not beyond_chance(by_image(each), by_image(flat), trials=trials, groups=groups)
