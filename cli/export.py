@@ -152,13 +152,7 @@ def heatmap(
             stacked=stacked,
             say=note,
         )
-        once = workspace.recording.n_repeats == 1
     written(paths)
-    if once:
-        note(
-            "test images have one response each, of one presentation or the mean over several: there "
-            "are no ceilings, and no score is normalised"
-        )
 
 
 @app.command("best")

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from studies.basis import basis_of
 from studies.config.ranges import CLOSED_FORM, logarithmic, varied
 from studies.database import trials
 from studies.database.artifacts import Tensors
@@ -114,32 +115,42 @@ def _draw(
     workspace: Workspace, spec: Spec, loaded: Sequence[Trial], tensors: Tensors | None
 ) -> dict[str, Figure]:
     from tuner import readouts
+    from tuner.figures import captions
     from tuner.figures.maps import masks
 
     readout, simulated = spec.key.readout, workspace.recording.simulated
-    course = _course(spec, loaded, simulated)
+    basis, row = basis_of(workspace), spec.columns | {"n_trials": len(loaded)}
+    course = _course(spec, loaded, simulated, captions.trials(row, basis))
     if tensors is None:
         return course
     tensors.pop("unit_loss", None)
     profile = readouts.get(readout).spatial_profile(tensors)
     names = workspace.recording.units.get("name")
     labels = [str(u if names is None else names[u]) for u in spec.units]
-    where = masks(profile.numpy(), labels, title=spec.name, simulated=simulated)
+    where = masks(
+        profile.numpy(),
+        labels,
+        title=spec.name,
+        about=captions.fit(row, basis),
+        simulated=simulated,
+    )
     return course | {MAP.get(readout, OTHER_MAP): where}
 
 
-def _course(spec: Spec, loaded: Sequence[Trial], simulated: bool) -> dict[str, Figure]:
+def _course(spec: Spec, loaded: Sequence[Trial], simulated: bool, about: str) -> dict[str, Figure]:
     """How the best trial came about."""
     from tuner.figures.curves import learning_curves
     from tuner.figures.search import slices
 
     if not spec.closed_form:
         curves = trial_curves(loaded)
-        return {CURVE: learning_curves(curves, title=spec.name, simulated=simulated)}
+        return {CURVE: learning_curves(curves, title=spec.name, about=about, simulated=simulated)}
     names = [name for name, setting in spec.space.items() if varied(setting)]
     if not names:
         return {}
     settings = {name: [trial.params[name] for trial in loaded] for name in names}
     losses = [math.nan if trial.value is None else trial.value for trial in loaded]
     log = [name for name in names if logarithmic(name, spec.space[name])]
-    return {GRID: slices(settings, losses, log=log, title=spec.name, simulated=simulated)}
+    return {
+        GRID: slices(settings, losses, log=log, title=spec.name, about=about, simulated=simulated)
+    }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from studies.basis import basis_of
 from studies.database.stores import Stores
 from studies.export.made_from import changed, remember
 from studies.export.target import is_file
@@ -45,7 +46,7 @@ def export_heatmap(
     stacked
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
-        Told where the folder's last heatmap was made from other test responses.
+        Told what the scores are over, and where the folder's last heatmap was made from other test responses.
 
     Raises
     ------
@@ -53,8 +54,10 @@ def export_heatmap(
         If no selected study has a complete trial, the metric does not exist or is a loss that references do not have,
         or the one file that ``OUT`` names cannot hold what is asked for.
     """
+    from tuner.figures import captions
     from tuner.figures.heatmap import heatmap
     from tuner.figures.metrics import metric_named
+    from tuner.figures.panels import choose_metric
     from tuner.figures.style import save, save_as
     from tuner.figures.tables import write_heatmap, write_units
 
@@ -84,9 +87,12 @@ def export_heatmap(
             row, of_units = evaluate_stack(workspace, stack)
             rows.append(row)
             units += of_units
+    basis = basis_of(workspace)
+    say(captions.scores(rows, choose_metric(rows, metric), basis))
     figure = heatmap(
         rows,
         metric=metric,
+        basis=basis,
         simulated=workspace.recording.simulated,
         references=beside,
         groups=workspace.areas,
@@ -98,7 +104,7 @@ def export_heatmap(
     if other is not None:
         say(other)
     paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
-    remember(out, workspace.recording)
+    remember(out, workspace.recording, rows, basis)
     if beside:
         paths.append(write_heatmap(beside, out / "references.csv"))
     paths += save(figure, out / "heatmap")

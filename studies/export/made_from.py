@@ -1,19 +1,25 @@
-"""Which test responses a heatmap was made from, kept beside it: scores that differ for that reason say so."""
+"""What a heatmap was made from, kept beside it: what its scores are over, and from which test responses they are.
+
+Scores that differ because the responses do say so.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.fingerprint import array_digest
 from tuner.atomic import write_bytes
 
 if TYPE_CHECKING:
+    from tuner.figures.captions import Basis
     from tuner.recordings import Recording
 
 RECORD = "heatmap.json"
-"""Beside ``heatmap.csv``: ``test_responses``, their digest, null without a test set."""
+"""Beside ``heatmap.csv``: ``test_responses``, their digest, null without a test set; ``scores``, what each is over."""
 
 
 def changed(folder: Path, recording: Recording) -> str | None:
@@ -34,10 +40,24 @@ def changed(folder: Path, recording: Recording) -> str | None:
     )
 
 
-def remember(folder: Path, recording: Recording) -> None:
-    """Write down from which test responses the heatmap of a folder was made."""
-    record = json.dumps({"test_responses": _digest(recording)}) + "\n"
-    write_bytes(folder / RECORD, record.encode())
+def remember(
+    folder: Path, recording: Recording, rows: Sequence[Mapping[str, Any]], basis: Basis
+) -> None:
+    """Write down what the heatmap of a folder was made from."""
+    from tuner.figures import captions
+    from tuner.figures.metrics import METRICS, number
+
+    over = {
+        metric.name: captions.scores(rows, metric, basis)
+        for metric in METRICS.values()
+        if any(math.isfinite(number(row.get(metric.name))) for row in rows)
+    }
+    record = {
+        "simulated": recording.simulated,
+        "scores": over,
+        "test_responses": _digest(recording),
+    }
+    write_bytes(folder / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _digest(recording: Recording) -> str | None:

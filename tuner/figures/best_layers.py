@@ -48,6 +48,7 @@ def best_layers(
     *,
     metric: str = "test_correlation",
     title: str = "Best layer of each region",
+    about: str = "",
     simulated: bool = False,
     theme: style.ThemeName = "light",
     width: style.WidthName | None = None,
@@ -66,6 +67,8 @@ def best_layers(
         Column the values are from.
     title
         Title of the figure.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     theme
@@ -106,7 +109,9 @@ def best_layers(
         parts.append("bars: 95 % interval over images")
     if any(entry.probabilities for entry in entries):
         parts.append("dots: share of draws of the images in which a layer is best")
-    sub = style.subtitle(*parts, OPTIMISTIC if chosen.selected_on else "", simulated=simulated)
+    sub = style.subtitle(
+        about or (OPTIMISTIC if chosen.selected_on else ""), *parts, simulated=simulated
+    )
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.1
         figure = style.new_figure(wide, top + 0.2 + 1.2 + 0.2 + tall + below, colours)

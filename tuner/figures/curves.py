@@ -16,6 +16,7 @@ def learning_curves(
     curves: Sequence[TrialCurve],
     *,
     title: str = "Learning curves",
+    about: str = "",
     simulated: bool = False,
     theme: style.ThemeName = "light",
     width: style.WidthName | None = None,
@@ -28,6 +29,8 @@ def learning_curves(
         The trials; values that are not finite are left out, and counted where all of a trial are.
     title
         Usually the study's name.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     theme
@@ -49,7 +52,7 @@ def learning_curves(
         parts = [f"{complete} complete, none pruned"]
     if above:
         parts.append(f"{above} above the axis")
-    sub = style.subtitle(*parts, simulated=simulated)
+    sub = style.subtitle(*parts, about, simulated=simulated)
     with style.styled(colours):
         wide = style.width_named(width, style.COLUMN)
         top = style.head_height(title, sub, wide) + 0.12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from tuner.figures import cells, style
+from tuner.figures import captions, cells, style
+from tuner.figures.captions import Basis
 from tuner.figures.cells import LINE, MARGIN
-from tuner.figures.metrics import OPTIMISTIC, Metric, clean, number, short
+from tuner.figures.metrics import Metric, clean, number, short
 from tuner.figures.panels import (
     Panel,
     Row,
@@ -42,6 +43,7 @@ class _Layout:
     below: float  # height of the region names
     above: float  # height of a panel's title and area names
     strip: bool  # whether there are ceilings
+    untrained: Collection[str]  # networks that have learned nothing
 
     @property
     def width(self) -> float:
@@ -55,6 +57,7 @@ def heatmap(
     rows: Sequence[Row],
     *,
     metric: str | None = None,
+    basis: Basis | None = None,
     simulated: bool = False,
     references: Sequence[Row] = (),
     groups: Mapping[str, str] | None = None,
@@ -74,6 +77,8 @@ def heatmap(
         Of the heatmap table, one per study: dicts with the columns of ``heatmap.csv``.
     metric
         Which column; None: test correlation, or validation correlation without test images.
+    basis
+        What the scores rest on, which is said under the title; None: what the rows tell of it.
     simulated
         Whether the recording is; it is then said in the figure.
     references
@@ -103,18 +108,17 @@ def heatmap(
     colours = style.theme_named(theme)
     grid = panels(everything)
     tested = has_test(rows)
+    known = basis or Basis(n_test=None if tested else 0)
     ceiling = ceilings(rows) if tested else {}
     limits = scale(everything, chosen, ceiling=chosen.comparable_ceiling and bool(ceiling))
     palette = mpl.colormaps[
         style.SEQUENTIAL if chosen.higher_is_better else f"{style.SEQUENTIAL}_r"
     ]
-    layout = _measure(grid, region_order(everything, groups), groups, chosen, ceiling)
-    heading = title or chosen.label[0].upper() + chosen.label[1:]
-    sub = style.subtitle(
-        OPTIMISTIC if chosen.selected_on else "mean over units with a ceiling, on test images",
-        "" if tested else "no test set",
-        simulated=simulated,
+    layout = _measure(
+        grid, region_order(everything, groups), groups, chosen, ceiling, known.untrained
     )
+    heading = title or chosen.label[0].upper() + chosen.label[1:]
+    sub = style.subtitle(captions.scores(rows, chosen, known), simulated=simulated)
     with style.styled(colours):
         return _draw(grid, layout, chosen, ceiling, limits, palette, colours, groups, heading, sub)
 
@@ -125,6 +129,7 @@ def _measure(
     groups: Mapping[str, str] | None,
     metric: Metric,
     ceiling: Mapping[str, float],
+    untrained: Collection[str],
 ) -> _Layout:
     names = [clean(region, 24) for region in regions]
     texts = {
@@ -150,7 +155,9 @@ def _measure(
         at += 1
     layers = [clean(layer) for line in grid for layer in line[0].layers]
     captions = [
-        style.text_width(_caption(panel), style.NORMAL) * 1.15 for line in grid for panel in line
+        style.text_width(_caption(panel, untrained), style.NORMAL) * 1.15
+        for line in grid
+        for panel in line
     ]
     # a panel is never narrower than its own title
     width = max(width, max(captions) / (offsets[-1] + 1))
@@ -164,11 +171,13 @@ def _measure(
         below=(style.widest(names, style.SMALL) if turned else LINE) + 0.06,
         above=0.2 + (0.17 if areas and set(areas) != set(regions) else 0.0),
         strip=bool(ceiling),
+        untrained=untrained,
     )
 
 
-def _caption(panel: Panel) -> str:
-    return f"{clean(panel.backbone)} \N{MIDDLE DOT} {clean(panel.readout)}"
+def _caption(panel: Panel, untrained: Collection[str]) -> str:
+    learned = " (random)" if panel.backbone in untrained else ""
+    return captions.joined(f"{clean(panel.backbone)}{learned}", clean(panel.readout))
 
 
 def _draw(
@@ -262,7 +271,7 @@ def _panel(
     axes.text(
         0,
         -lift / layout.cell[1],
-        _caption(panel),
+        _caption(panel, layout.untrained),
         ha="left",
         va="top",
         fontsize=style.NORMAL,

@@ -20,6 +20,7 @@ def masks(
     *,
     ellipses: ArrayLike | None = None,
     title: str = "Spatial masks",
+    about: str = "",
     simulated: bool = False,
     columns: int | None = None,
     theme: style.ThemeName = "light",
@@ -39,6 +40,8 @@ def masks(
         cells, cell i having its centre at i.
     title
         Title of the page.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     columns
@@ -59,7 +62,7 @@ def masks(
     parts = [f"{height} \N{MULTIPLICATION SIGN} {across} cells, each map from 0 to its own maximum"]
     if np.isfinite(fitted).all(axis=1).any():
         parts.append("line: one sd of the Gaussian fitted to the map")
-    sub = style.subtitle(*parts, simulated=simulated)
+    sub = style.subtitle(*parts, about, simulated=simulated)
 
     def draw(axes: Axes, index: int) -> None:
         top = float(np.nanmax(array[index], initial=0.0)) or 1.0
@@ -86,6 +89,7 @@ def receptive_fields(
     ellipses: ArrayLike | None = None,
     truth: ArrayLike | None = None,
     title: str = "Receptive fields",
+    about: str = "",
     simulated: bool = False,
     columns: int | None = None,
     theme: style.ThemeName = "light",
@@ -105,6 +109,8 @@ def receptive_fields(
         Like `ellipses`: the simulation's, drawn dashed.
     title
         Title of the page.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     columns
@@ -144,7 +150,7 @@ def receptive_fields(
         draw,
         shape=(array.shape[1], array.shape[2]),
         title=title,
-        sub=style.subtitle(*parts, simulated=simulated),
+        sub=style.subtitle(*parts, about, simulated=simulated),
         theme=colours,
         columns=columns,
     )[0]

@@ -31,6 +31,7 @@ def reliability_strips(
     *,
     title: str,
     areas: Sequence[str] | None = None,
+    about: str = "",
     simulated: bool = False,
     theme: style.ThemeName = "light",
 ) -> Figure:
@@ -48,6 +49,8 @@ def reliability_strips(
         What the recording is called.
     areas
         ``(n_units,)`` area of each unit, said where regions are something finer.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is simulated, which the figure then says.
     theme
@@ -71,6 +74,7 @@ def reliability_strips(
     sub = style.subtitle(
         f"{labels.size} units",
         "dots: units, bars: medians",
+        about,
         simulated=simulated,
     )
     width = style.COLUMN

@@ -21,6 +21,7 @@ def unit_scatter(
     metric: str = "test_correlation",
     regions: Sequence[str] | None = None,
     title: str | None = None,
+    about: str = "",
     simulated: bool = False,
     theme: style.ThemeName = "light",
 ) -> Figure:
@@ -38,6 +39,8 @@ def unit_scatter(
         ``(n_units,)`` region of each unit: one colour and symbol each.
     title
         None: made from the names.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     theme
@@ -66,8 +69,8 @@ def unit_scatter(
         parts.append(f"{int((~there).sum())} undefined")
     if there.any():
         parts.append(f"{clean(names[1])} better for {np.mean(better[there]):.0%}")
-    if chosen.selected_on:
-        parts.append(OPTIMISTIC)
+    if about or chosen.selected_on:
+        parts.append(about or OPTIMISTIC)
     sub = style.subtitle(*parts, simulated=simulated)
     heading = title or f"{clean(names[1])} against {clean(names[0])}"
     width, side = style.COLUMN, 2.5

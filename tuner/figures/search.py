@@ -27,6 +27,7 @@ def slices(
     complete: ArrayLike | None = None,
     log: Collection[str] = (),
     title: str = "Search",
+    about: str = "",
     simulated: bool = False,
     theme: style.ThemeName = "light",
     width: style.WidthName | None = None,
@@ -45,6 +46,8 @@ def slices(
         Names of the hyperparameters searched on a logarithmic scale.
     title
         Usually the study's name.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     theme
@@ -74,7 +77,7 @@ def slices(
     parts = [f"{len(losses)} trials, {int((~done).sum())} of them pruned (open)"]
     if not shown.all():
         parts.append(f"{int((~shown).sum())} above the axis")
-    sub = style.subtitle(*parts, simulated=simulated)
+    sub = style.subtitle(*parts, about, simulated=simulated)
     wide = style.width_named(width, style.PAGE if len(parameters) > 1 else style.COLUMN)
     across = min(len(parameters), PER_LINE if wide > 2 * style.COLUMN else PER_LINE - 1)
     lines = math.ceil(len(parameters) / across)
@@ -170,6 +173,7 @@ def importance(
     shares: Mapping[str, float],
     *,
     title: str = "Hyperparameter importance",
+    about: str = "",
     simulated: bool = False,
     note: str = "",
     theme: style.ThemeName = "light",
@@ -183,6 +187,8 @@ def importance(
         Name to importance, in [0, 1].
     title
         Title of the figure.
+    about
+        Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
         Whether the recording is.
     note
@@ -205,7 +211,7 @@ def importance(
         raise ValueError("no importances to draw")
     colours = style.theme_named(theme)
     order = sorted(shares, key=lambda name: -shares[name])
-    sub = style.subtitle(note, simulated=simulated)
+    sub = style.subtitle(note, about, simulated=simulated)
     wide = style.width_named(width, style.COLUMN)
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.1

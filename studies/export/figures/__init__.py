@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.basis import basis_of
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
@@ -62,7 +63,8 @@ def export_figures(
     for name in only:
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES)
-    drawn = Drawn(out, workspace.recording.simulated, tuple(only) or FIGURES, theme, width)
+    basis = basis_of(workspace)
+    drawn = Drawn(out, workspace.recording.simulated, basis, tuple(only) or FIGURES, theme, width)
     stored = stored_studies(stores.storage)
     found: list[Evaluated] = []
     for one in evaluate_all(workspace, stores, specs, what="drawing studies"):

@@ -13,6 +13,7 @@ from tuner.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tuner.figures.captions import Basis
     from tuner.figures.style import ThemeName, WidthName
 
 OF_STUDIES = ("curves", "importance", "slices", "weights")
@@ -31,6 +32,8 @@ class Drawn:
         The folder that they go to, or the one file.
     simulated
         Whether the recording is.
+    basis
+        What scores rest on.
     wanted
         Which of :data:`FIGURES` are drawn.
     theme, width
@@ -45,6 +48,7 @@ class Drawn:
 
     out: Path
     simulated: bool
+    basis: Basis
     wanted: Collection[str] = FIGURES
     theme: ThemeName = "light"
     width: WidthName | None = None

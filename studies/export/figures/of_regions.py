@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from studies.export.figures.drawn import Drawn
 from studies.names import escape
 from studies.results.scores import Evaluated
+from tuner.figures import captions
 
 if TYPE_CHECKING:
     from tuner.figures.best_layers import BestLayer
@@ -94,6 +95,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn) -
         names=(f"{first.readout}, {first.layer}", f"{second.readout}, {second.layer}"),
         metric=metric.name,
         title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
+        about=captions.unit_by_unit([one.row for one in pair], metric, drawn.basis),
         **drawn.options(width=False),
     )
     drawn.write(figure, stem)
@@ -136,6 +138,7 @@ def _best_layers(
         list(layers.values()),
         metric=metric.name,
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
+        about=captions.scores([one.row for one in every], metric, drawn.basis),
         **drawn.options(),
     )
     drawn.write(figure, stem)

@@ -17,6 +17,7 @@ from studies.export.figures.drawn import OF_STUDIES, Drawn
 from studies.results.importance import importance
 from studies.results.scores import Evaluated
 from studies.search.space import varying
+from tuner.figures import captions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,12 @@ def _curves(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | s
         return "fitted in closed form, without steps"
     if not any(trial.curve for trial in loaded):
         return "no trial has reported yet"
-    return learning_curves(trial_curves(loaded), title=one.spec.name, **drawn.options())
+    return learning_curves(
+        trial_curves(loaded),
+        title=one.spec.name,
+        about=captions.trials(one.row, drawn.basis),
+        **drawn.options(),
+    )
 
 
 def _importance(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | str:
@@ -60,7 +66,13 @@ def _importance(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure
     found = importance(loaded, one.spec.space)
     if not found.shares:
         return found.note.removeprefix("not computed: ").partition(", there")[0]
-    return draw(found.shares, title=one.spec.name, note=found.note, **drawn.options())
+    return draw(
+        found.shares,
+        title=one.spec.name,
+        note=found.note,
+        about=captions.trials(one.row, drawn.basis),
+        **drawn.options(),
+    )
 
 
 def _slices(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | str:
@@ -78,6 +90,7 @@ def _slices(one: Evaluated, loaded: Sequence[Trial], drawn: Drawn) -> Figure | s
         complete=[trial.state == TrialState.COMPLETE for trial in finished],
         log=varying(one.spec.space, log=True),
         title=one.spec.name,
+        about=captions.trials(one.row, drawn.basis),
         **drawn.options(),
     )
 
@@ -92,7 +105,12 @@ def _weights(one: Evaluated, drawn: Drawn) -> Figure | str:
     profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
     labels = [str(unit.get("name", unit["unit"])) for unit in one.units]
     return masks(
-        profile, labels, ellipses=_in_cells(profile), title=one.spec.name, **drawn.options()
+        profile,
+        labels,
+        ellipses=_in_cells(profile),
+        title=one.spec.name,
+        about=captions.fit(one.row, drawn.basis),
+        **drawn.options(),
     )
 
 

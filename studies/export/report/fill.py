@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.basis import basis_of
 from studies.dashboard.pictures import trial_curves
 from studies.database import trials
 from studies.database.stores import Stores
@@ -81,6 +82,7 @@ def export_report(
         page,
         references=ridge_rows(workspace, specs),
         groups=workspace.areas,
+        basis=basis_of(workspace),
     )
 
 

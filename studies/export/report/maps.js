@@ -76,7 +76,8 @@ function panel(entry) {
     }
     body.append(line);
   }
-  const title = `${entry.backbone} \u00b7 ${entry.readout}`;
+  const learned = data.untrained.includes(entry.backbone) ? " (random)" : "";
+  const title = `${entry.backbone}${learned} \u00b7 ${entry.readout}`;
   const node = make("table", { class: "map" + (upright ? " upright" : "") + (data.regions.length <= 6 ? " roomy" : ""), role: "grid", "aria-label": title },
     make("thead", {}, areaRow(order), make("tr", {}, make("td"), ...order.map((region) => region === null
       ? make("td", { class: "gap" }) : make("th", { class: "region", scope: "col", title: region }, make("span", { text: region }))))),
@@ -125,8 +126,9 @@ function drawMaps() {
   drawLegend();
   const metric = chosenMetric();
   const caveat = document.getElementById("caveat");
-  caveat.hidden = !(metric && metric.selected_on);
-  caveat.textContent = data.optimistic + (data.tested ? "" : ". There are no test images in this recording.");
+  caveat.hidden = !metric;
+  caveat.classList.toggle("warning", Boolean(metric && metric.selected_on));
+  caveat.textContent = metric ? metric.over : "";
   if (state.open !== null && buttons.has(state.open)) buttons.get(state.open).setAttribute("aria-pressed", "true");
 }
 

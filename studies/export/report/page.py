@@ -26,7 +26,9 @@ from studies.export.report.content import (
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.names import StudyKey
 from tuner.atomic import write_bytes
-from tuner.figures.metrics import METRICS, OPTIMISTIC, number
+from tuner.figures import captions
+from tuner.figures.captions import Basis
+from tuner.figures.metrics import METRICS, number
 from tuner.figures.panels import (
     Row,
     below,
@@ -67,6 +69,7 @@ def write_report(
     *,
     references: Sequence[Row] = (),
     groups: Mapping[str, str] | None = None,
+    basis: Basis | None = None,
     limit: int = LIMIT,
 ) -> Path:
     """Write the report of a search as one HTML file.
@@ -90,6 +93,8 @@ def write_report(
         column of each study's scores.
     groups
         The area of each region, where regions are smaller than areas.
+    basis
+        What the scores rest on, which is said of every map and study; None: what the rows tell of it.
     limit
         Bytes the file stays under; images are scaled so that it does.
 
@@ -105,7 +110,8 @@ def write_report(
     if not rows:
         raise ValueError("no studies to report")
     heading = f"Which layer explains which region: {recording.label}"
-    head = _overview(rows, references, recording, provenance, groups)
+    known = basis or Basis(n_test=None if has_test(rows) else 0)
+    head = _overview(rows, references, recording, provenance, groups, known)
     shell = _asset("page.html")
     parts = {
         "title": html.escape(heading),
@@ -169,6 +175,7 @@ def _overview(
     recording: RecordingSummary,
     provenance: Mapping[str, Any],
     groups: Mapping[str, str] | None,
+    basis: Basis,
 ) -> dict[str, Any]:
     """Everything but the studies' details: the maps, their scales, recording, provenance."""
     everything = [*rows, *references]
@@ -200,10 +207,12 @@ def _overview(
         if not any(math.isfinite(number(row.get(shown.name))) for row in rows):
             continue
         limits = scale(everything, shown, ceiling=shown.comparable_ceiling and bool(known))
-        metrics.append(asdict(shown) | {"limits": limits})
+        over = captions.scores(rows, shown, basis)
+        metrics.append(asdict(shown) | {"limits": limits, "over": over})
     colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 1, 64))[:, :3]
     return {
-        "rows": [_row(row, place >= len(rows)) for place, row in enumerate(everything)],
+        "rows": [_row(row, place >= len(rows), basis) for place, row in enumerate(everything)],
+        "untrained": sorted(basis.untrained),
         "grid": grid,
         "regions": list(region_order(everything, groups)),
         "areas": dict(groups or {}),
@@ -211,14 +220,13 @@ def _overview(
         "metrics": metrics,
         "metric": choose_metric(rows, None).name,
         "tested": tested,
-        "optimistic": OPTIMISTIC,
         "colours": [mpl.colors.to_hex(colour) for colour in colours],
         "recording": plain(asdict(recording)),
         "provenance": plain(dict(provenance), 8),
     }
 
 
-def _row(row: Row, reference: bool) -> dict[str, Any]:
+def _row(row: Row, reference: bool, basis: Basis) -> dict[str, Any]:
     result: dict[str, Any] = {
         "study": study_name(row),
         **{part: str(row[part]) for part in ("backbone", "layer", "region", "readout")},
@@ -232,6 +240,17 @@ def _row(row: Row, reference: bool) -> dict[str, Any]:
         result["below"] = True
     if reference:
         result["reference"] = True
+        return result
+    # One sentence for the scores on test images, one for those that choices were made on.
+    kinds = [
+        METRICS["validation_loss"],
+        *([METRICS["test_correlation"]] if has_test([row]) else []),
+    ]
+    result["over"] = [
+        captions.joined(*([] if metric.selected_on else ["test scores"]), text)
+        for metric in kinds
+        if (text := captions.scores([row], metric, basis))
+    ]
     return result
 
 

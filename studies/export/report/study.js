@@ -42,13 +42,8 @@ function scores(row, place) {
     ...(data.tested ? [metric.comparable_ceiling ? thousandths(row.noise_ceiling) : ""] : []),
     ...beside.map((other) => thousandths(other[metric.name])),
   ]);
-  const head = ["score, mean over units", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
-  const counts = [`${shown(row.n_units)} units`];
-  if (known(row.n_units_with_ceiling)) counts.push(`${row.n_units_with_ceiling} of them with a ceiling: test scores are means over those`);
-  counts.push(`${shown(row.n_trials)} trials`);
-  const result = [table(head, lines), make("p", { class: "quiet", text: counts.join("; ") })];
-  if (!data.tested) result.push(make("p", { class: "warning", text: data.optimistic + ". There are no test images in this recording." }));
-  return result;
+  const head = ["score", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
+  return [table(head, lines), ...(row.over || []).map((text) => make("p", { class: "quiet over", text }))];
 }
 
 function pictures(details) {
@@ -134,7 +129,7 @@ function introduce() {
 
   const section = document.getElementById("recording");
   section.append(list({ name: recording.label, source: recording.source, ...(recording.simulated ? { simulated: true } : {}), ...recording.facts }));
-  const about = [["region", "name"], ["area", "area"], ["units", "n_units"], ["with a ceiling", "n_units_with_ceiling"], ["reliability", "reliability"], ["ceiling", "noise_ceiling"], ["share missing", "missing"]]
+  const about = [["region", "name"], ["area", "area"], ["units", "n_units"], ["with a ceiling", "n_units_with_ceiling"], ["mean reliability", "reliability"], ["mean ceiling", "noise_ceiling"], ["share missing", "missing"]]
     .filter(([, name]) => recording.regions.some((region) => known(region[name]) && region[name] !== ""));
   if (recording.regions.length) section.append(table(about.map(([text]) => text), recording.regions.map((region) => about.map(([, name]) => region[name])), (i) => about[i][1] !== "area"));
   for (const note of recording.notes) section.append(make("p", { class: "quiet", text: note }));

@@ -1,0 +1,129 @@
+"""Captions follow the data: every export of five recordings says what its numbers are over, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from tests.conftest import Run
+from tests.studies.small import IMAGES, REPEATS, TEST, write_experiment, write_recording
+from tuner.figures import style
+
+FOLDED = f"{IMAGES} training images in 5 folds, each by a fit that did not see it"
+OPTIMISTIC = "validation, selected on, optimistic"
+
+KINDS: dict[str, dict[str, Any]] = {
+    "no test set": {"units": "mean over all 3 units", "images": "no test set"},
+    "one repeat": {
+        "units": "mean over 3 units, none with a ceiling",
+        "images": f"{TEST} test images, one response each",
+    },
+    "ceilings": {
+        "units": "mean over 2 of 3 units: those with a ceiling and an explainable variance of at least .15",
+        "images": f"{TEST} test images, {REPEATS} repeats each",
+    },
+    "simulated": {
+        "units": "mean over 2 of 3 units: those with a ceiling and an explainable variance of at least .15",
+        "images": f"{TEST} test images, up to {REPEATS} repeats",
+    },
+    "random": {
+        "units": "mean over 2 of 3 units: those with a ceiling and an explainable variance of at least .15",
+        "images": f"{TEST} test images, {REPEATS} repeats each",
+    },
+}
+
+
+def change(path: Path, kind: str) -> None:
+    """Make a recording one of the kinds; a unit's test responses are noise where there are several."""
+    with h5py.File(path, "a") as file:
+        responses = file["test/responses"][:]
+        if kind == "no test set":
+            del file["test"]
+        elif kind == "one repeat":
+            del file["test/responses"]
+            file["test/responses"] = responses[:1]
+        else:
+            responses[:, :, 2] = responses[[0, 1, 0, 1], :, 2]
+            responses[[1, 3], :, 2] *= -1
+            if kind == "simulated":
+                responses[0, 0, 0] = float("nan")
+                file.attrs["simulated"] = True
+            file["test/responses"][...] = responses
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_export_says_what_its_numbers_are_over(
+    kind: str, shared: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(write_recording(tmp_path / "recording.h5", units={"V1": 3}), kind)
+    network = {"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2"]}
+    weights = "random" if kind == "random" else "imagenet"
+    config = write_experiment(
+        tmp_path / "experiment",
+        shared,
+        {
+            "data": {"path": str(tmp_path / "recording.h5")},
+            "backbone": [network | {"weights": weights}],
+            "training": {"steps": 4, "folds": "auto", "start": "readout"},
+            "search": {"space": {"full": {}, "smooth": {"width": [0.0, 0.7]}}},
+        },
+    )
+    heads: list[tuple[str, str]] = []
+    head = style.head
+
+    def recorded(figure: Any, title: str, sub: str, *rest: Any) -> float:
+        heads.append((title, sub))
+        return head(figure, title, sub, *rest)
+
+    monkeypatch.setattr(style, "head", recorded)
+    monkeypatch.setattr(style, "render", lambda figure, kind, **_: b"")  # drawn is not rendered
+    out = tmp_path / "out"
+    for words in (
+        ("study", "create"),
+        ("optimize", "--n-trials", 4),
+        ("export", "heatmap", "-o", out),
+        ("export", "figures", "-o", out),
+        ("export", "report", "-o", out),
+    ):
+        ended = run(*words, "-c", config, "-q")
+        assert ended.code == 0, ended.err
+
+    tested = kind != "no test set"
+    readouts = "full, factorized: best of 4 trials; smooth: closed form"
+    units, images = KINDS[kind]["units"], KINDS[kind]["images"]
+    validation = f"{OPTIMISTIC} \N{MIDDLE DOT} {FOLDED}"
+    on = images if tested else f"{validation} \N{MIDDLE DOT} no test set"
+    scores = " \N{MIDDLE DOT} ".join((units, on, f"{weights} weights", readouts))
+    captions = dict(heads)
+    assert scores in captions["Test correlation" if tested else "Validation correlation"]
+    assert scores in next(sub for title, sub in heads if title.startswith("Best layer of each"))
+    by_unit = next(sub for title, sub in heads if title.startswith("Region V1"))
+    assert f"{on} \N{MIDDLE DOT} {weights} weights" in by_unit
+    of_study = [sub for title, sub in heads if title.startswith("net/")]
+    assert sum(f"loss: mean over units, {FOLDED}" in sub for sub in of_study) >= 2  # curves, slices
+    assert all(f"{weights} weights" in sub for sub in of_study)
+    for _, sub in heads:
+        assert ("simulated recording" in sub) == (kind == "simulated")
+        assert ("ceiling" in sub) <= tested
+
+    written = json.loads((out / "heatmap.json").read_text())["scores"]
+    assert (
+        ("test_correlation" in written)
+        == ("test_correlation_normalized" in written or kind == "one repeat")
+        == tested
+    )
+    assert written["test_correlation" if tested else "validation_correlation"] == scores
+    assert written["validation_loss"].startswith(
+        f"mean over all 3 units \N{MIDDLE DOT} {validation}"
+    )
+
+    page = (out / "report.html").read_text()
+    overview = json.loads(page.split('id="overview">')[1].split("</script>")[0])
+    assert {m["name"]: m["over"] for m in overview["metrics"]} == written
+    assert overview["untrained"] == (["net"] if kind == "random" else [])
+    studies = [row for row in overview["rows"] if not row.get("reference")]
+    assert all(units in row["over"][-1] for row in studies)
