@@ -15,8 +15,8 @@ from tuner.recordings.simulated.model import simulate_from_layer
 from tuner.recordings.simulated.photographs import crops
 from tuner.recordings.sources import ArrayImages
 
-LAYERS = ("_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10")
-UNITS = 12
+LAYERS = ("_blocks.0", "_blocks.4", "_blocks.10")
+UNITS = 6
 CONFIG = """
 [data]
 path = "recording.h5"
@@ -26,7 +26,8 @@ name = "efficientnet_lite0"
 layers = {layers}
 [training]
 steps = 120
-report_every = 20
+report_every = 40
+folds = 2
 device = "cpu"
 [search]
 parallel_trials = 6
@@ -35,8 +36,8 @@ parallel_trials = 6
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    """One region per layer, whose 12 units mix that layer's features; signal to noise 1.5, 1,200 images."""
-    train, _ = crops(1200, 10, size=64, seed=0)
+    """One region per layer, whose 6 units mix that layer's features; signal to noise 1.5, 800 images."""
+    train, _ = crops(800, 10, size=64, seed=0)
     images, groups = train.images, train.block
     backbone = load_backbone("efficientnet_lite0")
     parts = [
