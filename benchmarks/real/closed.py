@@ -6,15 +6,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.real.problem import Floats, Problem
 from tuner.closed_form.fwrf import FwrfFit, fit_fwrf
+from tuner.closed_form.located import LocatedFit, fit_located
 from tuner.closed_form.smooth import PENALTIES, SmoothFit, fit_smooth
+from tuner.recordings.split import deal
 
 COMPONENTS = 25
 """Of the partial least squares that Brain-Score compares models with (Schrimpf et al. 2018)."""
 
 FOLDS = 5
+
+Rows = NDArray[np.int64]
 
 
 def pls(problem: Problem) -> Floats:
@@ -71,9 +78,61 @@ def fwrf(problem: Problem) -> Floats:
     return _by_leave_one_out(problem, fit_fwrf)
 
 
+def _located(problem: Problem) -> tuple[LocatedFit, list[Rows]]:
+    """Where searches start, and the images that each of its folds leaves out."""
+    n = len(problem.train)
+    folds = [split.validation for split in deal(n, problem.groups, FOLDS, seed=0)]
+    return fit_located(problem.train, problem.responses, np.arange(n), folds=folds), folds
+
+
+def located(problem: Problem) -> Floats:
+    """Where searches start: smooth ridge under an envelope a unit, the mean over the folds' fits."""
+    fit, _ = _located(problem)
+    x = torch.from_numpy(problem.test.astype(np.float32)).flatten(1)
+    return (x @ fit.weight.mean(0).flatten(1).T + fit.bias.mean(0)).double().numpy()
+
+
+def ranked(problem: Problem, rank: int) -> Floats:
+    """What so many masks a unit hold of it, the channels under them fitted anew by ridge: at 1, a factorized readout.
+
+    The masks are the first right singular vectors of a fold's weights ``(C, cells)``, by their singular values.
+    """
+    fit, folds = _located(problem)
+    both = torch.from_numpy(np.concatenate([problem.train, problem.test])).flatten(2)
+    n, missing = len(problem.train), np.full(len(problem.test), np.nan)
+    groups = problem.groups
+    if groups is not None:
+        groups = np.concatenate([groups, groups.max() + 1 + np.arange(len(problem.test))])
+    out = np.zeros((len(problem.test), problem.responses.shape[1]))
+    for left_out, weight in zip(folds, fit.weight, strict=True):
+        rows = np.setdiff1d(np.arange(n), left_out)
+        for unit in range(out.shape[1]):
+            found = fit_smooth(
+                _under(both, weight[unit].flatten(1), rank),
+                np.concatenate([problem.responses[:, unit], missing])[:, None],
+                rows,
+                others=np.arange(n, len(both)),
+                groups=groups,
+                widths=[0.0],
+                weights=False,
+            )
+            out[:, unit] += found.others[:, 0] / len(folds)
+    return out
+
+
+def _under(maps: Tensor, weight: Tensor, rank: int) -> Floats:
+    """Maps ``(n, C, cells)`` under the masks that a unit's weights ``(C, cells)`` share most of, ``(n, C * rank, 1, 1)``."""
+    _, shares, masks = torch.linalg.svd(weight.double(), full_matrices=False)
+    masks = masks[:rank] * (shares[:rank, None] / shares[0])
+    pooled = torch.cat([some.double() @ masks.T for some in torch.split(maps, 256)])
+    return pooled.flatten(1)[:, :, None, None].numpy()
+
+
 CLOSED: Mapping[str, Callable[[Problem], Floats]] = {
     "pls": pls,
     "ridge": ridge,
     "himalaya": himalaya,
     "fwrf": fwrf,
+    "located": located,
+    **{f"rank {rank}": partial(ranked, rank=rank) for rank in (1, 2, 3)},
 }

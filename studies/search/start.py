@@ -66,7 +66,7 @@ def start_of(
     from tuner.fitting.center import feature_mean
     from tuner.fitting.start import Start
 
-    if workspace.start == "readout":
+    if workspace.start == "readout" or not _starts_elsewhere(spec):
         return None
     units = np.unique(np.concatenate(list(workspace.regions.values())))
     there = ~np.isnan(targets.fit[:, units]).all(axis=0)
@@ -74,6 +74,16 @@ def start_of(
     weight, bias = _located(workspace, spec, targets, units, memory, keep)
     mean = feature_mean(store, targets.fit_rows, spec.shape) if center is None else center
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
+
+
+def _starts_elsewhere(spec: Spec) -> bool:
+    """Whether the readout makes anything of the full readout's weights: if not, none need be found."""
+    import torch
+
+    from tuner import readouts
+
+    weight = torch.zeros(1, spec.shape.channels, spec.shape.height, spec.shape.width)
+    return readouts.get(spec.key.readout).start(weight, torch.zeros(1)) is not None
 
 
 def _located(

@@ -29,12 +29,31 @@ def test_the_page_compares_and_a_second_run_computes_nothing(
     out = folder.parent / "real.md"
     command = ["real", str(folder), "-o", str(out), "--work", str(folder.parent / "work")]
     command += ["--layers", "_blocks.2", "--image-size", "32", "--trials", "1"]
-    command += ["--ways", "pls", "ridge", "fwrf", "smooth", "factorized", "stacked"]
+    command += [
+        "--ways",
+        "pls",
+        "ridge",
+        "fwrf",
+        "located",
+        "rank 1",
+        "smooth",
+        "factorized",
+        "stacked",
+    ]
     monkeypatch.setattr("sys.argv", command)
     real.main()
     text = out.read_text(encoding="utf-8")
     lines = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
-    assert set(lines) > {"| pls", "| ridge", "| smooth", "| fwrf", "| factorized", "| stacked"}
+    assert set(lines) > {
+        "| pls",
+        "| ridge",
+        "| smooth",
+        "| fwrf",
+        "| located",
+        "| rank 1",
+        "| factorized",
+        "| stacked",
+    }
     assert "±" in lines["| pls"]
     assert "±" not in lines["| smooth"]
     assert "Normalised by the ceiling" in text  # it has four repeats
