@@ -339,6 +339,7 @@ def mei(
             ensemble_size=ensemble,
             again=again,
             evaluate=evaluate,
+            say=note,
         )
     written(paths)
     for path in paths:

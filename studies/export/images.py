@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +78,12 @@ def export_images(
     ensemble_size: int = 1,
     again: Manifest | None = None,
     evaluate: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write most exciting images of every study's units into ``OUT/<name>/``.
 
-    With ``again``, the encoders are those that made its images.
+    With ``again``, the encoders are those that made its images. ``say`` is told before each study's images are made how long
+    that will take, and afterwards how they do against the best natural ones.
 
     With ``evaluate``, ``evaluation.csv`` too: every image's predicted response under the encoder that made it and under
     encoders that did not (other kept trials, the other readouts and backbones of the region), the grey screen, and the
@@ -89,6 +91,7 @@ def export_images(
     ``evaluation.json``: a row per judge, how independent each is, and a headline by the most independent ones.
     """
     from tuner.figures.tables import write_csv
+    from tuner.synthesis.estimate import announced
     from tuner.synthesis.evaluate import COLUMNS, compare, headline, summary
     from tuner.synthesis.export import export_meis
     from tuner.synthesis.receptive_fields import from_readout
@@ -113,9 +116,20 @@ def export_images(
         spec = best.spec
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         tell = partial(workspace.progress, f"images of {spec.name}")
-        result = export_meis(
-            out / spec.name, encoders, mine, settings, title=spec.name, progress=tell
+        n_units = len(spec.units) if mine is None else len(mine)
+        say(f"{spec.name}: {announced(encoders, n_units, settings)}")
+        result, held = export_meis(
+            out / spec.name,
+            encoders,
+            mine,
+            settings,
+            title=spec.name,
+            natural=workspace.images,
+            progress=tell,
         )
+        if held is not None:
+            more = "; more --steps may help" if held.losing(result.activation) else ""
+            say(f"{spec.name}: {held.verdict(result.activation)}{more}")
         written.append(out / spec.name)
         if evaluate:
             made, judges = judges_of(best, encoders)

@@ -20,7 +20,8 @@ SHORTER = {
     "steps = 300": "steps = 20",
     "report_every = 30": "report_every = 10",
     "--n-trials 16": "--n-trials 8",
-    "--steps 20": "--steps 3",
+    "export mei -o": "export mei --steps 3 -o",
+    "stimuli export -o": "stimuli export --steps 3 -o",
 }
 """What is made smaller, so that the tests take seconds: fewer layers, and less training."""
 

@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 
 from tests import generators
-from tests.encoders import SIZE, random_encoder
+from tests.encoders import SIZE, pictures, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
+from tuner.figures import style
 from tuner.synthesis import described, export
+from tuner.synthesis.estimate import announced
+from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import export_meis, file_name
 from tuner.synthesis.manifest import read_manifest
 from tuner.synthesis.mei import MeiSettings, synthesize
@@ -31,7 +34,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_written(tmp_path, encoder):
-    result = export_meis(tmp_path / "a", [encoder], None, QUICK, title="b/l/V1/full")
+    result, _ = export_meis(tmp_path / "a", [encoder], None, QUICK, title="b/l/V1/full")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     pngs = ["0007_el-0-a.png", "0008_el-1-b.png", "0009_el-2-c.png", "0010_el-3-a.png"]
     assert names == [*pngs, "0011_el-4-b.png", "manifest.json", "meis.npz", "sheet.png"]
@@ -125,7 +128,7 @@ def test_what_was_set_aside_under_other_settings_is_not_used(tmp_path, encoder):
     with pytest.raises(KeyboardInterrupt):
         export_meis(tmp_path / "a", [encoder], None, QUICK, progress=stop)
     other = MeiSettings(steps=4, keep_every=2, chunk=2, seed=1)
-    result = export_meis(tmp_path / "a", [encoder], None, other)
+    result, _ = export_meis(tmp_path / "a", [encoder], None, other)
     np.testing.assert_array_equal(result.pixels, synthesize([encoder], None, other).pixels)
 
 
@@ -236,7 +239,7 @@ def test_names_are_safe(name, expected):
 def test_variants_stand_side_by_side_with_their_distances(tmp_path):
     encoder = random_encoder(n_units=3)
     settings = MeiSettings(steps=2, keep_every=1, chunk=4, variants=3)
-    result = export_meis(tmp_path, [encoder], None, settings)
+    result, _ = export_meis(tmp_path, [encoder], None, settings)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     flat = result.pixels.reshape(3, 3, -1).astype(float)
     for unit in range(3):
@@ -245,3 +248,47 @@ def test_variants_stand_side_by_side_with_their_distances(tmp_path):
         assert expected[0, 1] > 0.01
     with np.load(tmp_path / "meis.npz") as arrays:
         assert arrays["variant_distances"].shape == (3, 3, 3)
+
+
+class Pictures:
+    """Natural images, as a recording has them."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+        self.names = [f"photo {k}" for k in range(len(pixels))]
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def read(self, indices):
+        return self.pixels[indices]
+
+
+@pytest.mark.parametrize("match", ["image", "field"])
+def test_images_stand_beside_the_best_natural_one_and_noise(tmp_path, encoder, monkeypatch, match):
+    heads = []
+    monkeypatch.setattr(style, "head", lambda figure, title, sub, *rest: heads.append(sub) or 0.1)
+    settings = MeiSettings(steps=1, keep_every=1, chunk=2, match=match)
+    natural = Pictures(pictures(12))
+    result, held = export_meis(tmp_path, [encoder], [9, 7], settings, natural=natural)
+    assert held.natural.shape == held.noise.shape == (2, SIZE, SIZE, 3)
+    shown = np.concatenate([held.natural, held.noise])
+    (answers,) = responses([encoder], shown)
+    own = [2, 0]  # columns of units 9 and 7
+    np.testing.assert_array_equal(answers[[0, 1], own], held.natural_activation)
+    np.testing.assert_array_equal(answers[[2, 3], own], held.noise_activation)
+    if match == "image":  # nothing better is among them, at the images' own mean and contrast
+        (every,) = responses([encoder], settings.photometry.match(natural.pixels))
+        np.testing.assert_allclose(every[:, own].max(0), held.natural_activation)
+        assert held.names == [natural.names[k] for k in every[:, own].argmax(0)]
+    better = int((result.activation[:, 0] > held.natural_activation).sum())
+    assert f"{better} of 2 images are predicted to do better than the best of 12" in heads[0]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert [e["natural"]["image"] for e in manifest["units"]] == held.names
+    with np.load(tmp_path / "meis.npz") as arrays:
+        np.testing.assert_array_equal(arrays["natural_activation"], held.natural_activation)
+
+
+def test_how_long_images_take_is_said_beforehand(encoder):
+    said = announced([encoder], 5, MeiSettings(steps=3, chunk=2, variants=2))
+    assert said.startswith("10 images in 5 batches of 2, 3 steps: ")

@@ -15,6 +15,7 @@ from tests.encoders import SIZE, pictures, random_encoder
 from tuner.encoder import as_batch
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.synthesis.mei import MeiSettings, synthesize
+from tuner.synthesis.noise import pink_noise
 from tuner.synthesis.photometry import Photometry, statistics
 from tuner.synthesis.stimuli.choice import (
     KINDS,
@@ -22,7 +23,6 @@ from tuner.synthesis.stimuli.choice import (
     Source,
     Stimulus,
     choose,
-    pink_noise,
     scramble,
 )
 from tuner.synthesis.stimuli.folder import block_order, read_stimuli, write_stimuli

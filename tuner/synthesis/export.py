@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from tuner.atomic import replacing, write_bytes
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure
+from tuner.synthesis.beside import Beside, beside
 from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.determinism import surroundings
-from tuner.synthesis.evaluate import variant_distances
+from tuner.synthesis.evaluate import Images, variant_distances
 from tuner.synthesis.manifest import FORMAT, KIND, MANIFEST, describe
 from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, StepsDone, synthesize
 from tuner.synthesis.receptive_fields import Fields, from_readout
@@ -47,8 +48,9 @@ def export_meis(
     title: str = "",
     extra: Mapping[str, Any] | None = None,
     fields: Fields | None = None,
+    natural: Images | None = None,
     progress: StepsDone | None = None,
-) -> MeiResult:
+) -> tuple[MeiResult, Beside | None]:
     """Make images and write them into a folder; goes on where an earlier run was stopped.
 
     Parameters
@@ -68,6 +70,9 @@ def export_meis(
     fields
         Receptive fields of all the encoders' units, to be drawn on the sheet; None: those of the
         first encoder's readout.
+    natural
+        Natural images, such as those of the training set: the best one of each unit and an image of noise
+        stand beside each unit's images; None: they stand alone.
     progress
         Called with steps done and to do.
 
@@ -75,6 +80,8 @@ def export_meis(
     -------
     MeiResult
         What was written.
+    Beside or None
+        What the images are held against.
 
     Raises
     ------
@@ -95,11 +102,12 @@ def export_meis(
         fields = fields or from_readout(encoders[0])
         where = ensemble.positions([int(unit) for unit in result.units])
         fields = fields.of(where)
-        _write(folder, encoders, settings, result, fields, title, dict(extra or {}))
+        held = None if natural is None else beside(encoders, result, settings, natural, fields)
+        _write(folder, encoders, settings, result, fields, held, title, dict(extra or {}))
         partial.remove()
     except OSError as error:
         raise EnvironmentFailure(f"cannot write images to {folder}: {error}") from error
-    return result
+    return result, held
 
 
 def fingerprint(encoders: Sequence[Encoder], settings: MeiSettings, chunk: int) -> str:
@@ -167,6 +175,7 @@ def _write(
     settings: MeiSettings,
     result: MeiResult,
     fields: Fields,
+    held: Beside | None,
     title: str,
     extra: dict[str, Any],
 ) -> None:
@@ -191,14 +200,21 @@ def _write(
         entry = {"unit": int(unit), "name": name, "images": images}
         if settings.variants > 1:  # 1 less the correlation of pixels, every pair of variants
             entry["distances"] = np.round(apart[k], 4).tolist()
+        if held is not None:
+            entry["natural"] = {
+                "image": held.names[k],
+                "activation": float(held.natural_activation[k]),
+            }
+            entry["noise"] = {"activation": float(held.noise_activation[k])}
         entries.append(entry)
-    write_bytes(folder / ARRAYS, _npz(result, settings.variants))
-    write_bytes(folder / SHEET, _sheet(result, settings, fields, title, simulated))
+    write_bytes(folder / ARRAYS, _npz(result, settings.variants, held))
+    write_bytes(folder / SHEET, _sheet(result, settings, fields, held, title, simulated))
     manifest = {
         "format": FORMAT,
         "kind": KIND,
         "simulated": simulated,
         **extra,
+        **({} if held is None else {"verdict": held.verdict(result.activation)}),
         "encoders": [describe(encoder) for encoder in encoders],
         "settings": settings.as_dict() | {"chunk": result.chunk},
         "units": entries,
@@ -211,28 +227,49 @@ def _write(
 
 
 def _sheet(
-    result: MeiResult, settings: MeiSettings, fields: Fields, title: str, simulated: bool
+    result: MeiResult,
+    settings: MeiSettings,
+    fields: Fields,
+    held: Beside | None,
+    title: str,
+    simulated: bool,
 ) -> bytes:
     from tuner.figures import style
     from tuner.figures.sheets import sheet
 
     variants = result.pixels.shape[1]
-    labels = [
-        f"{unit} {name}" if variant == 0 else f"{unit}, variant {variant}"
-        for unit, name in zip(result.units, result.names, strict=True)
-        for variant in range(variants)
-    ]
+    pictures, labels, notes = [], [], []
+    for k, (unit, name) in enumerate(zip(result.units, result.names, strict=True)):
+        best = np.inf if held is None else held.natural_activation[k]
+        for variant in range(variants):
+            pictures.append(result.pixels[k, variant])
+            labels.append(f"{unit} {name}" if variant == 0 else f"{unit}, variant {variant}")
+            value = result.activation[k, variant]
+            notes.append(f"predicted {value:.3g}" + (", less" if held and value <= best else ""))
+        if held is not None:
+            pictures += [held.natural[k], held.noise[k]]
+            labels += ["best natural", "noise"]
+            notes += [f"predicted {best:.3g}", f"predicted {held.noise_activation[k]:.3g}"]
+    group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
+    verdict = [] if held is None else [held.verdict(result.activation)]
     figure = sheet(
-        result.pixels.reshape(-1, *result.pixels.shape[2:]),
+        np.stack(pictures),
         labels,
-        notes=[f"predicted {value:.3g}" for value in result.activation.ravel()],
+        notes=notes,
         title=f"Most exciting images{f': {title}' if title else ''}",
-        sub=f"{settings.prior} prior, {settings.photometry}{where}, seed {settings.seed}; "
-        "ellipse: where the unit reads (2 sd)",
+        sub="; ".join(
+            [
+                *verdict,
+                f"responses in the recording's units; {settings.prior} prior, "
+                f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
+                "ellipse: where the unit reads (2 sd)",
+            ]
+        ),
         simulated=simulated,
+        columns=None if held is None else group * max(1, round(6 / group)),
     )
-    ellipses = fields.ellipses().repeat(variants, axis=0)
+    ellipses = fields.ellipses().repeat(group, axis=0)
     for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
     return style.render(figure, "png")
@@ -260,7 +297,7 @@ def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
 
 
-def _npz(result: MeiResult, variants: int) -> bytes:
+def _npz(result: MeiResult, variants: int, held: Beside | None) -> bytes:
     """Arrays without a date in the archive: same images, same bytes."""
     flat = result.images.reshape(len(result.units), variants, *result.pixels.shape[2:])
     arrays: dict[str, NDArray[Any]] = {
@@ -273,6 +310,9 @@ def _npz(result: MeiResult, variants: int) -> bytes:
         arrays["variant_images"] = flat
         arrays["variant_activation"] = result.activation
         arrays["variant_distances"] = variant_distances(result)
+    if held is not None:
+        arrays["natural_activation"] = held.natural_activation
+        arrays["noise_activation"] = held.noise_activation
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():

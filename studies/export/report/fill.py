@@ -141,6 +141,7 @@ def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
     try:
         with np.load(path, allow_pickle=False) as file:
             units, images, activation = file["units"], file["images"], file["activation"]
+            natural = file.get("natural_activation")
     except (OSError, ValueError, KeyError):
         return None, [], ""
     place = {int(unit): i for i, unit in enumerate(units)}
@@ -148,7 +149,17 @@ def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
         return None, [], ""
     order = [place[int(unit)] for unit in one.spec.units]
     notes = [f"predicted {activation[i]:.3g}" for i in order]
-    return images[order], notes, "most exciting images; predicted responses in recorded units"
+    how = "most exciting images; predicted responses in the recording's units"
+    if natural is not None:
+        notes = [
+            f"{note}, best natural {natural[i]:.3g}" for note, i in zip(notes, order, strict=True)
+        ]
+        better = int((activation[order] > natural[order]).sum())
+        how += (
+            f"; {better} of {len(order)} are predicted to do better than the best natural image at "
+            "equal mean and contrast"
+        )
+    return images[order], notes, how
 
 
 def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> RecordingSummary:

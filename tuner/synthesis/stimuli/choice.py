@@ -19,6 +19,7 @@ from tuner.encoder import Encoder
 from tuner.errors import InputError
 from tuner.synthesis.evaluate import Images, natural_extremes
 from tuner.synthesis.mei import Ensemble, MeiResult
+from tuner.synthesis.noise import pink_noise
 from tuner.synthesis.photometry import Photometry
 from tuner.synthesis.receptive_fields import from_readout
 from tuner.synthesis.stimuli.placement import Field, Pixels, Placement, moved
@@ -252,17 +253,6 @@ def _others(
     rng = np.random.default_rng((choice.seed, 0x07E4, int(result.units[k])))
     picked = rng.permutation(len(candidates))[:wanted]
     return [candidates[int(j)] for j in picked]
-
-
-def pink_noise(size: int, rng: np.random.Generator) -> Pixels:
-    """Draw noise whose amplitude falls as one over frequency, as in natural images; no colour."""
-    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None])
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.fft2(rng.standard_normal((size, size))) / frequency
-    pattern = np.fft.ifft2(spectrum).real
-    scaled = 127.5 + 40 * pattern / pattern.std()
-    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return np.stack([grey] * 3, axis=2)
 
 
 def scramble(image: Pixels, rng: np.random.Generator) -> NDArray[np.float64]:
