@@ -12,6 +12,8 @@ DAMAGED ?= 2000
 SEARCHES ?= 100
 CHAOS ?= 100
 SEED ?= 0
+# What is taken out of the fences, one at a time, to see that the random operations find it.
+FAULTS ?= fences token epoch settings hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test soak lint format docs
@@ -56,6 +58,10 @@ soak: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.soak.kill --runs $(SEARCHES) --seed $(SEED) || status=1; \
 	$(BIN)/python -m tests.soak.chaos --sequences $(CHAOS) --seed $(SEED) || status=1; \
 	$(BIN)/python -m tests.soak.chaos --sequences $(CHAOS) --seed $(SEED) --database postgresql || status=1; \
+	for fault in $(FAULTS); do \
+		echo "planted: $$fault, which must be found"; \
+		! $(BIN)/python -m tests.soak.chaos --sequences 50 --seed $(SEED) --planted $$fault >/dev/null 2>&1 || status=1; \
+	done; \
 	TUNER_TEST_WORKERS=8 $(BIN)/python -m pytest -q tests/studies/test_postgres.py -k killed || status=1; \
 	$(PIP) install --quiet --pre --upgrade --no-deps --target build/newest optuna \
 		&& PYTHONPATH=build/newest $(BIN)/python -m pytest -q tests/studies/test_trials.py || status=1; \

@@ -77,8 +77,7 @@ class FileLocks:
         """Hold the cohort while inside; yields False where somebody else holds it."""
         lock = self._lock(cohort)
         try:
-            # Not at once: held() of another process takes the lock for a moment.
-            lock.acquire(timeout=0.3, poll_interval=0.02)
+            self._acquire(lock)
         except Timeout:
             yield False
             return
@@ -93,6 +92,18 @@ class FileLocks:
             self._mine.discard(cohort)
             lock.release()
 
+    @staticmethod
+    def _acquire(lock: FileLock) -> None:
+        for attempt in range(3):
+            try:
+                # Not at once: held() of another process takes the lock for a moment.
+                lock.acquire(timeout=0.3, poll_interval=0.02)
+                return
+            except FileNotFoundError:
+                # Somebody cleared the folder away just now; it is made anew with the lock.
+                if attempt == 2:
+                    raise
+
     def held(self, cohort: str) -> bool:
         """Whether a living process, this one or another, holds the cohort now."""
         if cohort in self._mine:
@@ -105,7 +116,7 @@ class FileLocks:
         try:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
-            return True
+            return Path(lock.lock_file).exists()  # or somebody cleared it away just now
         lock.release()
         return False
 

@@ -7,6 +7,7 @@ say its value. So whoever finds a trial or a file can tell whether it is the one
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
@@ -18,13 +19,13 @@ from optuna.trial import TrialState
 
 from studies.config.experiment import load_experiment
 from studies.dashboard import pictures
-from studies.database import fences, tokens
-from studies.database.claims import Claims
 from studies.database.trials import Outcome
+from studies.search import create
 from studies.search import round as search_round
 from studies.search.best_weights import Fitted
 from studies.search.training import Training
 from studies.workspace import Workspace
+from tests.soak import journal
 from tuner.figures import style
 
 SECONDS = 0.01
@@ -84,8 +85,21 @@ def _trainer(self: Training, spec: Any) -> Any:
     return SimpleNamespace(sizes=lambda n: readout.parameter_shapes(spec.shape, n))
 
 
-def install(config: str) -> None:
-    """Put the stand-in in place of training, and keep what every command of an experiment reads anew."""
+def install(argument: str) -> None:
+    """Put the stand-in in place of training, and keep what every command of an experiment reads anew.
+
+    Parameters
+    ----------
+    argument
+        The experiment's file, and before it, with a space between, a fault that is planted or nothing.
+    """
+    from tests.soak.plants import PLANTS
+
+    planted, config = argument.split(" ", 1)
+    if planted:
+        PLANTS[planted]()
+    journal.install()
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]  # no power is cut here
     opened = Workspace(load_experiment(config))
     for spec in opened.grid:
         opened.fingerprint(spec)
@@ -99,23 +113,7 @@ def install(config: str) -> None:
     here.layers = lambda self, alias: layers[alias]
     there: Any = Training
     there._trainer_of = _trainer
+    create._check_images = lambda workspace: None
     search_round.Round.run = _run  # type: ignore[method-assign]
     pictures._draw = lambda *given: {pictures.CURVE: None}  # type: ignore[assignment,dict-item,return-value]
     style.render = lambda *given, **named: b"a picture"  # type: ignore[assignment]
-
-
-def install_without_fences(config: str) -> None:
-    """The same, and nothing is checked in any write: what the chaos run must find."""
-    install(config)
-    fences.gone = lambda connection, studies, lock=False: []  # type: ignore[assignment]
-    tokens.refuse_taken = lambda connection, claim: None
-    from studies.database import rounds
-
-    rounds.expect = lambda connection, expected, state: None
-    Claims.all = _nobody_asks  # type: ignore[method-assign,assignment]
-
-
-def _nobody_asks(self: Claims, wanted: object, **named: object) -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()

@@ -6,6 +6,7 @@ process group, that runs the command line and nothing else.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,7 +60,7 @@ class Child:
             if time.monotonic() > end:
                 self.kill()
                 raise TimeoutError(f"still running after {seconds} s: {self.text()}")
-            time.sleep(0.01)
+            time.sleep(0.005)
         return code
 
 
@@ -151,9 +153,13 @@ def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:
 
 def _import_everything() -> None:
     """Import what a command imports on its way, also inside torch and matplotlib, so that a child need not."""
+    import sqlalchemy.dialects.postgresql.psycopg
+    import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401
+
     import studies.database.stores
     import studies.results.scores
     import studies.workspace  # noqa: F401
+    from cli import main
     from studies.dashboard.pictures import trial_curves
     from tuner.backbones import load_backbone
     from tuner.features.extract import extract  # noqa: F401
@@ -161,6 +167,11 @@ def _import_everything() -> None:
     from tuner.figures.curves import learning_curves
     from tuner.fitting.trainer import Trainer  # noqa: F401
 
+    # Each child runs one command: it is as good as new, whoever made it.
+    main.build, main.load = cache(main.build), cache(main.load)
+    main.build()
+    for name in main.COMMANDS:
+        main.load(name)
     backbone = load_backbone("efficientnet_lite0")
     backbone.describe(backbone.resolve(["_blocks.2"], 32), 32)
     style.render(learning_curves(trial_curves([])), "png", dpi=50)
@@ -175,6 +186,8 @@ def _serve() -> None:
     torch.set_num_threads(1)
     probe.ENABLED = False
     _import_everything()
+    gc.collect()
+    gc.freeze()  # or a child's collector would copy every page that it looks at
     for line in sys.stdin:
         request = json.loads(line)
         answer: object = "hello"
@@ -187,6 +200,7 @@ def _serve() -> None:
             where, argument = request["call"]
             module, function = where.split(":")
             getattr(importlib.import_module(module), function)(argument)
+            gc.freeze()
         elif request["what"] == "poll":
             pid, status = os.waitpid(request["pid"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -68,6 +69,25 @@ def test_another_process_sees_the_claim_and_gets_it_when_the_holder_is_killed(
     end(process)
     assert not claims.held("c")
     assert free(claims)
+
+
+def test_locks_that_are_cleared_away_while_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = FileLocks(tmp_path / "t.db")
+    assert free(claims)
+    opened = os.open
+
+    def cleared(path: object, *given: object, **named: object) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        shutil.rmtree(claims.folder)
+        return opened(path, *given, **named)  # type: ignore[arg-type]
+
+    for use in (lambda: free(claims), lambda: not claims.held("c")):
+        assert claims.folder.exists()
+        monkeypatch.setattr(os, "open", cleared)
+        assert use()
+        assert free(claims)
 
 
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
