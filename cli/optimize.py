@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +15,10 @@ from cli.show import detail, note
 from studies.search.listener import Listener
 
 if TYPE_CHECKING:
+    from studies.database.stores import Stores
+    from studies.grid import Spec
     from studies.search.ledger import Done
+    from studies.workspace import Workspace
 
 
 class Terminal(Listener):
@@ -23,6 +28,7 @@ class Terminal(Listener):
         self.progress = progress
         self.target = 0
         self.finished = 0
+        self._shown: dict[str, str] = {}
 
     def started(self, finished: int, target: int) -> None:
         """Begin the bar at what is there already."""
@@ -33,6 +39,21 @@ class Terminal(Listener):
     def training(self, what: str, trials: int, step: int, steps: int, running: int) -> None:
         """Show how far the round is."""
         self.progress.update(f"{what}: {running} of {trials} trials run", step, steps)
+
+    def working(
+        self, worker: str, what: str, trials: int, step: int, steps: int, running: int
+    ) -> None:
+        """Show how far the round of one of several workers is, in a line of the worker's own."""
+        task = f"worker {worker}: {what}, {trials} trials"
+        if self._shown.get(worker) != task:
+            self.resting(worker)
+            self._shown[worker] = task
+        self.progress.update(task, step, steps)
+
+    def resting(self, worker: str) -> None:
+        """Take the worker's line away."""
+        if (task := self._shown.pop(worker, None)) is not None:
+            self.progress.forget(task)
 
     def told(self, finished: int) -> None:
         """Advance the bar."""
@@ -45,7 +66,11 @@ class Terminal(Listener):
 
 
 @selects
-@example("tuner optimize --n-trials 50", "tuner optimize --n-trials 50 --region V4 --timeout 3600")
+@example(
+    "tuner optimize --n-trials 50",
+    "tuner optimize --n-trials 50 --region V4 --timeout 3600",
+    "tuner optimize --n-trials 50 --on slurm --workers 8",
+)
 def optimize(
     n_trials: Annotated[
         int,
@@ -71,6 +96,23 @@ def optimize(
             "those of closed forms do not count.",
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            help="Have workers train: local, slurm, pbs, lsf, sge, or tcp://HOST:PORT of a Dask "
+            "scheduler.",
+            metavar="WHERE",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="How many, with --on; local: one a GPU or core where not given.",
+        ),
+    ] = None,
 ) -> None:
     """Search; run it again to go on, and several times at once to share the work.
 
@@ -80,12 +122,17 @@ def optimize(
     """
     from studies.database.stores import as_made, open_stores
     from studies.search.queue import ORDERS
-    from studies.search.search import Search
     from studies.workspace import Workspace
-    from tuner.errors import unknown
+    from tuner.errors import InputError, unknown
 
     if order not in ORDERS:
         raise unknown("--order", order, ORDERS)
+    if on is not None:
+        from studies.cluster.places import check
+
+        check(on, workers)
+    elif workers is not None:
+        raise InputError("--workers: says how many workers --on has; give that too")
     with ProgressDisplay() as progress:
         workspace = Workspace(as_made(experiment()), progress.update)
         with open_stores(workspace.experiment) as stores:
@@ -95,22 +142,47 @@ def optimize(
             fixed = sum(spec.target(2) == 1 for spec in specs)
             if fixed:
                 note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
-            search = Search(
-                workspace,
-                stores,
-                specs,
-                n_trials=n_trials,
-                order=order,
-                timeout=timeout,
-                budget=budget,
-                listener=Terminal(progress),
-            )
+            work = _alone if on is None else partial(_on_workers, on, workers)
             try:
-                done = search.run()
+                done = work(
+                    workspace,
+                    stores,
+                    specs,
+                    n_trials=n_trials,
+                    order=order,
+                    timeout=timeout,
+                    budget=budget,
+                    listener=Terminal(progress),
+                )
             except KeyboardInterrupt:  # SIGTERM too
                 note("finished trials are kept; run the same command again to go on")
                 raise
     _conclude(done, len(specs))
+
+
+def _alone(workspace: Workspace, stores: Stores, specs: Sequence[Spec], **options: Any) -> Done:
+    """Search in this process."""
+    from studies.search.search import Search
+
+    return Search(workspace, stores, specs, **options).run()
+
+
+def _on_workers(
+    on: str,
+    workers: int | None,
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    **options: Any,
+) -> Done:
+    """Search by workers, this process being the coordinator."""
+    from studies.cluster.coordinator import Coordinator
+    from studies.cluster.engine import open_engine
+
+    with open_engine(on, workers, workspace.experiment) as engine:
+        if engine.dashboard is not None:
+            note(f"Dask's dashboard: {engine.dashboard}")
+        return Coordinator(workspace, stores, specs, engine, **options).run()
 
 
 def _conclude(done: Done, studies: int) -> None:

@@ -151,6 +151,18 @@ class ProgressDisplay:
         if done >= total:
             del self._paces[what]
 
+    def forget(self, what: str) -> None:
+        """Show a task no more that ends before it is done.
+
+        Parameters
+        ----------
+        what
+            Its name; one that is not shown is fine.
+        """
+        self._paces.pop(what, None)
+        if self._bars is not None and what in self._tasks:
+            self._bars.remove_task(self._tasks.pop(what))
+
     def _print(self, what: str, pace: Pace) -> None:
         share = 100 * pace.done // pace.total if pace.total else 100
         line = f"{what}: {pace.done}/{pace.total} ({share} %)"

@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from studies.config.cluster import ClusterConfig
 from studies.config.errors import explain
 from studies.config.keys import (
     BackboneConfig,
@@ -32,6 +33,7 @@ class Experiment(Table):
     training: TrainingConfig
     search: SearchConfig
     storage: StorageConfig
+    cluster: ClusterConfig
 
     _file: Path = PrivateAttr(default=Path(DEFAULT_FILE))
     _written: frozenset[str] = PrivateAttr(default=frozenset())
@@ -58,7 +60,8 @@ class Experiment(Table):
         # start at the config file's folder.
         if not isinstance(document, dict):
             return document
-        return {**{table: {} for table in ("data", "training", "search", "storage")}, **document}
+        tables = ("data", "training", "search", "storage", "cluster")
+        return {**{table: {} for table in tables}, **document}
 
     @model_validator(mode="after")
     def _aliases_differ(self) -> Self:

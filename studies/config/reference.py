@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from studies.config.cluster import ClusterConfig
 from studies.config.errors import shown
 from studies.config.keys import (
     BackboneConfig,
@@ -35,6 +36,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "[training]": TrainingConfig,
     "[search]": SearchConfig,
     "[storage]": StorageConfig,
+    "[cluster]": ClusterConfig,
 }
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 WORDS = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path"}

@@ -6,7 +6,7 @@ Whoever trains a round begins it and concludes it here, in whatever process it i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -134,7 +134,7 @@ class Ledger:
                 stored.fingerprint,
                 workspace.fingerprint(spec),
             )
-        self._asking = Asking(workspace, storage, self.stored, self.target)
+        self.asking = Asking(workspace, storage, self.stored, self.target)
         self._in_flight: dict[int, str] = {}
         self._set_aside = {
             name: stored.set_aside
@@ -172,15 +172,15 @@ class Ledger:
             for spec, summary in zip(here, summaries(self.storage, stored), strict=True)
         }
 
-    def searched(self, standings: dict[str, Standing]) -> int:
+    def searched(self, standings: Mapping[str, Standing]) -> int:
         """Finished trials that a budget counts: those of closed forms do not."""
         return totals({s.name: standings[s.name] for s in self.specs if not s.closed_form})[0]
 
-    def closed_forms_open(self, standings: dict[str, Standing]) -> bool:
+    def closed_forms_open(self, standings: Mapping[str, Standing]) -> bool:
         """Whether a closed form is still to be fitted."""
         return any(standings[spec.name].open for spec in self.specs if spec.closed_form)
 
-    def conclude(self, standings: dict[str, Standing]) -> Done:
+    def conclude(self, standings: Mapping[str, Standing]) -> Done:
         """Say what was done, at the end."""
         self.done.complete = not any(one.open for one in standings.values())
         selected = {spec.name for spec in self.specs}
@@ -207,7 +207,7 @@ class Ledger:
         ids = {name: self.stored[name].study_id for name in specs}
         loaded = trials.load(self.storage, list(ids.values()))
         history = {name: loaded[study_id] for name, study_id in ids.items()}
-        asked = self._asking.ask(specs, history)
+        asked = self.asking.ask(specs, history)
         if not asked:
             return None
         reach("asked")
@@ -323,7 +323,7 @@ class Ledger:
             return None
 
 
-def totals(standings: dict[str, Standing]) -> tuple[int, int]:
+def totals(standings: Mapping[str, Standing]) -> tuple[int, int]:
     """Finished trials of studies, as far as they are wanted, and how many are wanted."""
     return (
         sum(min(one.finished, one.target) for one in standings.values()),

@@ -87,6 +87,20 @@ class Asking:
             warm_start=warm,
         )
 
+    def awaits(self, spec: Spec, finished: int) -> list[tuple[str, int]]:
+        """Studies whose trials the next round of a study looks at, and how many finished ones of each it needs.
+
+        Parameters
+        ----------
+        finished
+            Finished trials of the study.
+        """
+        search = self._workspace.experiment.search
+        if spec.closed_form or not search.warm_start or finished != search.parallel_trials:
+            return []
+        neighbour = shallower(spec, self._workspace.grid)
+        return [] if neighbour is None else [(neighbour.name, search.parallel_trials)]
+
     def _neighbour_best(self, spec: Spec, size: int) -> tuple[dict[str, float], str] | None:
         """Best parameters of the shallower neighbour's first round, if that is finished."""
         neighbour = shallower(spec, self._workspace.grid)

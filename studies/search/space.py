@@ -61,6 +61,7 @@ def varying(space: Mapping[str, Setting], *, log: bool = False) -> list[str]:
 def hyperparameters(space: Mapping[str, Setting], params: Mapping[str, float]) -> dict[str, float]:
     """All hyperparameters of a trial: what it varies, and what is fixed."""
     fixed = {name: value for name, value in space.items() if isinstance(value, int | float)}
+    fixed |= {name: v[0] for name, v in space.items() if isinstance(v, tuple) and len(v) == 1}
     return {name: params[name] if name in params else fixed[name] for name in space}
 
 

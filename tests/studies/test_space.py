@@ -99,6 +99,11 @@ def test_with_nothing_to_vary_a_proposal_is_empty() -> None:
     assert propose([], 2, fixed, kind="tpe", seed=0, study="a") == [Proposal({}), Proposal({})]
 
 
+def test_a_list_of_one_is_fixed() -> None:
+    space: Space = {"width": (0.7,), "penalty": (1.0, 10.0)}
+    assert hyperparameters(space, {"penalty": 1.0}) == {"width": 0.7, "penalty": 1.0}
+
+
 def test_hyperparameters_are_what_varies_and_what_is_fixed() -> None:
     assert list(distributions(SPACE)) == ["sparsity", "learning_rate", "drop"]
     params = {"sparsity": 1e-3, "learning_rate": 0.1, "drop": 50}

@@ -1,0 +1,466 @@
+"""The coordinator: one process that has the database and the claims, and has the rounds trained by others.
+
+Every cohort that nobody else works on is claimed for the whole search. A worker that is lost costs its round, which
+another takes up with the same trials. Where a round is lost three times it is split into its studies, as after an error in
+training; a study that is lost, or raises, three times by itself is set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from studies.cluster import messages
+from studies.cluster.engine import Ended, Engine, Heard
+from studies.cluster.homes import Homes, Layer
+from studies.cluster.schedule import may_begin
+from studies.dashboard.pictures import make_pictures
+from studies.database.fences import StudyGone
+from studies.database.stores import Stores
+from studies.grid import Spec, cohorts
+from studies.search.ledger import ATTEMPTS, Begun, Done, Ledger, blameless, one_line, totals
+from studies.search.listener import Listener
+from studies.search.queue import Standing, Work
+from studies.search.search import CLOSED_FORMS_DONE
+from studies.search.training import Ended as Results
+from studies.workspace import Workspace
+from tuner.errors import EnvironmentFailure, TunerError
+
+LOOK_SECONDS = 1.0
+"""How often it is looked which workers live, and reports of what runs are written."""
+
+HELP_SECONDS = 10.0
+"""How long a worker has had nothing to do before it takes a round whose features it has to extract for that."""
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A round that has begun, and the studies of it that are still out."""
+
+    work: Work
+    begun: Begun
+    out: set[str]
+    results: dict[str, Results] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Task:
+    """Something that one worker does; of a round all or some of its studies."""
+
+    kind: str
+    layer: Layer | None = None
+    flight: _Flight | None = None
+    names: tuple[str, ...] = ()
+    tries: int = 0
+    address: str = ""
+    worker: str = ""
+    shown: tuple[str, int] | None = None
+
+
+class Coordinator:
+    """Works on the selected studies by means of workers.
+
+    Parameters
+    ----------
+    workspace
+        The experiment.
+    stores
+        Where results are kept, and who works on what.
+    specs
+        The selected studies, in the grid's order.
+    engine
+        The workers.
+    n_trials, order, timeout, budget, listener
+        As of :class:`studies.search.search.Search`.
+
+    Raises
+    ------
+    InputError
+        If a study was not created, or was created with other settings.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        stores: Stores,
+        specs: Sequence[Spec],
+        engine: Engine,
+        *,
+        n_trials: int,
+        order: str = "fewest",
+        timeout: float | None = None,
+        budget: int | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.stores = stores
+        self.engine = engine
+        self.order = order
+        self.budget = budget
+        self.listener = listener = listener or Listener()
+        self.ledger = Ledger(workspace, stores, specs, n_trials=n_trials, listener=listener)
+        self.specs = self.ledger.specs
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._experiment = messages.pack(messages.document(workspace.experiment))
+        self._round_size = workspace.experiment.search.parallel_trials
+        self._homes = _homes(workspace, self.specs)
+        self._standings: dict[str, Standing] = {}
+        self._groups: dict[tuple[str, str, str], list[list[Spec]]] = {}
+        self._claimed: set[tuple[str, str, str]] = set()
+        self._flights: list[_Flight] = []
+        self._tasks: dict[str, _Task] = {}
+        self._again: deque[_Task] = deque()
+        self._reports: list[tuple[int, int, float]] = []
+        self._living: dict[str, str] = {}
+        self._there: dict[str, set[Layer]] = {}
+        self._idle_since: dict[str, float] = {}
+        self._left_out: set[str] = set()
+        self._faults = 0
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def run(self) -> Done:
+        """Work until every selected study has its trials, or time or budget is spent."""
+        ledger = self.ledger
+        self._standings = ledger.standings()
+        self.listener.started(*totals(self._standings))
+        with contextlib.ExitStack() as claims:
+            try:
+                self._claim(claims)
+                self._loop(claims)
+            except BaseException:
+                # An interrupt or a failure: what was in flight goes on at the next start, as an orphan would.
+                for flight in self._flights:
+                    ledger.put_back(flight.begun.specs)
+                raise
+        done = [
+            s for s in self.specs if not self._standings[s.name].open and s.name not in ledger.gone
+        ]
+        make_pictures(self.workspace, self.stores, done, ledger.stored)
+        return ledger.conclude(self._standings)
+
+    def _loop(self, claims: contextlib.ExitStack) -> None:
+        looked = -LOOK_SECONDS
+        waiting = False
+        while True:
+            if time.monotonic() - looked >= LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look()
+            self._give_out()
+            if not self._flights and not self._tasks:
+                if self._over():
+                    return
+                if not self._open_and_claimed():
+                    if not waiting:
+                        self.listener.say("all that is left is being worked on by others; waiting")
+                    waiting = True
+                    self._claim(claims)
+                    self._refresh()
+            came = self.engine.hear(LOOK_SECONDS / 2)
+            while came is not None:
+                if isinstance(came, Heard):
+                    self._hear(came)
+                else:
+                    self._end(came)
+                came = self.engine.hear(0)
+
+    def _over(self) -> bool:
+        """Whether no round is missing, or none is begun any more."""
+        if not any(one.open for one in self._standings.values()):
+            return True
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.listener.say("the time given is over")
+            return True
+        if self._spent(self._standings):
+            self.listener.say(f"the budget of {self.budget} trials is spent")
+            return True
+        return False
+
+    def _spent(self, standings: Mapping[str, Standing]) -> bool:
+        return self.budget is not None and self.ledger.searched(standings) >= self.budget
+
+    def _open_and_claimed(self) -> bool:
+        return any(
+            self._standings[spec.name].open for spec in self.specs if spec.cohort in self._claimed
+        )
+
+    def _claim(self, claims: contextlib.ExitStack) -> None:
+        """Claim the cohorts that nobody works on, and put back what was left behind there."""
+        for cohort, members in cohorts(self.specs).items():
+            if cohort not in self._claimed and any(self._standings[s.name].open for s in members):
+                attempt = contextlib.ExitStack()
+                if attempt.enter_context(self.stores.claims.claim(members[0].claim)):
+                    claims.push(attempt.pop_all())
+                    self._claimed.add(cohort)
+                    self.ledger.recover(cohort)
+
+    def _refresh(self) -> None:
+        was, self._standings = self._standings, self.ledger.standings()
+        self.listener.told(totals(self._standings)[0])
+        if self.ledger.closed_forms_open(was) and not self.ledger.closed_forms_open(
+            self._standings
+        ):
+            self.listener.say(CLOSED_FORMS_DONE)
+
+    def _look(self) -> None:
+        """See who lives, take back what the lost had, and write what was reported."""
+        self._living = self.engine.living()
+        for key, task in list(self._tasks.items()):
+            if task.address not in self._living:
+                self.engine.drop(key)
+                self._lose(self._tasks.pop(key))
+        self._idle_since = {a: t for a, t in self._idle_since.items() if a in self._living}
+        if self._reports:
+            reports, self._reports = self._reports, []
+            with contextlib.suppress(StudyGone):  # said already; what comes of it is not stored
+                self.ledger.report(reports)
+
+    # -- giving out ---------------------------------------------------------------------------------
+
+    def _give_out(self) -> None:
+        """Give workers that have nothing to do what comes next."""
+        busy = {task.address for task in self._tasks.values()}
+        idle = {
+            name: address
+            for address, name in self._living.items()
+            if address not in busy and name not in self._left_out
+        }
+        now = time.monotonic()
+        for address in idle.values():
+            self._idle_since.setdefault(address, now)
+        while self._again and idle:
+            task = self._again.popleft()
+            name = None if task.layer is None else self._homes.of(task.layer)
+            name = name if name in idle else next(iter(idle))
+            self._send(task, idle.pop(name), name)
+        if not idle or (self._deadline is not None and now >= self._deadline):
+            return
+        if not self._groups:
+            if not any(task.kind == "groups" for task in self._tasks.values()):
+                name = next(iter(idle))
+                self._send(_Task("groups"), idle.pop(name), name)
+            return
+        self._begin_rounds(idle, now)
+
+    def _begin_rounds(self, idle: dict[str, str], now: float) -> None:
+        away: list[Work] = []
+        names = set(self._living.values()) - self._left_out
+        for work in self._may_begin():
+            name = self._homes.choose(_layer(work), idle, names)
+            if name is None:
+                away.append(work)
+            else:
+                self._begin(work, idle, name)
+            if not idle:
+                return
+        for work in away:
+            ready = [
+                name
+                for name, address in idle.items()
+                if self._homes.shared or now - self._idle_since[address] >= HELP_SECONDS
+            ]
+            if ready:
+                self._begin(work, idle, ready[0])
+
+    def _may_begin(self) -> list[Work]:
+        claimed = {c: parts for c, parts in self._groups.items() if c in self._claimed}
+        return list(
+            may_begin(
+                claimed,
+                self._standings,
+                self.order,
+                specs=self.specs,
+                round_size=self._round_size,
+                running=[flight.work for flight in self._flights],
+                awaits=self.ledger.asking.awaits,
+                spent=self._spent,
+            )
+        )
+
+    def _begin(self, work: Work, idle: dict[str, str], name: str) -> None:
+        """Begin a round on a worker, once it has the features."""
+        layer, address = _layer(work), idle[name]
+        if layer not in self._there.setdefault(address, set()):
+            living = set(self._living.values()) - self._left_out
+            self._homes.settle(layer, name, self.engine.wanted or len(living), living)
+            del idle[name]
+            self._send(_Task("extract", layer, names=(work.specs[0].name,)), address, name)
+            return
+        try:
+            begun = self.ledger.begin(work)
+        except StudyGone as gone:
+            self.ledger.leave(gone)
+            self._refresh()
+            return
+        if begun is None:
+            self._refresh()
+            return
+        flight = _Flight(work, begun, set(begun.specs))
+        self._flights.append(flight)
+        del idle[name]
+        self._send(_Task("fit", layer, flight, tuple(begun.specs)), address, name)
+
+    def _send(self, task: _Task, address: str, name: str) -> None:
+        task.address, task.worker = address, name
+        self._idle_since.pop(address, None)
+        key = self.engine.give(address, task.kind, self._experiment, self._message(task))
+        self._tasks[key] = task
+
+    def _message(self, task: _Task) -> bytes:
+        if task.kind == "groups":
+            wanted = {spec.cohort for spec in self.specs}
+            names: Sequence[str] = [
+                spec.name
+                for spec in self.workspace.grid
+                if spec.name in self.ledger.stored and spec.cohort in wanted
+            ]
+        else:
+            names = task.names
+        header: dict[str, Any] = {
+            "studies": [messages.plain_study(self.ledger.stored[name]) for name in names]
+        }
+        if task.kind == "extract":
+            assert task.layer is not None
+            layers = self._homes.together(task.layer, task.worker)
+            header |= {"backbone": task.layer[0], "layers": layers}
+        elif task.flight is not None:
+            begun = task.flight.begun
+            for what, some in (("asked", begun.asked), ("history", begun.history)):
+                header[what] = {name: messages.plain_trials(some[name]) for name in names}
+        return messages.pack(header)
+
+    # -- what comes back ----------------------------------------------------------------------------
+
+    def _hear(self, heard: Heard) -> None:
+        task = self._tasks.get(heard.key)
+        if task is None:
+            return
+        said = heard.said
+        if "reports" in said:
+            self._reports += [(trial, step, value) for trial, step, value in said["reports"]]
+        elif "training" in said:
+            what, trials, step, steps, running = said["training"]
+            self.listener.working(task.worker, what, trials, step, steps, running)
+        elif "progress" in said:
+            what, done, total = said["progress"]
+            self.workspace.progress(f"worker {task.worker}: {what}", done, total)
+        else:
+            self.listener.say(f"worker {task.worker}: {said['say']}")
+
+    def _end(self, ended: Ended) -> None:
+        task = self._tasks.pop(ended.key, None)
+        if task is None:
+            return
+        self.listener.resting(task.worker)
+        if ended.answer is not None:
+            self._take(task, ended.answer)
+        elif ended.error is None:
+            self._lose(task)
+        else:
+            self._fail(task, ended.error)
+
+    def _take(self, task: _Task, answer: bytes) -> None:
+        if task.kind == "groups":
+            self._groups = self._groups_of(messages.unpack(answer).header["groups"])
+        elif task.kind == "extract":
+            assert task.layer is not None
+            together = self._homes.together(task.layer, task.worker)
+            self._there[task.address] |= {(task.layer[0], layer) for layer in together}
+        elif (flight := task.flight) is not None:
+            mine = {name: flight.begun.asked[name] for name in task.names}
+            flight.results |= messages.ended_of(answer, mine, flight.begun.specs)
+            self._close(flight, task.names)
+
+    def _groups_of(
+        self, parts: list[list[list[str]]]
+    ) -> dict[tuple[str, str, str], list[list[Spec]]]:
+        """Selected studies by cohort and group; the groups are those of the whole cohort, selected or not."""
+        selected = {spec.name: spec for spec in self.specs}
+        out = {}
+        for cohort in parts:
+            groups = [[selected[name] for name in part if name in selected] for part in cohort]
+            out[next(spec for part in groups for spec in part).cohort] = groups
+        return out
+
+    def _close(self, flight: _Flight, names: Sequence[str]) -> None:
+        """Take studies of a round as ended, and tell the round when all are."""
+        flight.out -= set(names)
+        if flight.out:
+            return
+        if flight.results:
+            self.ledger.tell(flight.results, flight.begun.history)
+        self._flights.remove(flight)
+        self._refresh()
+
+    def _lose(self, task: _Task) -> None:
+        """Give what a lost worker had to another; what is lost time and again is split, then set aside."""
+        words = self.engine.last_words(task.worker)
+        lost = f"worker {task.worker} was lost" + (f" ({words})" if words else "")
+        task.tries += 1
+        self._living.pop(task.address, None)
+        self.listener.resting(task.worker)
+        if task.flight is None:
+            self.listener.say(lost)
+            self._faults += 1
+            if self._faults >= ATTEMPTS:
+                raise EnvironmentFailure(f"{lost}, and others before it, before any round began")
+        elif task.tries < ATTEMPTS:
+            self.listener.say(f"{lost}; its round runs again")
+            self._again.append(task)
+        else:
+            self._blame(task, task.flight, lost)
+
+    def _fail(self, task: _Task, error: BaseException) -> None:
+        """Find out whose fault an error is: the machine's, the person's, or the round's."""
+        if isinstance(error, EnvironmentFailure) or blameless(error):
+            self._left_out.add(task.worker)
+            others = set(self._living.values()) - self._left_out
+            task.tries += 1
+            if not others or task.tries >= ATTEMPTS:
+                raise error
+            self.listener.say(f"worker {task.worker}: {one_line(error)}; it is given nothing more")
+            if task.flight is not None:
+                self._again.append(task)
+        elif (
+            isinstance(error, TunerError) or task.flight is None or not isinstance(error, Exception)
+        ):
+            raise error
+        elif len(task.names) > 1:
+            self.listener.say(f"a round failed ({one_line(error)}); its studies run one by one")
+            self._split(task, task.flight)
+        else:
+            task.tries += 1
+            if task.tries < ATTEMPTS:
+                self._again.append(task)
+            else:
+                self._blame(task, task.flight, one_line(error))
+
+    def _blame(self, task: _Task, flight: _Flight, why: str) -> None:
+        """Split a round that cannot be fitted, or set its only study aside."""
+        if len(task.names) > 1:
+            self.listener.say(f"{why}, as two before it; the studies of its round run one by one")
+            self._split(task, flight)
+            return
+        (name,) = task.names
+        self.ledger.fail(name, flight.begun.asked[name], why)
+        self._close(flight, task.names)
+
+    def _split(self, task: _Task, flight: _Flight) -> None:
+        self._again += [_Task("fit", task.layer, flight, (name,)) for name in task.names]
+
+
+def _layer(work: Work) -> Layer:
+    backbone, layer, _ = work.cohort
+    return backbone, layer
+
+
+def _homes(workspace: Workspace, specs: Sequence[Spec]) -> Homes:
+    sizes = {
+        (spec.key.backbone, spec.key.layer): workspace.cached_bytes(spec.shape) for spec in specs
+    }
+    experiment = workspace.experiment
+    return Homes(sizes, experiment.storage.cache_limit, shared=experiment.cluster.cache is None)

@@ -1,0 +1,278 @@
+"""Where workers run: processes of this machine, jobs of a cluster's scheduler, or whatever a Dask scheduler already has.
+
+Each worker does one thing at a time, with the threads of its cores, and has one GPU at most. What coordinator and workers
+tell each other is encrypted, and each proves by a certificate made for this one search that it belongs to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import EnvironmentFailure, InputError, unknown
+
+if TYPE_CHECKING:
+    from studies.config.cluster import ClusterConfig
+    from studies.config.experiment import Experiment
+
+JOBS = ("slurm", "pbs", "lsf", "sge")
+"""Schedulers of jobs."""
+
+GPU_DIRECTIVES = {"slurm": "--gres=gpu:1", "lsf": "-gpu num=1", "sge": "-l gpu=1"}
+"""How a job says that it needs a GPU; another way goes into ``cluster.directives``, with ``cluster.gpus = 0``."""
+
+DEATH_SECONDS = 30
+"""How long a worker looks for its coordinator before it ends."""
+
+WARNING_SECONDS = 120
+"""So long before its walltime a job gives its round back."""
+
+UNMANAGED = {
+    f"DASK_DISTRIBUTED__WORKER__MEMORY__{what}": "False"
+    for what in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
+}
+"""Memory is planned by `training.memory`; mapped features that Dask would count as used are no reason to stop."""
+
+
+@dataclass
+class Place:
+    """An open cluster.
+
+    Attributes
+    ----------
+    cluster
+        Dask's cluster, or the address of a scheduler.
+    security
+        Certificates, or None where the address says how.
+    wanted
+        Workers that there are to be; None where it is not ours to say.
+    logs
+        Folder of what workers write on standard error; None where it is not known.
+    jobs
+        Name of a worker to the number of its job.
+    failed
+        Why jobs could not be sent.
+    """
+
+    cluster: Any
+    security: Any = None
+    wanted: int | None = None
+    logs: Path | None = None
+    jobs: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+
+def need_dask() -> None:
+    """Refuse to go on without the extra ``cluster``.
+
+    Raises
+    ------
+    EnvironmentFailure
+        Naming what to install.
+    """
+    missing = [
+        package
+        for package in ("distributed", "dask_jobqueue", "cryptography")
+        if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        raise EnvironmentFailure(
+            f"--on: {missing[0]} is not installed; pip install 'cortex-tuner[cluster]'"
+        )
+
+
+def check(on: str, workers: int | None) -> None:
+    """Refuse what no workers can be had from.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    if "://" in on:
+        if not on.startswith(("tcp://", "tls://")):
+            raise InputError(f"--on: {on} must begin with tcp:// or tls://")
+        if workers is not None:
+            raise InputError(f"--workers: {on} has the workers that it has; remove the option")
+    elif on not in ("local", *JOBS):
+        raise unknown("--on", on, ["local", *JOBS, "tcp://HOST:PORT"])
+
+
+@contextlib.contextmanager
+def open_place(on: str, workers: int | None, experiment: Experiment) -> Iterator[Place]:
+    """Have workers while inside; they, and their jobs, end with it however it is left.
+
+    Parameters
+    ----------
+    on
+        ``local``, a scheduler of jobs, or a Dask scheduler's address.
+    workers
+        How many; where not given one a GPU, or one a core where there is none.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If they cannot be had.
+    """
+    if "://" in on:
+        yield Place(on)
+        return
+    from distributed.security import Security
+
+    with contextlib.ExitStack() as stack:
+        security = Security.temporary()
+        if on == "local":
+            place = _local(workers, security, stack)
+        else:
+            place = _jobs(on, workers or 1, experiment, security)
+        stack.callback(place.cluster.close, timeout=20)
+        yield place
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _local(workers: int | None, security: Any, stack: contextlib.ExitStack) -> Place:
+    import dask.config
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = _gpus()
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    count = workers or gpus or cores
+    folder = Path(
+        stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="tuner-", ignore_cleanup_errors=True)
+        )
+    )
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
+    common = {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "host": "127.0.0.1",
+        "local_directory": str(folder),
+        "security": security,
+        "death_timeout": DEATH_SECONDS,
+        "preload": ["studies.cluster.log_file"],
+    }
+
+    def environment(number: int) -> dict[str, str]:
+        out = UNMANAGED | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        out["TUNER_WORKER_LOG"] = str(folder / f"{number}.log")
+        if gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            here = [one for one in visible if one] or [str(i) for i in range(gpus)]
+            out["CUDA_VISIBLE_DEVICES"] = here[number % len(here)]
+        return out
+
+    quiet = {"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}
+    stack.enter_context(dask.config.set(quiet))  # for as long as workers may be started anew
+    cluster = SpecCluster(
+        scheduler={
+            "cls": Scheduler,
+            "options": {
+                "host": "127.0.0.1",
+                "protocol": "tls://",
+                "security": security,
+                "dashboard": has_dashboard(),
+                "dashboard_address": "127.0.0.1:0",
+            },
+        },
+        workers={
+            i: {"cls": Nanny, "options": {**common, "env": environment(i)}} for i in range(count)
+        },
+        security=security,
+        silence_logs="CRITICAL",
+    )
+    return Place(cluster, security, count, folder)
+
+
+def has_dashboard() -> bool:
+    """Whether what Dask's dashboard needs is installed."""
+    return importlib.util.find_spec("bokeh") is not None
+
+
+def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place:
+    import dask_jobqueue
+    from dask_jobqueue.lsf import LSFJob
+    from dask_jobqueue.pbs import PBSJob
+    from dask_jobqueue.sge import SGEJob
+    from dask_jobqueue.slurm import SLURMJob
+
+    asked = experiment.cluster
+    folder = experiment.folder / "cluster"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{folder}: cannot be made for the logs of jobs: {error.strerror}; make the folder of "
+            "the config file writable"
+        ) from error
+    failed: list[str] = []
+    job = {"slurm": SLURMJob, "pbs": PBSJob, "lsf": LSFJob, "sge": SGEJob}[on]
+
+    class Sent(job):  # type: ignore[misc,valid-type]
+        """A job that says why it could not be sent."""
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:
+                failed.append(" ".join(str(error).split())[-300:])
+                raise
+
+    cluster = dask_jobqueue.JobQueueCluster(
+        job_cls=Sent,
+        security=security,
+        shared_temp_directory=str(folder),
+        scheduler_options={"dashboard": has_dashboard(), "dashboard_address": ":0", "port": 0},
+        silence_logs="critical",
+        **job_options(on, asked, folder),
+    )
+    cluster.scale(jobs=workers)
+    return Place(cluster, security, workers, folder, failed=failed)
+
+
+def job_options(on: str, asked: ClusterConfig, folder: Path) -> dict[str, Any]:
+    """What dask-jobqueue is told of each job."""
+    lifetime = max(60, asked.walltime_seconds - WARNING_SECONDS)
+    gpu = [GPU_DIRECTIVES[on]] if asked.gpus and on in GPU_DIRECTIVES else []
+    threads = [f"export {name}={asked.cores}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
+    out: dict[str, Any] = {
+        "cores": asked.cores,
+        "processes": 1,
+        "memory": f"{asked.memory}B",
+        "walltime": asked.walltime,
+        "interface": asked.interface,
+        "death_timeout": DEATH_SECONDS,
+        "log_directory": str(folder),
+        "job_name": "tuner",
+        "job_extra_directives": [*gpu, *asked.directives],
+        "job_script_prologue": [
+            *asked.setup,
+            *threads,
+            *(f"export {name}={value}" for name, value in UNMANAGED.items()),
+        ],
+        # One round at a time, with all of the job's cores.
+        "worker_extra_args": ["--nthreads", "1", "--lifetime", f"{lifetime}s"],
+        "local_directory": "${TMPDIR:-/tmp}",
+    }
+    if asked.queue is not None:
+        out["queue"] = asked.queue
+    if asked.account is not None:
+        out["project" if on in ("lsf", "sge") else "account"] = asked.account
+    if on == "pbs":
+        megabytes = asked.memory // 10**6
+        gpus = f":ngpus={asked.gpus}" if asked.gpus else ""
+        out["resource_spec"] = f"select=1:ncpus={asked.cores}:mem={megabytes}mb{gpus}"
+    return out

@@ -1,0 +1,143 @@
+"""Workers in this process: an engine without Dask, whose workers do what a test wants of them, in any order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studies.cluster.coordinator import Coordinator
+from studies.cluster.engine import Ended, Heard
+from studies.cluster.worker import work
+from studies.config.experiment import load_experiment
+from studies.database.stores import open_stores
+from studies.search.ledger import Done
+from studies.search.listener import Listener
+from studies.workspace import Workspace
+
+
+@dataclass
+class Given:
+    """A task that was given out."""
+
+    key: str
+    address: str
+    kind: str
+    experiment: bytes
+    task: bytes
+
+
+@dataclass
+class StandIn:
+    """Workers that do one of the given tasks, drawn at random, whenever it is asked what happened.
+
+    Attributes
+    ----------
+    count
+        Workers.
+    lose
+        Told each task before it is done: whether its worker dies with it.
+    before
+        Called before a task is done; may raise what the worker is to raise.
+    """
+
+    count: int = 3
+    seed: int = 0
+    lose: Callable[[Given], bool] = lambda given: False
+    before: Callable[[Given], None] = lambda given: None
+    wanted: int | None = None
+    given: list[Given] = field(default_factory=list)
+    log: list[Given] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
+        self._rng = np.random.default_rng(self.seed)
+        self._born = {f"w{i}": 0 for i in range(self.count)}
+
+    def living(self) -> dict[str, str]:
+        return {f"{name}#{born}": name for name, born in self._born.items()}
+
+    def give(self, address: str, kind: str, experiment: bytes, task: bytes) -> str:
+        assert address in self.living()
+        assert address not in {one.address for one in self.given}
+        one = Given(f"{kind}-{next(self._numbers)}", address, kind, experiment, task)
+        self.given.append(one)
+        self.log.append(one)
+        self.most = max(self.most, len(self.given))
+        return one.key
+
+    def drop(self, key: str) -> None:
+        self.given = [one for one in self.given if one.key != key]
+
+    def hear(self, seconds: float) -> Ended | Heard | None:
+        if self.heard:
+            return self.heard.pop(0)
+        if not seconds or not self.given:
+            return None
+        one = self.given.pop(int(self._rng.integers(len(self.given))))
+        if self.lose(one):
+            name, _, born = one.address.partition("#")
+            self._born[name] = int(born) + 1
+            return Ended(one.key)
+        try:
+            self.before(one)
+            answer = work(one.kind, one.experiment, one.task, self._send(one))
+        except Exception as error:
+            return Ended(one.key, error=error)
+        self.heard.append(Ended(one.key, answer=answer))  # type: ignore[arg-type]  # told last
+        return self.heard.pop(0)
+
+    def _send(self, one: Given) -> Callable[[dict[str, Any]], None]:
+        return lambda said: self.heard.append(Heard(one.key, said))
+
+    def last_words(self, name: str) -> str:
+        return f"last words of {name}"
+
+
+class Told(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.rounds: list[tuple[str, str]] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+    def working(
+        self, worker: str, what: str, trials: int, step: int, steps: int, running: int
+    ) -> None:
+        self.rounds.append((worker, what))
+
+
+@contextmanager
+def coordinator(
+    config: Path, engine: Any, n_trials: int, listener: Listener | None = None, **options: Any
+) -> Iterator[Coordinator]:
+    experiment = load_experiment(config)
+    with open_stores(experiment) as stores:
+        workspace = Workspace(experiment)
+        yield Coordinator(
+            workspace,
+            stores,
+            workspace.grid,
+            engine,
+            n_trials=n_trials,
+            listener=listener,
+            **options,
+        )
+
+
+def search(
+    config: Path, engine: Any, n_trials: int, listener: Listener | None = None, **options: Any
+) -> Done:
+    """Bring every study to its trials by an engine's workers."""
+    with coordinator(config, engine, n_trials, listener, **options) as one:
+        return one.run()
