@@ -65,19 +65,22 @@ class StudyGone(Fenced):
         )
 
 
-def gone(connection: Connection, studies: Sequence[Sealed], *, lock: bool = False) -> list[str]:
+def gone(
+    connection: Connection, studies: Sequence[Sealed], *, lock: str | None = None
+) -> list[str]:
     """Names of the studies that are no longer there as they were read.
 
     Parameters
     ----------
     lock
-        Whether those that are there cannot be deleted until the transaction ends; on SQLite they cannot be anyway.
+        ``shared``: those that are there cannot be deleted until the transaction ends. ``alone``: nor written to. On SQLite
+        there is one writer at a time anyway.
     """
     found: dict[int, str] = {}
     for some in _chunks([study.study_id for study in studies]):
         query = living().where(own_tables.studies.c.study_id.in_(some))
-        if lock:
-            query = query.with_for_update(read=True, of=own_tables.studies)
+        if lock is not None:
+            query = query.with_for_update(read=lock == "shared", of=own_tables.studies)
         for row in connection.execute(query):
             found[row.study_id] = seal(row.token, row.fingerprint)
     return [study.name for study in studies if found.get(study.study_id) != study.seal]
@@ -90,8 +93,15 @@ def still_there(storage: Storage, study: Sealed) -> bool:
 
 
 @contextlib.contextmanager
-def writing(storage: Storage, studies: Iterable[Sealed]) -> Iterator[Connection]:
+def writing(
+    storage: Storage, studies: Iterable[Sealed], *, alone: bool = False
+) -> Iterator[Connection]:
     """One write transaction to studies and their trials.
+
+    Parameters
+    ----------
+    alone
+        Whether it waits for all other writers, and lets none in until it ends.
 
     Raises
     ------
@@ -105,7 +115,7 @@ def writing(storage: Storage, studies: Iterable[Sealed]) -> Iterator[Connection]
     studies = list(studies)
     try:
         with storage.begin() as connection:
-            lost = gone(connection, studies, lock=True)
+            lost = gone(connection, studies, lock="alone" if alone else "shared")
             if lost:
                 raise StudyGone(lost)
             yield connection
@@ -113,10 +123,11 @@ def writing(storage: Storage, studies: Iterable[Sealed]) -> Iterator[Connection]
         raise
     except EnvironmentFailure as error:
         # Where writers do not wait for each other, optuna may have deleted a study after the check.
+        lost = []
         with contextlib.suppress(EnvironmentFailure), storage.read() as connection:
             lost = gone(connection, studies)
-            if lost:
-                raise StudyGone(lost) from error
+        if lost:
+            raise StudyGone(lost) from error
         raise
 
 

@@ -121,7 +121,7 @@ def delete(storage: Storage, artifacts: Artifacts, chosen: Sequence[Stored]) -> 
     """Delete studies, their trials, and then their kept files; their claims are held."""
     ids = [study.study_id for study in chosen]
     files: list[str] = []
-    with fences.writing(storage, chosen) as connection:
+    with fences.writing(storage, chosen, alone=True) as connection:
         for study_id in ids:
             mine = sa.select(tables.trials.c.trial_id).where(tables.trials.c.study_id == study_id)
             files += connection.execute(

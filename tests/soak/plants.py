@@ -14,7 +14,7 @@ from studies.search import search
 
 def _token() -> None:
     """Whether a study is still the one that was read is not looked at."""
-    fences.gone = lambda connection, studies, lock=False: []  # type: ignore[assignment]
+    fences.gone = lambda connection, studies, lock=None: []
 
 
 def _epoch() -> None:
