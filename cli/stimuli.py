@@ -96,4 +96,4 @@ def score_command(
     """Compare recorded responses with what was predicted: tables and figures."""
     from studies.export.stimuli import score_stimuli
 
-    written(score_stimuli(folder, recorded, out))
+    written(score_stimuli(folder, recorded, out, note))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,8 +91,12 @@ def export_stimuli(
     )
 
 
-def score_stimuli(folder: Path, recorded: Path, out: Path) -> list[Path]:
+def score_stimuli(
+    folder: Path, recorded: Path, out: Path, say: Callable[[str], None] = lambda message: None
+) -> list[Path]:
     """Score recorded responses to a folder's images against their predictions; writes tables and figures.
+
+    ``say`` is told of every study whether its units prefer their own images.
 
     Raises
     ------
@@ -102,8 +106,11 @@ def score_stimuli(folder: Path, recorded: Path, out: Path) -> list[Path]:
     from tuner.synthesis.stimuli.answers import read_answers
     from tuner.synthesis.stimuli.folder import read_stimuli
     from tuner.synthesis.stimuli.report import write_scores
-    from tuner.synthesis.stimuli.score import score
+    from tuner.synthesis.stimuli.score import said, score
 
     stimuli = read_stimuli(folder)
     answers = read_answers(recorded, stimuli)
-    return write_scores(out, stimuli, answers, score(stimuli, answers))
+    scores = score(stimuli, answers)
+    for row in scores.summary:
+        say(f"{row['study']}: {said(row)}")
+    return write_scores(out, stimuli, answers, scores)

@@ -20,7 +20,7 @@ from tuner.synthesis.stimuli.folder import write_stimuli
 from tuner.synthesis.stimuli.manifest import read_stimuli, seen_images
 from tuner.synthesis.stimuli.placement import Rig
 from tuner.synthesis.stimuli.report import write_scores
-from tuner.synthesis.stimuli.score import score
+from tuner.synthesis.stimuli.score import said, score
 
 UNITS = 6
 REPEATS = 8
@@ -68,6 +68,21 @@ def _write_csv(path, session, responses, header=None, repeat=True):
             for name, values in zip(session.images, block, strict=True):
                 writer.writerow([name, *([r] if repeat else []), *values.tolist()])
     return path
+
+
+def test_the_direction_of_the_difference_is_said(session, clean):
+    """An animal that answers the opposite prefers the natural images, by the same p value."""
+    faithful, contrary = (
+        score(session, _answers(sign * _noisy(clean)), draws=200).summary[0] for sign in (1, -1)
+    )
+    assert faithful["p_value"] == contrary["p_value"] < 0.05
+    assert (faithful["better"], contrary["better"]) == ("own", "natural")
+    assert contrary["difference"] == pytest.approx(-faithful["difference"])
+    assert contrary["difference_low"] < contrary["difference_high"] < 0
+    assert "own image better for 100% of 6 units" in said(faithful)
+    assert "(own better); median gain" in said(faithful)
+    assert "own image better for 0% of 6 units" in said(contrary)
+    assert "(natural better)" in said(contrary)
 
 
 # a faithful animal

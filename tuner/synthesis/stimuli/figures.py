@@ -15,7 +15,7 @@ from tuner.figures.tiles import tiles
 from tuner.synthesis.stimuli.answers import Answers
 from tuner.synthesis.stimuli.choice import KINDS
 from tuner.synthesis.stimuli.manifest import Folder
-from tuner.synthesis.stimuli.score import Scores
+from tuner.synthesis.stimuli.score import Scores, said
 
 LABELS = {
     "mei": "own image",
@@ -82,7 +82,10 @@ def predicted_against_measured(
         )
         for row in rows
     ]
-    sub = "across: predicted, up: measured response; correlation r and (its ceiling)"
+    sub = (
+        "across: predicted, up: measured response; correlation r over all images and (its ceiling); "
+        f"{scores.repeats} repeat{'s' * (scores.repeats != 1)}"
+    )
     if left_out > 0:
         sub += f"; the {MOST} best predicted of {MOST + left_out} units"
     figure, top = tiles(
@@ -142,10 +145,11 @@ def own_against_natural(
             x[k] + row[name] / spread for name in ("difference_low", "difference_high")
         )
     there = np.isfinite(x) & np.isfinite(y)
-    share = f"own image better for {np.mean(y[there] > x[there]):.0%}" if there.any() else ""
     summary = next(row for row in scores.summary if row["study"] == study)
-    gain = f"median gain {summary['gain']:.2f}" if np.isfinite(summary["gain"]) else ""
-    sub = style.subtitle(f"{int(there.sum())} units", share, gain, simulated=folder.simulated)
+    repeats = f"{scores.repeats} repeats, bars: 95 % interval over them"
+    if scores.repeats < 2:
+        repeats = "one response to each image, so no intervals"
+    sub = style.subtitle(said(summary), repeats, simulated=folder.simulated)
     heading = f"Own image and best natural image: {clean(study, 60)}"
     side, width = 2.55, style.COLUMN
     with style.styled(colours):

@@ -78,6 +78,8 @@ class Scores:
         A row per study.
     measured
         ``(n_images, n_units)``: mean responses.
+    repeats
+        Most responses of a unit to one image.
     """
 
     prediction: list[dict[str, Any]]
@@ -85,6 +87,7 @@ class Scores:
     selectivity: dict[tuple[str, str], Selectivity]
     summary: list[dict[str, Any]]
     measured: Floats
+    repeats: int
 
 
 def score(folder: Folder, answers: Answers, *, draws: int = 1000, seed: int = 0) -> Scores:
@@ -118,7 +121,9 @@ def score(folder: Folder, answers: Answers, *, draws: int = 1000, seed: int = 0)
             if found is not None:
                 selectivity[study, kind] = found
         summary.append(_summary(study, mine, prediction, selectivity, draws, seed))
-    return Scores(prediction, preference, selectivity, summary, measured)
+    return Scores(
+        prediction, preference, selectivity, summary, measured, answers.responses.shape[0]
+    )
 
 
 def _mean(values: Floats, axis: int) -> Floats:
@@ -301,10 +306,13 @@ def _summary(
         "own_better_than_natural": float((difference > 0).mean())
         if len(difference)
         else float("nan"),
-        "gain": float(np.median(gains)) if len(gains) else float("nan"),
+        "difference": float(np.median(difference)) if len(difference) else float("nan"),
+        **_median_interval("difference", difference, draws, (seed, 0xD1F)),
         "p_value": _signed_rank(difference),
+        "better": _better(difference),
+        "gain": float(np.median(gains)) if len(gains) else float("nan"),
+        **_median_interval("gain", gains, draws, (seed, 0x6A1)),
     }
-    row |= _median_interval(gains, draws, seed)
     for kind, name in (("mei", "selectivity"), ("natural_best", "selectivity_natural")):
         found = selectivity.get((study, kind))
         row[name] = float(np.nanmean(found.share)) if found is not None else float("nan")
@@ -314,6 +322,48 @@ def _summary(
         float((own.rank == 0).mean()) if own is not None else float("nan")
     )
     return row
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """Say in a sentence whether a study's units prefer their own images.
+
+    Parameters
+    ----------
+    row
+        Of the summary.
+
+    Examples
+    --------
+    >>> row = {"n_units": 6, "own_better_than_natural": 0.0, "difference": -0.51, "difference_low": -0.7}
+    >>> row |= {"difference_high": -0.3, "p_value": 0.031, "better": "natural", "gain": 0.62}
+    >>> print(said(row | {"gain_low": 0.5, "gain_high": 0.8}))
+    own image better for 0% of 6 units; own less best natural response: median -0.51 sd [-0.70, -0.30], p = .031 (natural \
+better); median gain 0.62 [0.50, 0.80] (own over natural, both less grey: below 1 the natural one is better)
+    """
+    share = row["own_better_than_natural"]
+    if not np.isfinite(share):
+        return "own and best natural images cannot be compared: one of them was not recorded"
+    test = ""
+    if np.isfinite(row["p_value"]):
+        p = f"= {row['p_value']:.2g}".replace("0.", ".") if row["p_value"] >= 0.001 else "< .001"
+        test = f", p {p}"
+    better = row["better"] if row["better"] == BETTER[2] else f"{row['better']} better"
+    sentence = (
+        f"own image better for {share:.0%} of {row['n_units']} units; own less best natural response: "
+        f"median {_with_limits(row, 'difference', ' sd')}{test} ({better})"
+    )
+    if not np.isfinite(row["gain"]):
+        return sentence
+    return (
+        f"{sentence}; median gain {_with_limits(row, 'gain')} (own over natural, both less grey: "
+        "below 1 the natural one is better)"
+    )
+
+
+def _with_limits(row: Mapping[str, Any], name: str, unit: str = "") -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    limits = f" [{low:.2f}, {high:.2f}]" if np.isfinite(low + high) else ""
+    return f"{row[name]:.2f}{unit}{limits}"
 
 
 def _finite(values: Sequence[Any]) -> Floats:
@@ -326,18 +376,35 @@ def _median(values: Sequence[Any]) -> float:
     return float(np.median(found)) if len(found) else float("nan")
 
 
-def _median_interval(gains: Floats, draws: int, seed: int) -> dict[str, float]:
-    """Bootstrap interval, over units, of the median gain."""
-    if len(gains) < 2 or draws < 1:
-        return {"gain_low": float("nan"), "gain_high": float("nan")}
-    rng = np.random.default_rng((seed, 0x6A1))
-    picked = rng.integers(len(gains), size=(draws, len(gains)))
-    low, high = np.quantile(np.median(gains[picked], axis=1), [0.025, 0.975])
-    return {"gain_low": float(low), "gain_high": float(high)}
+def _median_interval(
+    name: str, values: Floats, draws: int, key: tuple[int, int]
+) -> dict[str, float]:
+    """Bootstrap interval, over units, of a median."""
+    if len(values) < 2 or draws < 1:
+        return {f"{name}_low": float("nan"), f"{name}_high": float("nan")}
+    rng = np.random.default_rng(key)
+    picked = rng.integers(len(values), size=(draws, len(values)))
+    low, high = np.quantile(np.median(values[picked], axis=1), [0.025, 0.975])
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+BETTER = ("own", "natural", "neither")
+"""Which image units prefer, as ``better`` in the summary says it."""
+
+
+def _better(difference: Floats) -> str:
+    """Which image the units prefer: the direction of the signed-rank test, whatever its p value."""
+    if not len(difference):
+        return ""
+    from scipy.stats import rankdata
+
+    there = difference[difference != 0]
+    total = float((rankdata(np.abs(there)) * np.sign(there)).sum()) if len(there) else 0.0
+    return BETTER[0] if total > 0 else BETTER[1] if total < 0 else BETTER[2]
 
 
 def _signed_rank(difference: Floats) -> float:
-    """Wilcoxon's signed-rank test across units, two-sided; NaN with fewer than 5 units."""
+    """P of Wilcoxon's signed-rank test across units, two-sided; NaN with fewer than 5 units."""
     if len(difference) < 5 or not np.any(difference):
         return float("nan")
     from scipy.stats import wilcoxon
