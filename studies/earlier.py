@@ -33,6 +33,9 @@ JUDGED_BEFORE: Mapping[str, Any] = {
 """The same of keys that change how results are judged and not the results: free to change, so in no fingerprint. They go
 with `data.duplicates`, which is as old as they are."""
 
+OF_BACKBONES_BEFORE: Mapping[str, Any] = {"backbone.tokens": "grid", "backbone.rectify": "auto"}
+"""The same of keys of ``[[backbone]]``, whose defaults are what was done before there were the keys."""
+
 READOUTS_BEFORE = ("full", "factorized")
 """Readouts that were tried where ``search.space`` named none."""
 
@@ -47,7 +50,7 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     stored
         As the database has it.
     """
-    out = dict(stored)
+    out = {**OF_BACKBONES_BEFORE, **stored}
     for key in _absent(stored):
         table, _, name = key.rpartition(".")
         if key.startswith(_SPACE):
@@ -85,7 +88,10 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
     Experiment
         The same one where no study was made by a release before.
     """
-    absent = {key for stored in fingerprints for key in _absent(stored)}
+    made = list(fingerprints)
+    if any("backbone.tokens" not in stored for stored in made):
+        experiment = _with_assumed_input(experiment)
+    absent = {key for stored in made for key in _absent(stored)}
     if not absent:
         return experiment
     tables: dict[str, dict[str, Any]] = {"data": {}, "training": {}}
@@ -110,3 +116,18 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
             "search": experiment.search.model_copy(update={"space": space}),
         }
     )
+
+
+def _with_assumed_input(experiment: Experiment) -> Experiment:
+    """Give weights from files the mean and std that were assumed before they had to be written."""
+    if all(table.weights in ("imagenet", "random") or table.mean for table in experiment.backbone):
+        return experiment
+    from tuner.backbones.registry import assumed_before
+
+    tables = []
+    for table in experiment.backbone:
+        if table.weights not in ("imagenet", "random") and table.mean is None and table.std is None:
+            assumed = assumed_before(table.name)
+            table = table.model_copy(update={"mean": assumed.mean, "std": assumed.std})
+        tables.append(table)
+    return experiment.model_copy(update={"backbone": tuple(tables)})

@@ -60,6 +60,8 @@ def fingerprint(
     split: str,
     weights: str,
     max_grid: int,
+    tokens: str,
+    rectify: str | bool,
     folds: int,
     start: str,
 ) -> Fingerprint:
@@ -77,6 +79,8 @@ def fingerprint(
         Digest of the backbone.
     max_grid
         The backbone's pooling limit.
+    tokens, rectify
+        What becomes of its tokens, and of values below 0.
     folds
         How many folds ``training.folds`` comes to.
     start
@@ -96,6 +100,8 @@ def fingerprint(
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,
         "backbone.max_grid": max_grid,
+        "backbone.tokens": tokens,
+        "backbone.rectify": rectify,
         "training.steps": training.steps,
         "training.batch_size": training.batch_size,
         "training.report_every": training.report_every,

@@ -272,7 +272,14 @@ class Workspace:
         if alias not in self._backbones:
             settings = self.settings(alias)
             loaded = load_backbone(
-                settings.name, settings.weights, seed=self.experiment.search.seed
+                settings.name,
+                settings.weights,
+                seed=self.experiment.search.seed,
+                image_size=self.experiment.data.image_size,
+                mean=settings.mean,
+                std=settings.std,
+                tokens=settings.tokens,
+                rectify=settings.rectify,
             )
             self._backbones[alias] = loaded.to(self.device)
         return self._backbones[alias]
@@ -352,6 +359,8 @@ class Workspace:
             split=self._split_digest,
             weights=self.backbone(spec.key.backbone).digest,
             max_grid=self.settings(spec.key.backbone).max_grid,
+            tokens=self.settings(spec.key.backbone).tokens,
+            rectify=self.settings(spec.key.backbone).rectify,
             folds=self.n_folds,
             start=self.start,
         )

@@ -217,12 +217,32 @@ def _layers(value: object) -> object:
     return tuple(value)
 
 
+def _three(value: object) -> object:
+    """Read a number for each of red, green and blue."""
+    if value is None:
+        return None
+    given = list(value) if isinstance(value, list | tuple) else []
+    numbers = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(given) != 3 or len(numbers) != 3 or not all(-1e6 < v < 1e6 for v in numbers):
+        raise ValueError("must be three numbers, of red, green and blue, such as [0.5, 0.5, 0.5]")
+    return tuple(float(v) for v in numbers)
+
+
+def _rectify(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError('must be "auto", true or false')
+
+
+Three = Annotated[tuple[float, float, float] | None, BeforeValidator(_three)]
+
+
 class BackboneConfig(Table):
     """``[[backbone]]``: a network, and the layers of it that are tried."""
 
     name: Name = Field(
-        description="vgg19, inceptionv1, efficientnet_lite0, "
-        "or any torchvision classification model"
+        description="vgg19, inceptionv1, efficientnet_lite0, any torchvision classification model, "
+        "or timm/NAME for any network of timm's"
     )
     alias: Name = Field(
         "",
@@ -234,7 +254,7 @@ class BackboneConfig(Table):
     )
     weights: Weights = Field(
         "imagenet",
-        description="the pretrained weights, random ones (seeded), or those of a file",
+        description="the published weights, whatever they were trained on, random ones (seeded), or those of a file",
         json_schema_extra={"words": '"imagenet" or "random" or path (.pth, .safetensors)'},
     )
     max_grid: int = Field(
@@ -243,6 +263,29 @@ class BackboneConfig(Table):
         le=4096,
         description="rectified maps are average-pooled to at most this many cells a side; "
         "0 = never",
+    )
+    mean: Three = Field(
+        None,
+        description="what the network expects its input to be less, of images in [0, 1]; needed with "
+        "weights from a file, else the network's own",
+        json_schema_extra={"words": "list of three numbers"},
+    )
+    std: Three = Field(
+        None,
+        description="what its input is divided by after that; needed with weights from a file",
+        json_schema_extra={"words": "list of three numbers"},
+    )
+    tokens: Literal["grid", "class"] = Field(
+        "grid",
+        description="what becomes of a transformer's tokens: those of the patches are laid out by rows "
+        "and columns and class and register tokens dropped, or the class token alone is a map of one cell",
+    )
+    rectify: Annotated[bool | Literal["auto"], BeforeValidator(_rectify)] = Field(
+        "auto",
+        description="which layers are centred and rectified before they are read: auto, those that can "
+        "return values below 0, while others are only scaled; true, all; false, none: signed ones are centred "
+        "and scaled and keep their sign",
+        json_schema_extra={"words": '"auto" or true or false'},
     )
 
     @model_validator(mode="before")

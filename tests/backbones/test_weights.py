@@ -6,6 +6,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tuner.backbones import Backbone, load_backbone
+import tuner.backbones
+from tuner.backbones import Backbone
+from tuner.backbones.preprocessing import IMAGENET
 from tuner.errors import InputError
 
 Load = Callable[[str], Backbone]
 State = dict[str, Tensor]
 
 NAME = "squeezenet1_1"  # small
+load_backbone = partial(tuner.backbones.load_backbone, mean=IMAGENET.mean, std=IMAGENET.std)
 
 
 @pytest.fixture

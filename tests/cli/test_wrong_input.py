@@ -392,6 +392,20 @@ def test_weights_of_another_network(run, folder):
     run("study", "create", "--quiet").check_one_line_error(2, "w.pth", "efficientnet_lite0")
 
 
+def test_weights_of_a_file_without_their_input_range(run, folder):
+    import torch
+
+    from tuner.backbones import load_backbone
+
+    write_config(folder, weights="w.pth")
+    write_recording(folder / "recording.h5")
+    state = load_backbone("efficientnet_lite0").module.state_dict()
+    torch.save(state, folder / "w.pth")
+    run("study", "create", "--quiet").check_one_line_error(
+        2, "efficientnet_lite0", "need mean and std", "[0.485, 0.456, 0.406]"
+    )
+
+
 def test_weights_that_are_not_on_this_machine(run, folder, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(folder / "nothing"))
     write_config(folder, name="vgg11", layers='["features.0"]', weights="imagenet")

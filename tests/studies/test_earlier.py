@@ -49,6 +49,18 @@ def test_a_space_without_a_hyperparameter_had_none_of_it() -> None:
     assert completed(other)["search.space.factorized"] == {"sparsity": 0.1}
 
 
+def test_what_networks_are_read_by_is_as_it_was() -> None:
+    assert difference(MADE_BEFORE, MADE_BEFORE | {"backbone.rectify": "auto"}) is None
+    assert difference(MADE_BEFORE, MADE_BEFORE | {"backbone.rectify": False}) == "backbone.rectify"
+    closed = {"data.split": "a"}  # of a closed form, which takes no steps
+    assert difference(closed, closed | {"backbone.tokens": "grid"}) is None
+    own = experiment(backbone=[{"name": "vgg16", "weights": "w.pth"}])
+    assert own.backbone[0].mean is None
+    assert with_fingerprints(own, [MADE_BEFORE]).backbone[0].mean == (0.485, 0.456, 0.406)
+    now = MADE_BEFORE | {"backbone.tokens": "grid", "backbone.rectify": "auto"}
+    assert with_fingerprints(own, [now]).backbone[0].mean is None
+
+
 def forget_new_keys(config: Path) -> None:
     """Make the database what a release before would have left."""
     engine = sa.create_engine(f"sqlite:///{config.parent / 'tuner.db'}")

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tuner.backbones.family import Family
 from tuner.backbones.preprocessing import Preprocessing
+from tuner.backbones.tokens import MAP, Arrangement, Keep
 from tuner.backbones.trace import Traced, trace
 from tuner.backbones.weights import state_digest
 from tuner.errors import InputError, unknown
 
 T = TypeVar("T")
-
-REFERENCE_SIZE = 224  # px; where nothing else is asked for, layers are looked up at this size
+Rectify = Literal["auto"] | bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class LayerInfo:
         True where the layer cannot return values below 0.
     macs
         Multiply-adds from the image up to and including this layer, per image.
+    whole_image
+        True where every cell sees the whole image, as after attention; ``receptive_field`` is then the
+        image's side and ``offset`` its middle. :func:`tuner.backbones.sight.measure` says where it looks.
     """
 
     name: str
@@ -56,6 +59,7 @@ class LayerInfo:
     offset: float
     rectified: bool
     macs: int
+    whole_image: bool = False
 
 
 class _Enough(BaseException):
@@ -77,6 +81,11 @@ def _exact(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
+def _within(parts: Sequence[str]) -> list[str]:
+    """Return the paths of the modules that a module lies in, given the parts of its own."""
+    return [".".join(parts[:depth]) for depth in range(len(parts))]
+
+
 class Backbone:
     """A pretrained network, frozen, that turns images into feature maps.
 
@@ -90,6 +99,12 @@ class Backbone:
         The input range it was trained with.
     family
         What kind of network it is: says which of its modules are its layers.
+    keep
+        What becomes of a transformer's tokens: those of the patches are laid out as a grid, or the class
+        token alone is taken.
+    rectify
+        Which layers are centred and rectified before they are read: "auto", those that can return values below
+        0, while others are only scaled; True, all; False, none, signed ones are centred and keep their sign.
 
     Attributes
     ----------
@@ -97,10 +112,19 @@ class Backbone:
         Hash of the architecture, the preprocessing and every weight: equal digests, equal features.
     layers
         The canonical layers in depth order.
+    size
+        Side of the only images that it takes, px; None where it takes any.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, preprocessing: Preprocessing, family: Family
+        self,
+        name: str,
+        module: nn.Module,
+        preprocessing: Preprocessing,
+        family: Family,
+        *,
+        keep: Keep = "grid",
+        rectify: Rectify = "auto",
     ) -> None:
         self.name = name
         self.module = module.eval().requires_grad_(False)
@@ -110,15 +134,20 @@ class Backbone:
         self._std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
         self._parts = {path: part for path, part in module.named_modules() if path}
         self._traces: dict[int, dict[str, Traced]] = {}
+        self.keep, self.rectify = keep, rectify
+        self._tokens = family.tokens(name, module, keep)
+        self.size = family.only_size(name, module)
+        self.reference = self.size or family.reference_size(name)
         self.digest = state_digest(self._identity, module.state_dict())
-        self.layers: tuple[str, ...] = family.canonical(name, module, self._trace(REFERENCE_SIZE))
+        self.layers: tuple[str, ...] = family.canonical(name, module, self._trace(self.reference))
 
     def __repr__(self) -> str:
         return f"Backbone({self.name!r}, digest={self.digest[:8]}, {len(self.layers)} layers)"
 
     @property
     def _identity(self) -> str:
-        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}"
+        kept = "" if self.keep == "grid" else f" {self.keep}"
+        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}{kept}"
 
     @property
     def device(self) -> torch.device:
@@ -138,7 +167,7 @@ class Backbone:
     # -- which layers -------------------------------------------------------------------------
 
     def resolve(
-        self, layers: Sequence[str] | Literal["all"], image_size: int = REFERENCE_SIZE
+        self, layers: Sequence[str] | Literal["all"], image_size: int | None = None
     ) -> tuple[str, ...]:
         """Return the wanted layers in depth order.
 
@@ -147,7 +176,7 @@ class Backbone:
         layers
             Module paths, or "all" for the canonical list.
         image_size
-            Side of the images, px.
+            Side of the images, px; where not given, that of the images it takes, or 224.
 
         Raises
         ------
@@ -156,6 +185,7 @@ class Backbone:
             the image, one that runs several times per image, or one that an image of this size
             does not reach.
         """
+        image_size = image_size or self.reference
         if isinstance(layers, str):
             if layers != "all":
                 raise InputError(
@@ -163,11 +193,7 @@ class Backbone:
                     f"names: {', '.join(self.layers)}"
                 )
             if not self.layers:
-                raise InputError(
-                    f"backbone {self.name}: its stages return tokens, not maps (channels, height, "
-                    "width) of the image; transformers cannot be fitted, choose a convolutional "
-                    "network"
-                )
+                raise InputError(self._no_layers())
             layers = self.layers
         if not layers:
             raise InputError(
@@ -184,18 +210,19 @@ class Backbone:
 
     def rectified(self, layer: str) -> bool:
         """Tell whether a layer cannot return values below 0, as after a ReLU."""
-        return self._check(layer, self._trace(REFERENCE_SIZE), REFERENCE_SIZE).nonnegative
+        return self._check(layer, self._trace(self.reference), self.reference).nonnegative
 
     def describe(
-        self, layers: Sequence[str] | Literal["all"], image_size: int = REFERENCE_SIZE
+        self, layers: Sequence[str] | Literal["all"], image_size: int | None = None
     ) -> list[LayerInfo]:
-        """Describe layers, in depth order, for images of a given size (px).
+        """Describe layers, in depth order, for images of a given size (px), as in ``resolve``.
 
         Raises
         ------
         InputError
             As ``resolve`` does.
         """
+        image_size = image_size or self.reference
         traced = self._trace(image_size)
         wanted = self.resolve(layers, image_size)
         ranked = {traced[name].order for name in (*self.layers, *wanted) if name in traced}
@@ -223,11 +250,18 @@ class Backbone:
             offset=offset,
             rectified=entry.nonnegative,
             macs=entry.macs,
+            whole_image=window is None,
         )
 
     def _trace(self, image_size: int) -> dict[str, Traced]:
         if image_size not in self._traces:
-            self._traces[image_size] = trace(self.module, image_size)
+            if self.size not in (None, image_size):
+                raise InputError(
+                    f"backbone {self.name}: it was built for images of {self.size} px, not of "
+                    f"{image_size} px; load it for that image_size"
+                )
+            self._family.check_size(self.name, self.module, image_size)
+            self._traces[image_size] = trace(self.module, image_size, tokens=self._tokens)
         return self._traces[image_size]
 
     def _check(self, layer: str, traced: Mapping[str, Traced], image_size: int) -> Traced:
@@ -237,14 +271,14 @@ class Backbone:
             if not self.layers:
                 raise InputError(
                     f"backbone {self.name}: unknown layer {layer!r}; its stages return tokens, which "
-                    "are not supported; choose a convolutional network"
+                    "are not supported; choose a convolutional network, or a transformer of timm's"
                     + (f" (similar names: {', '.join(close)})" if close else "")
                 )
             raise unknown("layer", layer, names, f"backbone {self.name}")
         entry = traced.get(layer)
         if entry is None:
-            needed = self._trace(REFERENCE_SIZE).get(layer)
-            if needed is not None and image_size < REFERENCE_SIZE:
+            needed = self._trace(self.reference).get(layer)
+            if needed is not None and image_size < self.reference:
                 raise InputError(
                     f"backbone {self.name}: images of {image_size} px are too small for layer "
                     f"{layer!r}; raise image_size or name a shallower layer"
@@ -258,13 +292,31 @@ class Backbone:
                 f"backbone {self.name}: layer {layer!r} runs {entry.calls} times per image, so "
                 f"its output is ambiguous; valid: {', '.join(self.layers)}"
             )
-        if entry.shape is None:
+        if not self._is_map(entry, traced):
+            asked = "a class token" if self.keep == "class" else "a map (channels, height, width)"
             raise InputError(
-                f"backbone {self.name}: layer {layer!r} returns tokens or a vector, not a map "
-                "(channels, height, width) of the image; only maps can be fitted"
+                f"backbone {self.name}: layer {layer!r} returns tokens or a vector, not {asked} of the "
+                "image; only maps can be fitted"
                 + (f"; valid: {', '.join(self.layers)}" if self.layers else "")
             )
         return entry
+
+    def _is_map(self, entry: Traced, traced: Mapping[str, Traced]) -> bool:
+        """Tell whether an output is a map; one that could not be followed has the cells of a canonical layer."""
+        if entry.shape is None or entry.arrangement is None:
+            return False
+        if entry.window is not None or self._tokens is None or entry.name in self.layers:
+            return True
+        shapes = [traced[name].shape for name in self.layers if name in traced]
+        return not shapes or entry.shape[1:] in {shape[1:] for shape in shapes if shape}
+
+    def _no_layers(self) -> str:
+        if self.keep == "class":
+            return f'backbone {self.name}: tokens is "class", and it has no class token; set "grid"'
+        return (
+            f"backbone {self.name}: its stages return tokens, not maps (channels, height, width) of "
+            "the image; choose a convolutional network, or a transformer of timm's (timm/NAME)"
+        )
 
     # -- what they return ---------------------------------------------------------------------
 
@@ -300,23 +352,26 @@ class Backbone:
         wanted = dict.fromkeys(layers)
         kept: dict[str, T] = {}
 
-        def hook(layer: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def returned(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-                kept[layer] = keep(layer, output)
+        def hook(layer: str, read: Arrangement) -> Callable[[nn.Module, object, object], None]:
+            def returned(_module: nn.Module, _inputs: object, output: object) -> None:
+                kept[layer] = keep(layer, read.apply(output))
                 if len(kept) == len(wanted):
                     raise _Enough
 
             return returned
 
-        traced = self._trace(REFERENCE_SIZE)
-        modules = {
-            layer: self._parts[self._check(layer, traced, REFERENCE_SIZE).name] for layer in wanted
-        }
+        traced = self._trace(self.reference)
+        entries = [self._check(layer, traced, self.reference) for layer in wanted]
         self._freeze()
         prepared = self.preprocess(images)
-        handles = [m.register_forward_hook(hook(layer)) for layer, m in modules.items()]
+        handles = [
+            self._parts[entry.name].register_forward_hook(
+                hook(entry.name, entry.arrangement or MAP)
+            )
+            for entry in entries
+        ]
         try:
-            if modules:
+            if entries:
                 with _exact(prepared.device):
                     self.module(prepared)
         except _Enough:
@@ -331,6 +386,11 @@ class Backbone:
             raise InputError(
                 f"backbone {self.name}: images must be float (batch, 3, height, width) in [0, 1], "
                 f"not {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if self.size is not None and tuple(images.shape[2:]) != (self.size, self.size):
+            raise InputError(
+                f"backbone {self.name}: it was built for images of {self.size} px, not of "
+                f"{' x '.join(map(str, images.shape[2:]))} px"
             )
 
     def _freeze(self) -> None:
@@ -348,10 +408,13 @@ class Backbone:
         The entries ``preprocessing.mean`` and ``preprocessing.std`` stand beside the network's own
         names; ``load_truncated`` takes the dict back.
         """
-        entry = self._check(layer, self._trace(REFERENCE_SIZE), REFERENCE_SIZE)
-        run = set(trace(self.module, REFERENCE_SIZE, upto=[entry.name]))
+        entry = self._check(layer, self._trace(self.reference), self.reference)
+        run = set(trace(self.module, self.reference, upto=[entry.name]))
         parts = entry.name.split(".")
-        run |= {".".join(parts[:depth]) for depth in range(len(parts))}  # those it lies in
+        run |= set(_within(parts))
+        if self._tokens is not None:  # attention uses weights of parts that it does not call
+            whole = [f"{name}." for name in run - set(_within(parts))]
+            run |= {name for name in self._parts if name.startswith(tuple(whole))}
         state = {
             name: value
             for name, value in self.module.state_dict().items()
@@ -364,4 +427,5 @@ class Backbone:
 
     def digest_upto(self, layer: str) -> str:
         """Return the hash of what determines one layer's features, whatever lies above it."""
-        return state_digest(f"1 {self.name} {layer}", self.truncated_state(layer))
+        kept = "" if self.keep == "grid" else f" {self.keep}"
+        return state_digest(f"1 {self.name} {layer}{kept}", self.truncated_state(layer))

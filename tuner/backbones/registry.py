@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tuner.backbones.backbone import Backbone
+from tuner.backbones.backbone import Backbone, Rectify
 from tuner.backbones.family import Family
-from tuner.backbones.preprocessing import Preprocessing
-from tuner.backbones.published import fetch
-from tuner.backbones.weights import initialise, load_into, read_state
+from tuner.backbones.preprocessing import IMAGENET, Preprocessing
+from tuner.backbones.tokens import Keep
+from tuner.backbones.weights import load_into, read_state
 from tuner.errors import InputError, unknown
 
 # one line per family; the first that knows a name has it
@@ -23,6 +23,7 @@ FAMILIES = (
     "tuner.backbones.inceptionv1",
     "tuner.backbones.vgg",
     "tuner.backbones.torchvision_models",
+    "tuner.backbones.timm_models",
 )
 
 
@@ -45,43 +46,113 @@ def family_of(name: str) -> Family:
         If no family knows the name; lists those that are known.
     """
     for family in families():
-        if name in family.names():
+        if family.knows(name):
             return family
     raise unknown("backbone", name, backbone_names())
 
 
-def load_backbone(name: str, weights: str | Path = "imagenet", *, seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str,
+    weights: str | Path = "imagenet",
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    tokens: Keep = "grid",
+    rectify: Rectify = "auto",
+) -> Backbone:
     """Load a network, frozen and ready to give features.
 
     Parameters
     ----------
     name
-        One of ``backbone_names``.
+        One of ``backbone_names``, or ``timm/NAME``.
     weights
-        "imagenet", "random", or the path of a state dict (``.pth``, ``.pt``, ``.safetensors``),
-        whose classifier may have any number of classes.
+        "imagenet" (the published ones, whatever they were trained on), "random", or the path of a
+        state dict (``.pth``, ``.pt``, ``.safetensors``), whose classifier may have any number of classes.
     seed
         Draws random weights; not used otherwise.
+    image_size
+        Side of the images that it will get, px: some transformers are built for one size. Their own where
+        not given.
+    mean, std
+        What the network expects of its input, per channel, for images in [0, 1]; needed with a file.
+    tokens
+        What becomes of a transformer's tokens: "grid" lays those of the patches out by rows and columns,
+        "class" takes the class token as a map of one cell.
+    rectify
+        Which layers are centred and rectified: "auto" those that can return values below 0, True all,
+        False none.
 
     Raises
     ------
     InputError
-        For an unknown name, weights that are not here and cannot be had, and a file that does not
-        fit the network or holds more than tensors.
+        For an unknown name, weights that are not here and cannot be had, a file that does not
+        fit the network or holds more than tensors, and a file without ``mean`` and ``std``.
     """
     family = family_of(name)
-    if weights == "random":
-        module = _build_random(family, name, seed)
-        return Backbone(name, module, family.preprocessing(name, "random"), family)
-    module = _build_empty(family, name)
-    kind = "imagenet" if weights == "imagenet" else "file"
-    path = fetch(family.source(name), name) if kind == "imagenet" else Path(weights).expanduser()
-    where = f"backbone {name}, weights file {path}"
-    load_into(module, read_state(path), ignore=family.heads, where=where)
-    return Backbone(name, module, family.preprocessing(name, kind), family)
+    kind = weights if weights in ("imagenet", "random") else "file"
+    if kind == "random":
+        module = _build_random(family, name, seed, image_size)
+    else:
+        module = _build_empty(family, name, image_size)
+        path = family.fetch(name) if kind == "imagenet" else Path(weights).expanduser()
+        where = f"backbone {name}, weights file {path}"
+        state = family.adapt(name, module, read_state(path))
+        load_into(module, state, ignore=family.heads, where=where)
+    preprocessing = _preprocessing(family, name, str(kind), mean, std)
+    return Backbone(name, module, preprocessing, family, keep=tokens, rectify=rectify)
 
 
-def load_truncated(name: str, state: Mapping[str, Tensor], layers: Sequence[str]) -> Backbone:
+def assumed_before(name: str) -> Preprocessing:
+    """Return the input range that was assumed for a weights file before it had to be given."""
+    return family_of(name).preprocessing(name, "file")
+
+
+def _preprocessing(
+    family: Family,
+    name: str,
+    kind: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Preprocessing:
+    own = family.preprocessing(name, kind)
+    if kind == "file" and (mean is None or std is None):
+        published = family.preprocessing(name, "imagenet")
+        raise InputError(
+            f"backbone {name}: weights from a file need mean and std, what the network was trained to "
+            "expect of images in [0, 1]; ImageNet's are mean = "
+            f"{_numbers(IMAGENET.mean)}, std = {_numbers(IMAGENET.std)}, those of the weights published "
+            f"for it mean = {_numbers(published.mean)}, std = {_numbers(published.std)}"
+        )
+    given = Preprocessing(_three(mean, own.mean), _three(std, own.std))
+    if min(given.std) <= 0:
+        raise InputError(f"backbone {name}: std is {_numbers(given.std)}; it must be above 0")
+    return given
+
+
+def _three(
+    given: Sequence[float] | None, own: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    if given is None:
+        return own
+    one, two, three = (float(value) for value in given)
+    return one, two, three
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
+
+
+def load_truncated(
+    name: str,
+    state: Mapping[str, Tensor],
+    layers: Sequence[str],
+    *,
+    image_size: int | None = None,
+    tokens: Keep = "grid",
+) -> Backbone:
     """Rebuild the part of a network that ``Backbone.truncated_state`` returned.
 
     Parameters
@@ -92,6 +163,8 @@ def load_truncated(name: str, state: Mapping[str, Tensor], layers: Sequence[str]
         Its weights up to some layer, and its preprocessing.
     layers
         The layers that will be asked for; all must lie within the part.
+    image_size, tokens
+        As for ``load_backbone``.
 
     Raises
     ------
@@ -107,10 +180,10 @@ def load_truncated(name: str, state: Mapping[str, Tensor], layers: Sequence[str]
         preprocessing = Preprocessing((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     except (KeyError, IndexError) as error:
         raise InputError(f"{where}: entries preprocessing.mean and .std are missing") from error
-    module = _build_empty(family, name)
+    module = _build_empty(family, name, image_size)
     _cut(module, weights)
     load_into(module, weights, ignore=(), where=where)
-    backbone = Backbone(name, module, preprocessing, family)
+    backbone = Backbone(name, module, preprocessing, family, keep=tokens)
     backbone.resolve(layers)
     return backbone
 
@@ -127,31 +200,37 @@ def list_backbones() -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for family in families():
         for name in family.names():
-            source = family.source(name)
-            rows.setdefault(
-                name,
-                {
-                    "name": name,
-                    "family": family.name,
-                    "imagenet": source.here,
-                    "where": str(source.path),
-                },
-            )
+            rows.setdefault(name, _row(family, name))
     return list(rows.values())
 
 
-def _build_empty(family: Family, name: str) -> nn.Module:
-    """Build a network whose weights have shapes and no storage."""
+def _row(family: Family, name: str) -> dict[str, Any]:
+    source = family.source(name)
+    return {
+        "name": name,
+        "family": family.name,
+        "imagenet": source is None or source.here,
+        "where": "" if source is None else str(source.path),
+    }
+
+
+def _build_empty(family: Family, name: str, image_size: int | None = None) -> nn.Module:
+    """Build a network whose weights have shapes and no storage, where it can be built so."""
     with torch.random.fork_rng(devices=[]):
+        if not family.storage_free:
+            return family.build_for(name, image_size)
         try:
             with torch.device("meta"):
-                return family.build(name)
+                return family.build_for(name, image_size)
         except NotImplementedError:  # its constructor wants to see numbers
-            return family.build(name).to("meta")
+            return family.build_for(name, image_size).to("meta")
 
 
-def _build_random(family: Family, name: str, seed: int) -> nn.Module:
-    module = _build_empty(family, name)
+def _build_random(family: Family, name: str, seed: int, image_size: int | None) -> nn.Module:
+    module = _build_empty(family, name, image_size)
+    if not family.storage_free:
+        family.initialise(module, seed)
+        return module
     norms = (nn.modules.batchnorm._BatchNorm,)
     constants = [
         key
@@ -161,17 +240,17 @@ def _build_random(family: Family, name: str, seed: int) -> nn.Module:
     ]
     if constants:  # tables that only the network's own code can fill
         with torch.random.fork_rng(devices=[]):
-            module = family.build(name)
+            module = family.build_for(name, image_size)
     else:
         module.to_empty(device="cpu")
-    initialise(module, seed)
+    family.initialise(module, seed)
     return module
 
 
 class _Absent(nn.Module):
     """Stands where a truncated network has no weights."""
 
-    def forward(self, _: Tensor) -> Tensor:
+    def forward(self, *_: object) -> Tensor:
         """Refuse to run."""
         raise RuntimeError("this network was cut off below the layer that is asked for")
 
@@ -179,15 +258,9 @@ class _Absent(nn.Module):
 def _cut(module: nn.Module, present: Iterable[str]) -> None:
     """Replace every module that lacks one of its own weights, so that no empty ones remain."""
     have = set(present)
-    for name, child in list(module.named_modules()):
-        own = [
-            f"{name}.{key}" if name else key
-            for key, _ in (
-                *child.named_parameters(recurse=False),
-                *child.named_buffers(recurse=False),
-            )
-            if key != "num_batches_tracked"
-        ]
-        if name and any(key not in have for key in own):
-            parent, _, last = name.rpartition(".")
+    stored = {key for key in module.state_dict() if not key.endswith("num_batches_tracked")}
+    lacking = {key.rpartition(".")[0] for key in stored - have} - {""}
+    for name in sorted(lacking, key=lambda path: path.count(".")):
+        parent, _, last = name.rpartition(".")
+        if not any(name.startswith(f"{other}.") for other in lacking):
             setattr(module.get_submodule(parent), last, _Absent())

@@ -9,13 +9,14 @@ image that its first cell sees and the distance by which the window moves from c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tuner.backbones.tokens import Arrangement, Tokens, arrangement
 from tuner.backbones.views import View, Window, argument, follow, tensors
 
 
@@ -32,7 +33,7 @@ class Traced:
     calls
         How often the module ran.
     shape
-        (C, H, W) of a map, or None for what is no map of the image (tokens, vectors, tuples).
+        (C, H, W) of a map, or None for what is no map of the image (vectors, tuples).
     window
         What its cells see; None where that is the whole image or not known.
     nonnegative
@@ -41,6 +42,8 @@ class Traced:
         Multiply-adds of convolutions and linear layers from the image up to here, per image.
     composite
         True for a module made of modules.
+    arrangement
+        How the output becomes that map; None for what is none.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Traced:
     nonnegative: bool
     macs: int
     composite: bool
+    arrangement: Arrangement | None
 
 
 class _Enough(BaseException):
@@ -58,7 +62,10 @@ class _Enough(BaseException):
 
 
 def trace(
-    module: nn.Module, image_size: int, upto: Iterable[str] | None = None
+    module: nn.Module,
+    image_size: int,
+    upto: Iterable[str] | None = None,
+    tokens: Tokens | None = None,
 ) -> dict[str, Traced]:
     """Run a network on one image without storage and describe what every module returned.
 
@@ -71,6 +78,8 @@ def trace(
     upto
         Module paths after which to stop; None runs the whole network, as far as it goes. A network
         that fails on an image of this size is described up to the failure.
+    tokens
+        What is known of the network's tokens; None for a network that has none.
 
     Returns
     -------
@@ -89,19 +98,22 @@ def trace(
     def returned(child: nn.Module, _inputs: object, output: object) -> None:
         name = names[child]
         view = mode.view(output)
+        read = arrangement(output, view, tokens)
         shape = None
-        if isinstance(output, Tensor) and output.ndim == 4 and view and view.axes == (2, 3):
-            shape = (int(output.shape[1]), int(output.shape[2]), int(output.shape[3]))
+        if read is not None:
+            _, channels, height, width = read.apply(output).shape
+            shape = (int(channels), int(height), int(width))
         before = found.get(name)
         found[name] = Traced(
             name=name,
             order=before.order if before else len(found),
             calls=before.calls + 1 if before else 1,
             shape=shape,
-            window=view.window if view else None,
+            window=view.window if view and read and read.kind != "class" else None,
             nonnegative=bool(view and view.nonnegative),
             macs=mode.macs,
             composite=any(True for _ in child.children()),
+            arrangement=read,
         )
         if pending is not None:
             pending.discard(name)
@@ -132,6 +144,8 @@ class _Mode(TorchFunctionMode):
         self.macs = 0
         # tensors are kept alive, so that an id never stands for two of them
         self._views: dict[int, tuple[Tensor, View]] = {}
+        # what comes from the image by ways that are not followed, such as attention
+        self._lost: dict[int, Tensor] = {}
 
     def begin(self, image: Tensor) -> None:
         self._views[id(image)] = (image, View((2, 3), Window()))
@@ -148,7 +162,9 @@ class _Mode(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        inputs = [t for t in tensors((*args, *kwargs.values())) if id(t) in self._views]
+        given = tensors((*args, *kwargs.values()))
+        inputs = [t for t in given if id(t) in self._views]
+        lost = [tuple(t.shape) for t in given if id(t) in self._lost]
         before = [(t, tuple(t.shape), self._views[id(t)][1]) for t in inputs]
         name = getattr(func, "__name__", "")
         if name == "batch_norm":
@@ -159,9 +175,14 @@ class _Mode(TorchFunctionMode):
         for tensor in tensors((output,)):
             self._count(name, tensor, args, kwargs)
             view = follow(name, tensor, before, args, kwargs)
+            if view and any(_as_large(shape, tensor, view) for shape in lost):
+                view = replace(view, window=None, nonnegative=False)
             if view is None:
                 self._views.pop(id(tensor), None)
+                if inputs or lost:
+                    self._lost[id(tensor)] = tensor
             else:
+                self._lost.pop(id(tensor), None)
                 self._views[id(tensor)] = (tensor, view)
         return output
 
@@ -171,3 +192,10 @@ class _Mode(TorchFunctionMode):
         if name in ("conv2d", "linear"):
             weight = argument(args, kwargs, 1, "weight", None)
             self.macs += output[0].numel() * weight[0].numel()
+
+
+def _as_large(shape: tuple[int, ...], output: Tensor, view: View) -> bool:
+    """Tell whether a tensor has the output's cells: what has but one (a gate) says where in no sense."""
+    if len(shape) != output.ndim:
+        return False
+    return all(shape[axis] == output.shape[axis] > 1 for axis in view.axes)

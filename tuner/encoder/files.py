@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -124,6 +124,9 @@ def _describe(encoder: Encoder | StackedEncoder, embedded: bool, checksum: str) 
             "weights": source.weights,
             "seed": source.weights_seed,
             "embedded": embedded,
+            "mean": list(backbone.preprocessing.mean),
+            "std": list(backbone.preprocessing.std),
+            "tokens": backbone.keep,
         },
         "image_size": encoder.image_size,
         "loss": encoder.loss,
@@ -284,21 +287,53 @@ def _find_backbone(
     weights: str | Path | None,
 ) -> Backbone:
     from tuner.backbones import load_backbone, load_truncated
+    from tuner.backbones.registry import assumed_before
 
     wanted = description["backbone"]
     if given is None and wanted["embedded"] and weights is None:
         embedded = load_truncated(
-            wanted["name"], _part(tensors, "backbone."), list(_digests(description))
+            _trusted(wanted["name"], path),
+            _part(tensors, "backbone."),
+            list(_digests(description)),
+            image_size=description["image_size"],
+            tokens=_kept(wanted),
         )
         _check_backbone(embedded, description, path)
         embedded.digest = wanted["digest"]  # it stands for the whole network that it was cut from
         return embedded
     if given is None:
         source = wanted["weights"] if weights is None else weights
-        given = load_backbone(wanted["name"], source, seed=wanted["seed"])
+        name = _trusted(wanted["name"], path)
+        mean, std = wanted.get("mean"), wanted.get("std")
+        if mean is None and source not in ("imagenet", "random"):  # of before it was written down
+            assumed = assumed_before(name)
+            mean, std = assumed.mean, assumed.std
+        given = load_backbone(
+            name,
+            source,
+            seed=wanted["seed"],
+            image_size=description["image_size"],
+            mean=mean,
+            std=std,
+            tokens=_kept(wanted),
+        )
     if given.digest != wanted["digest"]:  # the head may differ, what runs below the layer may not
         _check_backbone(given, description, path)
     return given
+
+
+def _trusted(name: str, path: Path) -> str:
+    """Refuse to import what a file names: only a person may."""
+    if ":" in name:
+        raise InputError(
+            f"{path}: fitted on a network of your own, {name}, and no code is run because a file names "
+            f"it; pass load_encoder(..., backbone=tuner.backbones.load_backbone({name!r}, ...))"
+        )
+    return name
+
+
+def _kept(wanted: Mapping[str, Any]) -> Literal["grid", "class"]:
+    return "class" if wanted.get("tokens") == "class" else "grid"
 
 
 def _digests(description: Mapping[str, Any]) -> dict[str, str]:

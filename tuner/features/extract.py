@@ -257,4 +257,5 @@ def _normalization(entry: Entry) -> Normalization:
         bool(layout["rectified"]),
         int(layout["kernel"]),
         (int(layout["grid"][0]), int(layout["grid"][1])),
+        bool(layout.get("signed", False)),
     )

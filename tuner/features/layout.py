@@ -48,6 +48,8 @@ class Layout:
         (h, w) after pooling.
     rectified
         Whether the layer is rectified already.
+    signed
+        Whether it keeps its sign: neither rectified already nor to be.
     """
 
     channels: int
@@ -56,6 +58,7 @@ class Layout:
     kernel: int
     grid: tuple[int, int]
     rectified: bool
+    signed: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,8 +92,10 @@ def layouts(
     found = {}
     for info in backbone.describe(layers, image_size):
         kernel, grid = pooling(info.height, info.width, max_grid)
+        rectified = info.rectified and backbone.rectify is not True
+        signed = not info.rectified and backbone.rectify is False
         found[info.name] = Layout(
-            info.channels, info.height, info.width, kernel, grid, info.rectified
+            info.channels, info.height, info.width, kernel, grid, rectified, signed
         )
     return found
 
@@ -120,6 +125,8 @@ def feature_key(
         "test_images": None if test_images is None else test_images.digest(),
         "n_test_images": None if test_images is None else len(test_images),
     }
+    if layout.signed:
+        parts["signed"] = True
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

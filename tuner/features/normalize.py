@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ _CONSTANT_OF_MEAN = 1e-6
 class Normalization:
     """The fixed map from a layer's output to features.
 
-    Signed layers become relu((x - mean) / sd), rectified ones x / sd; both are then averaged over
-    windows of ``kernel`` by ``kernel`` cells, partial windows over the cells that they hold.
+    Signed layers become relu((x - mean) / sd), rectified ones x / sd, and those that keep their sign
+    (x - mean) / sd; all are then averaged over windows of ``kernel`` by ``kernel`` cells, partial windows
+    over the cells that they hold.
 
     Attributes
     ----------
@@ -37,6 +38,8 @@ class Normalization:
         (C,) float32, over all images and positions.
     rectified
         True where the layer cannot return values below 0: it is then scaled only.
+    signed
+        True where the layer keeps its sign: it is then centred and scaled only.
     kernel
         Side of the pooling window in cells; 1 for none.
     grid
@@ -48,6 +51,7 @@ class Normalization:
     rectified: bool
     kernel: int
     grid: tuple[int, int]
+    signed: bool = False
 
     def apply(self, raw: Tensor) -> Tensor:
         """Turn a layer's output (B, C, H, W) into features (B, C, h, w); differentiable."""
@@ -56,26 +60,28 @@ class Normalization:
             scaled = raw / sd
         else:
             mean = self.mean.to(raw.device, raw.dtype).view(1, -1, 1, 1)
-            scaled = functional.relu((raw - mean) / sd)
+            scaled = (raw - mean) / sd
+            if not self.signed:
+                scaled = functional.relu(scaled)
         if self.kernel == 1:
             return scaled
         return functional.avg_pool2d(scaled, self.kernel, ceil_mode=True, count_include_pad=False)
 
     def to(self, device: torch.device | str) -> Normalization:
         """Return a copy with its tensors on a device."""
-        return Normalization(
-            self.mean.to(device), self.sd.to(device), self.rectified, self.kernel, self.grid
-        )
+        return replace(self, mean=self.mean.to(device), sd=self.sd.to(device))
 
     def state(self) -> dict[str, Tensor]:
         """Return everything as tensors; ``from_state`` takes it back."""
-        return {
+        state = {
             "mean": self.mean,
             "sd": self.sd,
             "rectified": torch.tensor(self.rectified),
             "kernel": torch.tensor(self.kernel),
             "grid": torch.tensor(self.grid),
         }
+        # left away where it is not so, as in the files of before
+        return state | ({"signed": torch.tensor(True)} if self.signed else {})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Normalization:
@@ -89,13 +95,14 @@ class Normalization:
         try:
             mean, sd, grid = state["mean"].float(), state["sd"].float(), state["grid"].tolist()
             rectified, kernel = bool(state["rectified"]), int(state["kernel"])
+            signed = bool(state.get("signed", False))
             if mean.ndim != 1 or mean.shape != sd.shape or len(grid) != 2 or kernel < 1:
                 raise ValueError("entries of other shapes")
             if not bool(torch.isfinite(mean).all()) or not bool((sd > 0).all()):
                 raise ValueError("means that are not finite or sds that are not positive")
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"normalisation cannot be read: {error}") from error
-        return cls(mean, sd, rectified, kernel, (int(grid[0]), int(grid[1])))
+        return cls(mean, sd, rectified, kernel, (int(grid[0]), int(grid[1])), signed)
 
 
 def pooling(height: int, width: int, max_grid: int) -> tuple[int, tuple[int, int]]:
@@ -153,7 +160,7 @@ class Moments:
         return bool(np.isfinite(self.mean).all() and np.isfinite(self.deviations).all())
 
     def normalization(
-        self, *, rectified: bool, kernel: int, grid: tuple[int, int]
+        self, *, rectified: bool, kernel: int, grid: tuple[int, int], signed: bool = False
     ) -> Normalization:
         """Return the normalisation that these moments ask for.
 
@@ -175,4 +182,5 @@ class Moments:
             rectified,
             kernel,
             grid,
+            signed,
         )

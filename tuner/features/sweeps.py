@@ -35,7 +35,7 @@ _KEEP_BYTES = 256 * 2**20
 
 def to_half(features: Tensor) -> Tensor:
     """Round features to half precision; what would overflow becomes the largest number there is."""
-    return features.clamp(max=_LARGEST_HALF).half()
+    return features.clamp(-_LARGEST_HALF, _LARGEST_HALF).half()
 
 
 def as_images(pixels: NDArray[np.uint8], device: torch.device | str) -> Tensor:
@@ -84,6 +84,7 @@ class Sweeps:
                     rectified=self.job.layouts[layer].rectified,
                     kernel=self.job.layouts[layer].kernel,
                     grid=self.job.layouts[layer].grid,
+                    signed=self.job.layouts[layer].signed,
                 ).to(self.job.device)
                 for layer, sink in self.sinks.items()
             }

@@ -1,0 +1,438 @@
+"""Any network of timm's, as ``timm/NAME``: convolutional, hierarchical and plain transformers alike.
+
+Its layers are what timm itself calls its intermediate features (``forward_intermediates``): stages, or blocks. Which module
+returns each is found by comparing, once, what all modules return with what timm says; so class and register tokens, their
+number and the order of the patches are the network's own. Where a network brings its patches into an order that no module's
+output has as rows and columns, those layers are left out.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.backbones.family import Family
+from tuner.backbones.preprocessing import Preprocessing
+from tuner.backbones.published import Source, hub_source
+from tuner.backbones.tokens import Arrangement, Keep, Tokens
+from tuner.backbones.torchvision_models import stages
+from tuner.backbones.trace import Traced
+from tuner.backbones.weights import initialise
+from tuner.errors import InputError
+
+PREFIX = "timm/"
+
+_FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
+"""What timm's files of networks call the function that brings weights into the form of the network."""
+_DRAWN = ("pos_embed", "token", "bias_table", "rel_pos", "rope")
+"""Parts of names of parameters that a scale of 1 would make meaningless: positions and tokens."""
+_PROBE_CELLS = 4
+_PROBE_SIZE = 96  # px; for networks that take any size
+
+
+def timm() -> Any:
+    """Return the library.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(
+            f"networks named {PREFIX}NAME need timm: pip install 'cortex-tuner[timm]' ({error})"
+        ) from error
+    return timm
+
+
+def installed() -> bool:
+    """Tell whether timm is there."""
+    try:
+        timm()
+    except InputError:
+        return False
+    return True
+
+
+class TimmModels(Family):
+    """timm's networks."""
+
+    name = "timm"
+    storage_free = False  # tables that are not in the state dict are made by the constructors
+
+    def names(self) -> tuple[str, ...]:
+        """Return no names: they are a thousand, and ``listed`` has those of a pattern."""
+        return ()
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a name begins with ``timm/``.
+
+        Raises
+        ------
+        InputError
+            If timm is not installed, or has no such network; lists similar names.
+        """
+        if not name.startswith(PREFIX):
+            return False
+        own = name.removeprefix(PREFIX)
+        if timm().is_model(own) and (
+            "." not in own or own in _published() or not _tags(own.partition(".")[0])
+        ):
+            return True
+        architecture = own.partition(".")[0]
+        tags = _tags(architecture)
+        every = timm().list_models()
+        beginning = [n for n in every if n.startswith(architecture)][:5]
+        close = tags or beginning or get_close_matches(architecture, every, n=5, cutoff=0.4)
+        raise InputError(
+            f"unknown backbone {name!r}; similar: {', '.join(PREFIX + n for n in close) or 'none'}; "
+            f"'tuner backbone list --filter \"{PREFIX}*\"' lists all"
+        )
+
+    def listed(self, pattern: str) -> list[str]:
+        """Return the published names that fit a pattern, and of each architecture without a tag those it fits."""
+        own = pattern.removeprefix(PREFIX)
+        if "." in own:
+            return [PREFIX + n for n in timm().list_models(own, pretrained=True)]
+        plain = {n.partition(".")[0]: None for n in timm().list_models(own, pretrained=True)}
+        return [PREFIX + n for n in plain]
+
+    def build(self, name: str) -> nn.Module:
+        """Build the network without its classifier, for images of its own size."""
+        return self.build_for(name, None)
+
+    def build_for(self, name: str, image_size: int | None) -> nn.Module:
+        """Build the network so that it takes images of a size, px; its positions are interpolated by timm.
+
+        Raises
+        ------
+        InputError
+            If it cannot be built for this size.
+        """
+        own = name.removeprefix(PREFIX)
+        options: list[dict[str, Any]] = [{"dynamic_img_size": True}]
+        if image_size is not None:
+            options.append({"img_size": image_size})
+        for option in (*options, {}):
+            try:
+                return _created(own, option)
+            except TypeError as error:
+                if not any(key in str(error) for key in option):
+                    raise
+            except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise InputError(
+                    f"backbone {name}: timm cannot build it for images of {image_size} px ({reason}); "
+                    f"its own are of {self.reference_size(name)} px"
+                ) from error
+        raise AssertionError("a network without options is built or fails")
+
+    def source(self, name: str) -> Source | None:
+        """Say where the published weights come from."""
+        config = _config(name)
+        if config.hf_hub_id:
+            return Source(_in_hub(config) or _hub_folder(config) / _hub_files(config)[0])
+        return hub_source(config.url) if config.url else None
+
+    def fetch(self, name: str) -> Path:
+        """Return the file of the published weights, through the hub's own cache.
+
+        Raises
+        ------
+        InputError
+            If it is not here and cannot be had.
+        """
+        config = _config(name)
+        if not config.hf_hub_id:
+            return super().fetch(name)
+        found = _in_hub(config)
+        if found is not None:
+            return found
+        remedy = (
+            f"get {_hub_files(config)[0]} of https://huggingface.co/{config.hf_hub_id} and name it in "
+            'weights (with mean and std), or set weights to "random"'
+        )
+        if os.environ.get("TUNER_OFFLINE", "") not in ("", "0"):
+            raise InputError(
+                f"backbone {name}: published weights are not on this machine and TUNER_OFFLINE forbids "
+                f"the download; {remedy}"
+            )
+        return _download(name, config, remedy)
+
+    def preprocessing(self, name: str, weights: str) -> Preprocessing:
+        """Return the input range that the network's own weights were trained with."""
+        config = _config(name)
+        mean, std = tuple(config.mean), tuple(config.std)
+        return Preprocessing((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+    def adapt(self, name: str, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring weights into timm's form by timm's own function, and leave the classifier away."""
+        home = sys.modules[timm().models.model_entrypoint(_architecture(name)).__module__]
+        convert = next((getattr(home, f) for f in _FILTERS if hasattr(home, f)), None)
+        if convert is not None:
+            try:
+                taken = len(inspect.signature(convert).parameters)
+                state = dict(convert(state, module) if taken > 1 else convert(state))
+            except (KeyError, RuntimeError, AttributeError, TypeError, IndexError) as error:
+                raise InputError(
+                    f"backbone {name}: timm cannot read these weights ({type(error).__name__}: {error}); "
+                    "is the file from this network?"
+                ) from error
+        named = _config(name).classifier or ()
+        heads = (named,) if isinstance(named, str) else tuple(named)
+        wanted = module.state_dict()
+        return {
+            key: value
+            for key, value in state.items()
+            if key in wanted or not key.startswith(tuple(f"{head}." for head in (*heads, "head")))
+        }
+
+    def initialise(self, module: nn.Module, seed: int) -> None:
+        """Draw random weights as for every network; positions and tokens from N(0, 0.02^2), as timm does."""
+        initialise(module, seed)
+        generator = torch.Generator().manual_seed(seed + 1)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                last = name.rpartition(".")[2]
+                if any(part in last for part in _DRAWN):
+                    drawn = torch.randn(parameter.shape, generator=generator)
+                    parameter.copy_(0.02 * drawn)
+
+    def tokens(self, name: str, module: nn.Module, keep: Keep) -> Tokens | None:
+        """Say what the network itself says of its tokens."""
+        prefix = int(getattr(module, "num_prefix_tokens", 0))
+        has_class = prefix > 0 and getattr(module, "cls_token", None) is not None
+        last = getattr(module, "output_fmt", None) == "NHWC"
+        return Tokens(prefix, has_class, last, keep)
+
+    def only_size(self, name: str, module: nn.Module) -> int | None:
+        """Return the side of the images that the network was built for, where it takes no others."""
+        return getattr(module, "built_for", None)
+
+    def reference_size(self, name: str) -> int:
+        """Return the side of the images that the network was trained with."""
+        return int(_config(name).input_size[-1])
+
+    def check_size(self, name: str, module: nn.Module, image_size: int) -> None:
+        """Refuse images that patches do not cover.
+
+        Raises
+        ------
+        InputError
+            Naming the nearest sizes that they do.
+        """
+        patch = _patch(module)
+        if patch > 1 and image_size % patch:
+            below = image_size // patch * patch
+            near = [str(size) for size in (below, below + patch) if size >= patch]
+            raise InputError(
+                f"backbone {name}: image_size {image_size} is no multiple of its patches of {patch} px; "
+                f"the nearest are {' and '.join(near)}"
+            )
+
+    def canonical(
+        self, name: str, module: nn.Module, traced: Mapping[str, Traced]
+    ) -> tuple[str, ...]:
+        """Return the modules that return timm's intermediate features, in depth order."""
+        found = _matched(module, traced, self.only_size(name, module))
+        if found is None:
+            found = [n for n in stages(module, traced) if traced.get(n) and traced[n].shape]
+        readable = [n for n in found if n in traced and traced[n].shape is not None]
+        return tuple(sorted(readable, key=lambda n: traced[n].order))
+
+
+def _architecture(name: str) -> str:
+    return name.removeprefix(PREFIX).partition(".")[0]
+
+
+@cache
+def _published() -> frozenset[str]:
+    return frozenset(timm().list_models(pretrained=True))
+
+
+def _tags(architecture: str) -> list[str]:
+    return sorted(n for n in _published() if n.partition(".")[0] == architecture)
+
+
+def _config(name: str) -> Any:
+    return timm().models.get_pretrained_cfg(name.removeprefix(PREFIX)) or (
+        timm().models.PretrainedCfg(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    )
+
+
+def _created(own: str, option: Mapping[str, Any]) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: nn.Module = timm().create_model(own, pretrained=False, num_classes=0, **option)
+    if "img_size" in option and not _takes_any(module):
+        module.built_for = int(option["img_size"])  # type: ignore[assignment]
+    return module
+
+
+def _takes_any(module: nn.Module) -> bool:
+    """Tell whether a network that was built for one size is convolutional all the same: nothing in it has that size."""
+    return not any(
+        any(part in key for part in _DRAWN) for key, _ in module.named_parameters()
+    ) and not any(
+        key for key, _ in module.named_buffers() if "running" not in key and "num_" not in key
+    )
+
+
+def _patch(module: nn.Module) -> int:
+    """Side of the patches that a network cuts images into without looking over their edges, px; 1: it does not."""
+    embed = getattr(module, "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    if embed is None or size is None or getattr(embed, "dynamic_img_pad", False):
+        return 1
+    ratio = getattr(embed, "feat_ratio", None)
+    whole = ratio(as_scalar=True) if callable(ratio) else size
+    return int(max(whole) if isinstance(whole, tuple | list) else whole)
+
+
+# -- which modules return what timm calls its features ------------------------------------------
+
+
+def _matched(module: nn.Module, traced: Mapping[str, Traced], size: int | None) -> list[str] | None:
+    """Return the modules whose outputs, arranged as they are read, are timm's intermediate features; None: unknown."""
+    intermediates = getattr(module, "forward_intermediates", None)
+    if intermediates is None:
+        return None
+    side = size or (_patch(module) * _PROBE_CELLS if _patch(module) > 4 else _PROBE_SIZE)
+    wanted: dict[str, Any] = {"intermediates_only": True, "output_fmt": "NCHW"}
+    if "norm" in inspect.signature(intermediates).parameters:
+        wanted["norm"] = False
+    with torch.no_grad(), _unmodified(module), torch.random.fork_rng(devices=[]):
+        image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        try:
+            maps = intermediates(image.to(_device(module)), **wanted)
+            grids = {
+                name: replace(entry.arrangement, kind="tokens")
+                if entry.arrangement.kind == "class"
+                else entry.arrangement
+                for name, entry in traced.items()
+                if entry.arrangement
+            }
+            found = _returning(module, image.to(_device(module)), maps, grids)
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+            return _named(module)  # a network that was cut off below its end
+    return found
+
+
+def _named(module: nn.Module) -> list[str]:
+    """Return the modules that the network itself names as those of its features."""
+    described = getattr(module, "feature_info", [])
+    return [entry["module"] for entry in getattr(described, "info", described)]
+
+
+def _returning(
+    module: nn.Module,
+    image: Tensor,
+    maps: list[Tensor],
+    arrangements: Mapping[str, Arrangement],
+) -> list[str]:
+    """Run once and return, for each map, the outermost module that returns it."""
+    found: dict[int, str] = {}
+
+    def hook(name: str, read: Arrangement) -> Callable[[nn.Module, object, object], None]:
+        def returned(_module: nn.Module, _inputs: object, output: object) -> None:
+            own = read.apply(output)
+            for number, one in enumerate(maps):
+                if own.shape == one.shape and torch.allclose(own, one, rtol=1e-4, atol=1e-5):
+                    before = found.get(number)
+                    # what returns last and encloses: a stage and not the last of its blocks
+                    if before is None or before.startswith(f"{name}."):
+                        found[number] = name
+
+        return returned
+
+    parts = dict(module.named_modules())
+    handles = [parts[n].register_forward_hook(hook(n, a)) for n, a in arrangements.items()]
+    try:
+        module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    preferred = set(_named(module))
+    if preferred <= set(arrangements) and len(preferred) == len(maps) == len(found):
+        return _named(module)
+    return list(dict.fromkeys(found.values()))
+
+
+@contextmanager
+def _unmodified(module: nn.Module) -> Iterator[None]:
+    """Keep a network as it is trained to be used while it is run for a look."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+# -- published weights --------------------------------------------------------------------------
+
+
+def _hub_files(config: Any) -> tuple[str, ...]:
+    if config.hf_hub_filename:
+        return (config.hf_hub_filename,)
+    return ("model.safetensors", "pytorch_model.bin")
+
+
+def _in_hub(config: Any) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    for file in _hub_files(config):
+        found = try_to_load_from_cache(repository, file, revision=revision or None)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _hub_folder(config: Any) -> Path:
+    from huggingface_hub import constants
+
+    repository = config.hf_hub_id.partition("@")[0]
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _download(name: str, config: Any, remedy: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    reason: Exception | None = None
+    for file in _hub_files(config):
+        try:
+            return Path(hf_hub_download(repository, file, revision=revision or None))
+        except EntryNotFoundError as error:
+            reason = error
+        except Exception as error:  # whatever the hub's client fails with, its first line says it
+            reason = error
+            break
+    said = str(reason).strip().splitlines()
+    raise InputError(
+        f"backbone {name}: published weights are not on this machine and the download failed "
+        f"({said[0] if said else type(reason).__name__}); {remedy}"
+    )
+
+
+FAMILY = TimmModels()
