@@ -161,7 +161,10 @@ def heatmap(
 def best(
     out: OutOption,
     per_unit: Annotated[
-        bool, typer.Option("--per-unit", help="For every unit the weights of its own best trial.")
+        bool,
+        typer.Option(
+            "--per-unit", help="For every unit its own best trial, shrunk towards the region's."
+        ),
     ] = False,
     with_backbone: Annotated[
         bool,

@@ -11,6 +11,8 @@ from studies.database.stores import Stores
 from studies.export.made_from import changed, remember
 from studies.export.target import is_file
 from studies.grid import Spec
+from studies.results.nested import COLUMNS as NESTED_COLUMNS
+from studies.results.nested import nested_rows
 from studies.results.references import REFERENCES
 from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
@@ -29,7 +31,7 @@ def export_heatmap(
     stacked: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
-    """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``; or one of these but ``units.csv``.
+    """Write ``heatmap.csv``, ``units.csv``, ``nested.csv``, ``heatmap.png`` and ``heatmap.svg``; or one file of OUT's name.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ def export_heatmap(
     from tuner.figures.metrics import metric_named
     from tuner.figures.panels import choose_metric
     from tuner.figures.style import save, save_as
-    from tuner.figures.tables import write_heatmap, write_units
+    from tuner.figures.tables import write_csv, write_heatmap, write_units
 
     one_file = is_file(out, ".png", ".svg", ".csv")
     if one_file and (cuts or (references and out.suffix.lower() == ".csv")):
@@ -107,6 +109,9 @@ def export_heatmap(
     remember(out, workspace.recording, rows, basis)
     if beside:
         paths.append(write_heatmap(beside, out / "references.csv"))
+    choices = nested_rows(workspace, found)
+    if choices:
+        paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
     paths += save(figure, out / "heatmap")
     if cuts:
         from studies.results.resplit import resplit, write_resplit

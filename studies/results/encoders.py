@@ -18,7 +18,7 @@ from studies.database.trials import Trial, load
 from studies.database.weights import kept_files
 from studies.fingerprint import refuse
 from studies.grid import Spec
-from studies.search.best_weights import HELD_OUT, REPORT, best_first, units_of_kept
+from studies.search.best_weights import HELD_OUT, best_first, units_of_kept
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
@@ -133,9 +133,10 @@ class Best:
     def encoder(self, trial: int | None = None, *, per_unit: bool = False) -> Encoder:
         """The encoder of the best trial, of another kept trial, or of the best of every unit.
 
-        Where the weights of the best trial are lost, the next best kept trial takes its place. The validation loss of the
-        best of every unit is that of the images which the units' trials were not chosen on. A closed form has one encoder,
-        every unit with a setting of its own, which no validation image has chosen.
+        Where the weights of the best trial are lost, the next best kept trial takes its place. The best of every unit is
+        shrunk towards the best trial, see :mod:`studies.results.per_unit`, and its validation loss is that of the images
+        which the units' trials were not chosen on. A closed form has one encoder, every unit with a setting of its own,
+        which no validation image has chosen.
 
         Raises
         ------
@@ -143,10 +144,12 @@ class Best:
             If no weights can be used.
         """
         if per_unit and not self.spec.closed_form:
-            chosen = self._best_of_units()
-            return encoder(
-                self.workspace, self.spec, chosen, trial=None, value=reported_loss(chosen)
+            from studies.results.per_unit import shrunken
+
+            chosen, value = shrunken(
+                self.workspace, self.spec, self.shown().parameters, self._best_of_units()
             )
+            return encoder(self.workspace, self.spec, chosen, trial=None, value=value)
         if trial is not None:
             value = None
             if self.summary.best is not None and trial == self.summary.best.number:
@@ -276,13 +279,6 @@ def each(ready: Iterable[Best], encode: Callable[[Best], Made]) -> Iterator[tupl
         yield best, made
     if lost is not None and not some:
         raise lost
-
-
-def reported_loss(parameters: Mapping[str, Any]) -> float | None:
-    """Mean over units of the loss on the half of the validation images that did not choose."""
-    loss = parameters["unit_loss"][:, REPORT]
-    there = loss[~loss.isnan()]
-    return float(there.mean()) if len(there) else None
 
 
 def encoder(

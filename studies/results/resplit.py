@@ -1,8 +1,10 @@
 """How sure the choice of a layer is: the best settings of every layer, fitted anew on other cuts of the training images.
 
-The search chose settings and layer on one cut. Here each layer's best settings are fitted on K further cuts, all layers on
-the same ones, and compared image by image on images that they were not fitted to. Where the search has folds each further
-cut is into as many folds, so all images are compared. No test image is used, and nothing is chosen by what comes out.
+The search chose settings and layer on one cut. Here each layer's best settings are fitted on K further cuts, each with a
+seed of its own for batches and initial weights, all layers on the same ones, and compared on images that they were not
+fitted to. Where the search has folds each further cut is into as many folds, so all images are compared. Intervals hold
+for all layers of a region together, see :mod:`tuner.scores.layers`. No test image is used, and nothing is chosen by what
+comes out.
 """
 
 from __future__ import annotations
@@ -31,13 +33,11 @@ from studies.search.start import start_of
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
+from tuner.scores.layers import Judged, compare_layers
 from tuner.scores.moments import nan_mean
 
 if TYPE_CHECKING:
     from tuner.recordings import Split
-
-Judged = tuple[NDArray[np.int64], NDArray[np.float64]]
-"""Training images that a fit was not fitted to, and its losses on them ``(images, units)``, NaN = not judged."""
 
 COLUMNS = (
     "backbone",
@@ -54,7 +54,8 @@ COLUMNS = (
     "difference_low",
     "difference_high",
 )
-"""Of ``resplit.csv``: one row per study. ``difference`` is the loss of this layer minus that of the chosen one."""
+"""Of ``resplit.csv``: one row per study. ``difference`` is the loss of this layer minus that of the chosen one; its limits
+hold for all layers of the region together."""
 
 
 @dataclass
@@ -106,7 +107,10 @@ def resplit(
         for spec, mine in zip(members, losses, strict=True):
             contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
             contest.losses.setdefault(spec.key.layer, []).append(mine)
-    return [row for contest in contests.values() for row in _rows(contest)]
+    groups = None
+    if workspace.experiment.data.intervals == "groups":
+        groups = workspace.recording.train_groups
+    return [row for contest in contests.values() for row in _rows(contest, groups)]
 
 
 def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) -> list[Judged]:
@@ -146,7 +150,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         targets,
         loss=training.loss,
         batch_size=training.batch_size,
-        seed=experiment.search.seed,
+        seed=experiment.search.seed + k,
         device=device,
         center=center,
         start=start_of(workspace, spec, targets, store, memory, center=center, keep=False),
@@ -172,9 +176,20 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         mine = np.full((len(held_out), len(one.units)), np.nan)
         if there.any():
             target = scaled[held_out][:, units[i]]
-            mine[:, there] = _losses(workspace, one, fits[i], target, held_out)
-        out.append((held_out, mine))
+            each = _losses(workspace, one, fits[i], target, held_out)
+            mine[:, there] = each / _mean_loss(workspace, target)
+        out.append(Judged(held_out, mine))
     return out
+
+
+def _mean_loss(workspace: Workspace, target: NDArray[np.float32]) -> float:
+    """Loss of predicting every unit's mean on the images that a cut holds out, where losses are divided by it."""
+    from tuner.fitting.losses import mean_loss
+
+    training = workspace.experiment.training
+    if not training.relative or workspace.n_folds > 1 or training.loss != "mse":
+        return 1.0
+    return mean_loss(training.loss, target)
 
 
 def _solved(
@@ -204,8 +219,11 @@ def _solved(
     for mine in there:
         one = np.full((len(rows), len(mine)), np.nan)
         end = begin + int(mine.sum())
-        one[:, mine], begin = each[:, begin:end], end
-        out.append((rows, one))
+        if mine.any():
+            target = scaled[rows][:, units[begin:end]]
+            one[:, mine] = each[:, begin:end] / _mean_loss(workspace, target)
+        begin = end
+        out.append(Judged(rows, one))
     return out
 
 
@@ -236,57 +254,35 @@ def _trial(number: int) -> Trial:
     return Trial(number, number, number, TrialState.RUNNING, {})
 
 
-def by_image(parts: Sequence[Judged]) -> NDArray[np.float64]:
-    """Losses ``(images, units)`` of all images that a cut held out, each once.
-
-    An image that several cuts hold out is one image, not several: the bootstrap would otherwise take the data for more
-    than they are.
-    """
-    images = np.unique(np.concatenate([rows for rows, _ in parts]))
-    shape = (len(images), parts[0][1].shape[1])
-    total, count = np.zeros(shape), np.zeros(shape)
-    for rows, losses in parts:
-        place, there = np.searchsorted(images, rows), ~np.isnan(losses)
-        total[place] += np.where(there, losses, 0.0)
-        count[place] += there
-    with np.errstate(invalid="ignore"):
-        return np.where(count > 0, total / count, np.nan)
-
-
 def _region_loss(losses: NDArray[np.float64]) -> float:
     """Mean over units of their mean over images, as ``validation_loss`` is."""
     return float(nan_mean(nan_mean(losses)))
 
 
-def _rows(contest: _Contest) -> list[dict[str, Any]]:
-    from tuner.scores import best_choice_probability, paired_bootstrap
-
+def _rows(contest: _Contest, groups: NDArray[np.int64] | None) -> list[dict[str, Any]]:
     chosen = min(contest.value, key=lambda layer: contest.value[layer])
-    together = {layer: by_image(parts) for layer, parts in contest.losses.items()}
-    means = {
-        layer: [_region_loss(losses) for _, losses in parts if not np.isnan(losses).all()]
-        for layer, parts in contest.losses.items()
-    }
-    cuts = len(means[chosen])
-    if not cuts:
+    judged = [k for k, one in enumerate(contest.losses[chosen]) if not np.isnan(one.losses).all()]
+    if not judged:
         raise InputError(
             f"--resplit: no unit of {contest.specs[0].key.region} has enough responses on any other "
             "cut; raise data.validation_fraction, or leave the region out"
         )
-    winners = [min(means, key=lambda layer: means[layer][k]) for k in range(cuts)]
-    share = best_choice_probability(together)
+    cuts = {layer: [parts[k] for k in judged] for layer, parts in contest.losses.items()}
+    means = {layer: [_region_loss(one.losses) for one in parts] for layer, parts in cuts.items()}
+    winners = [min(means, key=lambda layer: means[layer][k]) for k in range(len(judged))]
+    compared = compare_layers(cuts, chosen, groups=groups)
     rows = []
     for spec in contest.specs:
         layer = spec.key.layer
-        gap = paired_bootstrap(together[layer], together[chosen])
+        gap = compared[layer]
         rows.append(
             {
                 **spec.columns,
                 "chosen": layer == chosen,
-                "cuts": cuts,
+                "cuts": len(judged),
                 "validation_loss": float(np.mean(means[layer])),
-                "best_in_cuts": winners.count(layer) / cuts,
-                "best_in_draws": share[layer],
+                "best_in_cuts": winners.count(layer) / len(judged),
+                "best_in_draws": gap.best,
                 "difference": gap.difference,
                 "difference_low": gap.low,
                 "difference_high": gap.high,

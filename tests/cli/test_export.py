@@ -274,7 +274,7 @@ def test_resplit_compares_every_layer_with_the_chosen_one(exported: Path) -> Non
     assert (exported / "best_layers.png").exists()
 
 
-def test_per_unit_encoder_is_chosen_on_one_half_of_validation(searched: Path) -> None:
+def test_per_unit_encoder_is_mixed_by_one_half_of_validation(searched: Path) -> None:
     out = searched.parent / "per_unit"
     command = ["-q", "-c", str(searched), "export", "best", "-o", str(out), "--per-unit"]
     assert main([*command, "--region", "V1", "--layer", "_blocks.2", "--with-backbone"]) == 0

@@ -11,18 +11,12 @@ import pytest
 from cli.main import main
 from studies.config.experiment import load_experiment
 from studies.database.stores import open_stores
-from studies.results.resplit import _Contest, _rows, by_image, resplit
+from studies.results.resplit import _Contest, _rows, resplit
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import IMAGES, write_recording
 from tuner.recordings import cut, fittable
-
-
-def test_an_image_that_several_cuts_hold_out_is_one_image() -> None:
-    first = np.array([2, 5, 9]), np.array([[1.0, np.nan], [2.0, 2.0], [3.0, 3.0]])
-    second = np.array([5, 7]), np.array([[4.0, np.nan], [5.0, np.inf]])
-    found = by_image([first, second])
-    np.testing.assert_array_equal(found, [[1, np.nan], [3, 2], [5, np.inf], [3, 3]])
+from tuner.scores.layers import Judged
 
 
 def test_an_interval_is_no_narrower_for_the_same_images_again(
@@ -35,9 +29,9 @@ def test_an_interval_is_no_narrower_for_the_same_images_again(
     losses = {s.key.layer: rng.gamma(2.0, 1.0, (40, 3)) for s in two}
 
     def rows(cuts: int) -> list[dict[str, object]]:
-        contest = _Contest(two, {k: [(images, v)] * cuts for k, v in losses.items()})
+        contest = _Contest(two, {k: [Judged(images, v)] * cuts for k, v in losses.items()})
         contest.value = {s.key.layer: float(i) for i, s in enumerate(two)}
-        return _rows(contest)
+        return _rows(contest, None)
 
     once, again = rows(1), rows(6)
     for name in ("difference", "difference_low", "difference_high", "best_in_draws"):

@@ -371,15 +371,25 @@ class FactorizedKernel(ColumnKernel):
             "bias": parameters["bias"][:, 0].clone(),
         }
 
-    def averaged(self, members: Sequence[Parameters]) -> Parameters:
-        """All of them, side by side: the response is a product of two parameters; only the bias is averaged."""
+    def averaged(self, members: Sequence[Parameters], shares: Tensor | None = None) -> Parameters:
+        """All of them, side by side: the response is a product of two parameters; only the bias is averaged.
+
+        What a member counts is in its feature weights; members that are averages themselves bring their own.
+        """
         if len(members) == 1:
             return members[0]
-        bias = super().averaged([{"bias": member["bias"]} for member in members])
-        return bias | {
-            name: torch.stack([member[name] for member in members], dim=1)
-            for name in ("mask", "features")
-        }
+        bias = super().averaged([{"bias": member["bias"]} for member in members], shares)
+        masks, features = [], []
+        for i, member in enumerate(members):
+            several = member["mask"].ndim == 4
+            masks.append(member["mask"] if several else member["mask"][:, None])
+            each = member["features"] if several else member["features"][:, None]
+            if shares is not None:
+                each = each * (len(members) * shares[i]).to(each.dtype)[:, None, None]
+            features.append(each)
+        if len({mask.shape[1] for mask in masks}) > 1:
+            raise ValueError("members of different size cannot be averaged")
+        return bias | {"mask": torch.cat(masks, dim=1), "features": torch.cat(features, dim=1)}
 
     def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
         """Undo :meth:`export`; members become rows, one unit's after another's."""

@@ -192,17 +192,28 @@ class ColumnKernel(Protocol):
         """Parameters in the shapes that :meth:`Readout.predict` reads and encoders store."""
         ...
 
-    def averaged(self, members: Sequence[Parameters]) -> Parameters:
+    def averaged(self, members: Sequence[Parameters], shares: Tensor | None = None) -> Parameters:
         """Exported parameters whose response is the mean of the members' responses, such as those of the folds.
 
         Of responses that are linear in the parameters it is the mean of the parameters; another readout says how itself.
+
+        Parameters
+        ----------
+        members
+            Exported parameters.
+        shares
+            ``(n_members, K)`` what each member counts in each unit's mean, 1 together; None for all alike.
         """
         if len(members) == 1:
             return members[0]
-        return {
-            name: torch.stack([member[name].double() for member in members]).mean(0).to(first.dtype)
-            for name, first in members[0].items()
-        }
+        out = {}
+        for name, first in members[0].items():
+            stacked = torch.stack([member[name].double() for member in members])
+            if shares is not None:
+                each = shares.double().view(*shares.shape, *[1] * (first.ndim - 1))
+                stacked = stacked * each * len(members)
+            out[name] = stacked.mean(0).to(first.dtype)
+        return out
 
     def restore(self, exported: Mapping[str, Tensor]) -> Parameters:
         """Undo :meth:`export`."""
