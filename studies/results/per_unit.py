@@ -83,7 +83,7 @@ def shrunken(
     import torch
 
     from studies.results.judged import mean_losses
-    from studies.results.scores import held_out, respond
+    from studies.results.predictions import held_out, respond
     from tuner import readouts
     from tuner.fitting import losses
     from tuner.scores.moments import nan_mean

@@ -13,7 +13,8 @@ import numpy as np
 
 from studies.grid import Spec
 from studies.results.judged import fit_failed, mean_losses
-from studies.results.scores import predictions, region_columns
+from studies.results.predictions import predictions
+from studies.results.scores import region_columns
 from studies.search.closed_form import arranged, judged_predictions
 from studies.workspace import Workspace
 from tuner.progress import counted

@@ -24,7 +24,8 @@ from studies.database.trials import Trial
 from studies.grid import Spec, cohorts
 from studies.names import StudyKey
 from studies.results.encoders import best_studies
-from studies.results.scores import Evaluated, predictions
+from studies.results.predictions import predictions
+from studies.results.scores import Evaluated
 from studies.search.best_weights import Fitted
 from studies.search.closed_form import judged_predictions, solve
 from studies.search.round import Member, Round

@@ -18,14 +18,8 @@ from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, Whole, best_studies, each
 from studies.results.judged import fit_failed, mean_losses, per_unit
-from studies.results.scores import (
-    held_out,
-    region_columns,
-    respond,
-    test_scores,
-    tested,
-    unit_columns,
-)
+from studies.results.predictions import held_out, respond, tested
+from studies.results.scores import region_columns, test_scores, unit_columns
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted

@@ -19,7 +19,7 @@ from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 from studies.database.summaries import ENCODER_LOSS
 from studies.database.weights import kept_files
-from studies.results.scores import predictions
+from studies.results.predictions import predictions
 from studies.search import closed_form
 from studies.workspace import Workspace
 from tests.conftest import Run
