@@ -128,7 +128,9 @@ def show_command(
         for parameter, share in shown["importance"].items():
             facts[f"importance of {parameter}"] = share
         show([{"what": k, "value": v} for k, v in facts.items()], format, title=name)
-        show(shown["trials"], format, TRIAL_COLUMNS, title="trials, best first")
+        given = any(trial["origin"] for trial in shown["trials"])
+        columns = TRIAL_COLUMNS if given else [c for c in TRIAL_COLUMNS if c.key != "origin"]
+        show(shown["trials"], format, columns, title="trials, best first")
         for line in shown["warnings"]:
             note(f"warning: {line}")
     elif format is Format.csv:
@@ -143,6 +145,7 @@ TRIAL_COLUMNS = [
     Column("state"),
     Column("value", digits=4),
     Column("params", fold=True),
+    Column("origin", "taken over", fold=True),
 ]
 
 

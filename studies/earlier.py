@@ -18,6 +18,7 @@ BEFORE: Mapping[str, Any] = {
     "training.folds": 1,
     "training.start": "readout",
     "training.relative": False,
+    "search.rungs": "reports",
     "search.space.full.weight_decay": 0.0,
     "data.duplicates": "ignore",
 }
@@ -39,6 +40,10 @@ OF_BACKBONES_BEFORE: Mapping[str, Any] = {"backbone.tokens": "grid", "backbone.r
 READOUTS_BEFORE = ("full", "factorized")
 """Readouts that were tried where ``search.space`` named none."""
 
+NEIGHBOUR = "neighbour"
+"""What ``search.warm_start`` was where it was true."""
+
+_WARM = "search.warm_start"
 _SPACE = "search.space."
 
 
@@ -51,6 +56,8 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
         As the database has it.
     """
     out = {**OF_BACKBONES_BEFORE, **stored}
+    if out.get(_WARM) is True:
+        out[_WARM] = NEIGHBOUR
     for key in _absent(stored):
         table, _, name = key.rpartition(".")
         if key.startswith(_SPACE):
@@ -94,7 +101,7 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
     absent = {key for stored in made for key in _absent(stored)}
     if not absent:
         return experiment
-    tables: dict[str, dict[str, Any]] = {"data": {}, "training": {}}
+    tables: dict[str, dict[str, Any]] = {"data": {}, "training": {}, "search": {}}
     space = dict(experiment.search.space)
     if not any(key.startswith(_SPACE) for key in experiment.written):
         space = {readout: space[readout] for readout in READOUTS_BEFORE}
@@ -104,6 +111,8 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
             tables[table][name] = BEFORE[key]
         elif (readout := table.removeprefix(_SPACE)) in space:
             space[readout] = {**space[readout], name: BEFORE[key]}
+    if _WARM not in experiment.written and any(stored.get(_WARM) is True for stored in made):
+        tables["search"]["warm_start"] = NEIGHBOUR
     if "data.duplicates" in absent:
         judged = {
             key: value for key, value in JUDGED_BEFORE.items() if key not in experiment.written
@@ -113,7 +122,7 @@ def as_made(experiment: Experiment, fingerprints: Iterable[Mapping[str, Any]]) -
         update={
             "data": experiment.data.model_copy(update=tables["data"]),
             "training": experiment.training.model_copy(update=tables["training"]),
-            "search": experiment.search.model_copy(update={"space": space}),
+            "search": experiment.search.model_copy(update={**tables["search"], "space": space}),
         }
     )
 

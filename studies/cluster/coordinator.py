@@ -277,6 +277,7 @@ class Coordinator:
                 round_size=self._round_size,
                 running=[flight.work for flight in self._flights],
                 awaits=self.ledger.asking.awaits,
+                after=self.ledger.asking.after,
                 spent=self._spent,
             )
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from studies.grid import Spec
-from studies.search.queue import Standing, Work, next_work
+from studies.search.queue import Awaits, Standing, Work, next_work, nobody, waits
 
 Groups = Mapping[tuple[str, str, str], Sequence[Sequence[Spec]]]
 
@@ -27,7 +27,8 @@ def may_begin(
     specs: Sequence[Spec],
     round_size: int,
     running: Sequence[Work],
-    awaits: Callable[[Spec, int], Sequence[tuple[str, int]]],
+    awaits: Awaits,
+    after: Awaits = nobody,
     spent: Callable[[Mapping[str, Standing]], bool],
 ) -> Iterator[Work]:
     """Rounds that may begin now, in the order in which one process would do them.
@@ -49,6 +50,8 @@ def may_begin(
     awaits
         Given a study and its number of finished trials: which studies it looks at for its next round, and how many finished
         trials of each must have been told.
+    after
+        The same of what one process waits for too.
     spent
         Whether no further round is begun, given how far studies are once all that runs is told.
     """
@@ -57,30 +60,15 @@ def may_begin(
     for work in running:
         _count(virtual, work, round_size)
     while not spent(virtual):
-        ahead = next_work(groups, virtual, order, specs=specs, round_size=round_size)
+        ahead = next_work(groups, virtual, order, specs=specs, round_size=round_size, after=after)
         if all((work.cohort, work.group) in blocked for work in ahead):
             return
         first = ahead[0]
         place = (first.cohort, first.group)
-        if place not in blocked and not _waits(first, standings, awaits):
+        if place not in blocked and not waits(first.specs, standings, awaits):
             yield first
         blocked.add(place)
         _count(virtual, first, round_size)
-
-
-def _waits(
-    work: Work,
-    standings: Mapping[str, Standing],
-    awaits: Callable[[Spec, int], Sequence[tuple[str, int]]],
-) -> bool:
-    """Whether something that a round's studies look at is still to come; what is never to come is not waited for."""
-    return any(
-        (other := standings.get(name)) is not None
-        and other.open
-        and other.finished < min(enough, other.target)
-        for spec in work.specs
-        for name, enough in awaits(spec, standings[spec.name].finished)
-    )
 
 
 def _count(virtual: dict[str, Standing], work: Work, round_size: int) -> None:

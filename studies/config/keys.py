@@ -316,8 +316,8 @@ class TrainingConfig(Table):
     batch_size: Count = Field(50, description="images a step")
     report_every: Count = Field(
         45,
-        description="steps between validations, one grid for all trials; "
-        "the last step is always reported",
+        description="steps between validations, one grid for all trials, from the last rung on where "
+        "there are rungs; the last step is always reported",
     )
     loss: Literal["mse", "poisson"] = Field(
         "mse",
@@ -368,6 +368,15 @@ class TrainingConfig(Table):
         return self
 
 
+def _warm(value: object) -> object:
+    """Take the words, and what the releases before wrote."""
+    if value is True:
+        return "neighbour"
+    if value is False or value in ("finished", "neighbour"):
+        return value
+    raise ValueError('must be "finished", "neighbour" or false')
+
+
 class SearchConfig(Table):
     """``[search]``: how settings are chosen, and which are possible."""
 
@@ -375,14 +384,21 @@ class SearchConfig(Table):
     pruner: Literal["median", "none"] = Field(
         "median", description="what stops trials that do worse than the others"
     )
+    rungs: Literal["auto", "reports"] = Field(
+        "auto",
+        description="where the median rule cuts: at a fifteenth, a sixth and a third of the steps, "
+        "among all trials that reached them; or at every report from 30 % on, as before",
+    )
     parallel_trials: Count = Field(
         8, description="trials of a study that are asked together: a round"
     )
     keep: Count = Field(3, description="best trials of a study whose weights are kept")
-    warm_start: bool = Field(
-        True,
-        description="whether the first trial of a study's second round is the best setting of the "
-        "next shallower layer",
+    warm_start: Annotated[Literal["finished", "neighbour", False], BeforeValidator(_warm)] = Field(
+        "finished",
+        description="a study's first trials: the best settings of up to 8 others of its readout, nearest "
+        "first, which are begun before it; neighbour: the first trial of its second round is the best "
+        "of the next shallower layer, as before (true means this too); false: nothing is taken over",
+        json_schema_extra={"words": '"finished" or "neighbour" or false'},
     )
     seed: Seed = Field(0, description="seed of sampler, initial weights and batches")
     space: dict[str, Space] = Field(

@@ -35,6 +35,9 @@ WORDS = {
 }
 """What the states of trials are called in listings and figures."""
 
+ORIGIN = "origin"
+"""User attribute of a trial: where its parameters come from, where they were not drawn."""
+
 _CHUNK = 500
 """Identifiers in one IN (...) list."""
 
@@ -100,7 +103,7 @@ def create(
             Trial(trial_id, study_id, first + offset, TrialState.RUNNING, dict(proposal.params))
         )
         if proposal.note:
-            _attributes(connection, tables.user_attrs, trial_id, {"origin": proposal.note})
+            _attributes(connection, tables.user_attrs, trial_id, {ORIGIN: proposal.note})
     rows = [
         {
             "trial_id": trial.trial_id,
@@ -279,6 +282,18 @@ def _load(connection: Connection, by_study: dict[int, list[Trial]], *, curves: b
         ).where(r.trial_id.in_(mine))
         for trial_id, step, value, kind in connection.execute(reports.order_by(r.step)):
             found[trial_id].curve[step] = tables.read_value(value, kind)
+
+
+def user_attribute(storage: Storage, study_id: int, key: str) -> dict[int, Any]:
+    """Trial number to a user attribute, of a study's trials that have it."""
+    t, a = tables.trials.c, tables.user_attrs.c
+    query = (
+        sa.select(t.number, a.value_json)
+        .join(tables.user_attrs, a.trial_id == t.trial_id)
+        .where(t.study_id == study_id, a.key == key)
+    )
+    with storage.read() as connection:
+        return {number: json.loads(value) for number, value in connection.execute(query)}
 
 
 _PARAMS = sa.select(

@@ -29,6 +29,7 @@ from studies.results.scores import Evaluated
 from studies.search.best_weights import Fitted
 from studies.search.closed_form import judged_predictions, solve
 from studies.search.round import Member, Round
+from studies.search.rungs import ReportGrid
 from studies.search.space import hyperparameters
 from studies.search.start import start_of
 from studies.workspace import Workspace
@@ -123,7 +124,6 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     from tuner.fitting.center import feature_mean
     from tuner.fitting.losses import response_scaling
     from tuner.fitting.plan import resolve_memory
-    from tuner.fitting.schedule import report_steps
     from tuner.fitting.targets import Targets
     from tuner.fitting.trainer import Trainer
     from tuner.recordings import fittable
@@ -167,7 +167,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         parts,
         [[(i, part.units) for i, part in enumerate(parts)]],
         trainer,
-        reports=report_steps(training.steps, training.report_every),
+        reports=ReportGrid.of(experiment).steps,
         prune=False,
     )
     fits = dict(zip(taking, running.run().fitted if parts else [], strict=True))

@@ -39,6 +39,7 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
     line = closed_form_line(stores.storage, stored.values())
     item = listing([summary], stores.claims, line)[0]
     loaded = trials.load(stores.storage, [study.study_id])[study.study_id]
+    origins = trials.user_attribute(stores.storage, study.study_id, trials.ORIGIN)
     times = trials.durations(stores.storage, [study.study_id])[study.study_id]
     space = experiment.search.space.get(study.key.readout, {})
     facts: dict[str, Any] = dict(study.columns)
@@ -56,7 +57,7 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
         "study": name,
         "facts": facts,
         "importance": importance(loaded, space).shares,
-        "trials": [_shown(trial) for trial in _best_first(loaded)],
+        "trials": [_shown(trial, origins.get(trial.number)) for trial in _best_first(loaded)],
         "warnings": warnings(study, loaded, space),
         "fingerprint": study.fingerprint,
     }
@@ -70,13 +71,14 @@ def _best_first(loaded: Sequence[Trial]) -> list[Trial]:
     )
 
 
-def _shown(trial: Trial) -> dict[str, Any]:
+def _shown(trial: Trial, origin: str | None) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trials.WORDS[trial.state],
         "value": trial.value,
         "last_step": max(trial.curve, default=None),
         "params": ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items()),
+        "origin": origin,
     }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from studies.config.ranges import FloatRange, IntRange, points
 from studies.grid import Spec
+from studies.search.rungs import ReportGrid
 from studies.workspace import Workspace
 
 SECONDS = 60.0
@@ -230,7 +231,7 @@ def trial_seconds(workspace: Workspace, one: Timed, budget: Budget) -> Span:
         return time.perf_counter() - begin
 
     steps = Span.of(budget.repeat(step, STEPS, 0.02)) * training.steps
-    reports = -(-training.steps // training.report_every)
+    reports = len(ReportGrid.of(workspace.experiment).steps)
     images = len(targets.validation_rows) / max(1, len(part.validation_rows))
     checks = Span.of(budget.repeat(check, 2, 0.02)) * (reports * images)
     return (steps + checks) * (1 / len(state))

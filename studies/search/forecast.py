@@ -20,10 +20,14 @@ from studies.search.calibrate import (
 )
 from studies.search.closed_form import problem
 from studies.search.create import plans
+from studies.search.rungs import ReportGrid
 from studies.workspace import Workspace
 
 SURVIVING = Span(0.5, 0.65, 0.85)
 """Share of a round's column-steps that the median rule leaves: half the trials stop, from 30 % of the reports on."""
+
+SURVIVING_RUNGS = Span(0.2, 0.3, 0.45)
+"""The same of the rule at rungs: half of those that reach a fifteenth, a sixth and a third of the steps go there."""
 
 OVERHEAD_SECONDS = 0.05
 """Sampler and database per study and round."""
@@ -126,9 +130,10 @@ def times(
 
 
 def _pruned(workspace: Workspace, whole: Span) -> Span:
-    if workspace.experiment.search.pruner != "median":
+    search = workspace.experiment.search
+    if search.pruner != "median":
         return whole
-    share = SURVIVING
+    share = SURVIVING if search.rungs == "reports" else SURVIVING_RUNGS
     return Span(whole.low * share.low, whole.value * share.value, whole.high * share.high)
 
 
@@ -163,7 +168,7 @@ def _images_seen(workspace: Workspace, members: Sequence[Spec], cohort: CohortPl
         pieces = sizes.pieces(sizes.plan(plans(workspace, members)[members[0].name]["memory"]))
         return float((pieces + 1) * (sizes.images + sizes.others))
     training = workspace.experiment.training
-    reports = -(-training.steps // training.report_every)
+    reports = len(ReportGrid.of(workspace.experiment).steps)
     seen = training.batch_size * training.steps + len(workspace.held_out) * reports
     return float(cohort.rounds_at_once * seen)
 

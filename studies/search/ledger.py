@@ -134,7 +134,7 @@ class Ledger:
                 stored.fingerprint,
                 workspace.fingerprint(spec),
             )
-        self.asking = Asking(workspace, storage, self.stored, self.target)
+        self.asking = Asking(workspace, storage, self.stored, self.target, self.specs)
         self._in_flight: dict[int, str] = {}
         self._set_aside = {
             name: stored.set_aside

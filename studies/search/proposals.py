@@ -1,4 +1,4 @@
-"""The trials of a round: those that wait, else new ones; for a study's second round with its neighbour's best setting."""
+"""The trials of a round: those that wait, else new ones, the first of which may take the best settings of other studies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studies.database.rounds import Asked
 from studies.database.studies import Stored
 from studies.database.trials import Proposal, Trial
 from studies.grid import Spec, shallower
-from studies.search.best_weights import best_first
+from studies.search.donors import MOST, Donors, Gift, best_trial
 from studies.search.space import distributions, propose, unfilled
 from studies.workspace import Workspace
 
@@ -31,6 +31,8 @@ class Asking:
         All studies in it.
     target
         How many finished trials a study is to have.
+    selected
+        The studies that are worked on.
     """
 
     def __init__(
@@ -39,11 +41,17 @@ class Asking:
         storage: Storage,
         stored: Mapping[str, Stored],
         target: Callable[[Spec], int],
+        selected: Sequence[Spec],
     ) -> None:
         self._workspace = workspace
         self._storage = storage
         self._stored = stored
         self._target = target
+        search = workspace.experiment.search
+        self._donors: Donors | None = None
+        if search.warm_start == "finished":
+            created = [spec for spec in workspace.grid if spec.name in stored]
+            self._donors = Donors(created, selected, search.parallel_trials)
 
     def ask(
         self, specs: Mapping[str, Spec], history: Mapping[str, list[Trial]]
@@ -56,6 +64,7 @@ class Asking:
             All trials of each study; none is RUNNING.
         """
         round_size = self._workspace.experiment.search.parallel_trials
+        gifts = self._gifts([s for name, s in specs.items() if len(history[name]) < MOST])
         wanted: dict[str, Asked] = {}
         for name, spec in specs.items():
             mine = history[name]
@@ -65,18 +74,20 @@ class Asking:
             if count <= 0:
                 continue
             waiting = [t for t in mine if t.state == TrialState.WAITING][:count]
-            new = [] if waiting else self._propose(spec, mine, count)
+            new = [] if waiting else self._propose(spec, mine, count, gifts)
             wanted[name] = Asked(self._stored[name], waiting, new, distributions(spec.space))
         made = rounds.ask(self._storage, list(wanted.values())) if wanted else []
         return dict(zip(wanted, made, strict=True))
 
-    def _propose(self, spec: Spec, mine: Sequence[Trial], count: int) -> list[Proposal]:
+    def _propose(
+        self, spec: Spec, mine: Sequence[Trial], count: int, gifts: Mapping[str, list[Gift]]
+    ) -> list[Proposal]:
         if spec.closed_form:
             return unfilled(spec.space, mine)
         search = self._workspace.experiment.search
-        warm = None
-        if search.warm_start and len(mine) == search.parallel_trials:
-            warm = self._neighbour_best(spec, search.parallel_trials)
+        given = gifts.get(spec.name, [])[len(mine) :]
+        if search.warm_start == "neighbour" and len(mine) == search.parallel_trials:
+            given = self._neighbour_best(spec, search.parallel_trials)
         return propose(
             mine,
             count,
@@ -84,8 +95,12 @@ class Asking:
             kind=search.sampler,
             seed=search.seed,
             study=spec.name,
-            warm_start=warm,
+            given=given,
         )
+
+    def after(self, spec: Spec, finished: int) -> list[tuple[str, int]]:
+        """As :meth:`awaits`, of what is waited for by one process too."""
+        return [] if self._donors is None else self._donors.awaits(spec, finished)
 
     def awaits(self, spec: Spec, finished: int) -> list[tuple[str, int]]:
         """Studies whose trials the next round of a study looks at, and how many finished ones of each it needs.
@@ -96,29 +111,39 @@ class Asking:
             Finished trials of the study.
         """
         search = self._workspace.experiment.search
-        if spec.closed_form or not search.warm_start or finished != search.parallel_trials:
+        if search.warm_start != "neighbour":
+            return self.after(spec, finished)
+        if spec.closed_form or finished != search.parallel_trials:
             return []
         neighbour = shallower(spec, self._workspace.grid)
         return [] if neighbour is None else [(neighbour.name, search.parallel_trials)]
 
-    def _neighbour_best(self, spec: Spec, size: int) -> tuple[dict[str, float], str] | None:
+    def _gifts(self, specs: Sequence[Spec]) -> dict[str, list[Gift]]:
+        """What studies are given by their donors."""
+        if self._donors is None:
+            return {}
+        searched = [spec for spec in specs if not spec.closed_form]
+        names = {donor.name for spec in searched for donor in self._donors.of(spec)}
+        donors = {name: self._stored[name] for name in names}
+        loaded = trials.load(self._storage, [s.study_id for s in donors.values()], curves=False)
+        known = {
+            name: loaded[study.study_id]
+            for name, study in donors.items()
+            if still_there(self._storage, study)
+        }
+        return {spec.name: self._donors.gifts(spec, known) for spec in searched}
+
+    def _neighbour_best(self, spec: Spec, size: int) -> list[Gift]:
         """Best parameters of the shallower neighbour's first round, if that is finished."""
         neighbour = shallower(spec, self._workspace.grid)
         if neighbour is None or neighbour.name not in self._stored:
-            return None
+            return []
         study = self._stored[neighbour.name]
         loaded = trials.load(self._storage, [study.study_id], curves=False)[study.study_id]
         if not still_there(self._storage, study):
-            return None
+            return []
         first = [t for t in loaded if t.number < size]
         if len(first) < size or any(t.state not in trials.FINISHED for t in first):
-            return None
-        values = {
-            t.number: t.value
-            for t in first
-            if t.state == TrialState.COMPLETE and t.value is not None
-        }
-        if not values:
-            return None
-        best = best_first(values)[0]
-        return next(t.params for t in first if t.number == best), neighbour.name
+            return []
+        best = best_trial(first)
+        return [] if best is None else [(best.params, neighbour.name)]

@@ -1,8 +1,11 @@
 """The median rule: which trials of a round are stopped at a report.
 
-A trial's best value so far is compared with the median over *all* trials of the study begun in this or earlier rounds, at
-the same step; a trial that was stopped keeps its last best. Counting survivors only would ratchet: each median would be
-taken over ever better trials, until hardly any trial completes and the best is lost.
+At rungs a trial's best value so far is compared with the median over the trials of the study, begun in this or earlier
+rounds, that reached the same step: half of them go at each.
+
+At reports, as in the releases before, it is compared with the median over *all* trials at the same step; a trial that was
+stopped keeps its last best. Counting survivors only would ratchet there: each of many medians would be taken over ever
+better trials, until hardly any trial completes and the best is lost.
 """
 
 from __future__ import annotations
@@ -74,10 +77,55 @@ def stopped(
     everyone = np.concatenate([current, others])
     if len(everyone) - 1 < MIN_OTHERS:
         return none
-    ordered = np.sort(everyone)
-    middle = len(ordered) // 2
-    # Not np.median: the mean of two infinite values must stay infinite, without a warning.
-    low, high = ordered[middle - 1 + len(ordered) % 2], ordered[middle]
-    median = low if low == high else low + (high - low) / 2
-    worse: NDArray[np.bool_] = running & (current > median)
+    worse: NDArray[np.bool_] = running & (current > _median(everyone))
     return worse
+
+
+def stopped_at_rung(
+    current: NDArray[np.float64], others: NDArray[np.float64], running: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which running trials of a round are not in the better half of all that reached a rung.
+
+    Parameters
+    ----------
+    current
+        ``(n,)`` best value so far of the round's trials that reached it, those that diverged there included.
+    others
+        ``(m,)`` best value at the rung of the trials of earlier rounds that reached it.
+    running
+        ``(n,)`` which trials of the round still run.
+
+    Returns
+    -------
+    ndarray
+        ``(n,)`` bool. With an odd number the one in the middle lives.
+    """
+    worse: NDArray[np.bool_] = running & (current > _median(np.concatenate([current, others])))
+    return worse
+
+
+def of_earlier(
+    curves: Sequence[Mapping[int, float]], steps: Sequence[int], *, reached: bool
+) -> list[NDArray[np.float64]]:
+    """Best values so far of earlier trials, for each of ``steps``; with ``reached`` of those that came so far alone.
+
+    Parameters
+    ----------
+    curves
+        Step to reported value, of each trial.
+    steps
+        The report grid, increasing.
+    """
+    best = np.array([carried_forward(curve, steps) for curve in curves]).reshape(-1, len(steps))
+    if not reached:
+        return list(best.T)
+    there = np.array([[step in curve for step in steps] for curve in curves], dtype=bool)
+    return [best[there[:, i], i] if len(curves) else best[:, i] for i in range(len(steps))]
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """Not np.median: the mean of two infinite values must stay infinite, without a warning."""
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    low, high = ordered[middle - 1 + len(ordered) % 2], ordered[middle]
+    return float(low if low == high else low + (high - low) / 2)

@@ -10,13 +10,14 @@
     As ``fewest``, but a study counts as having more trials the further its best is from the best of its region and readout
     (see :func:`handicap`); with ``--budget`` the trials are spent where they can still change the answer.
 
-What is fitted in closed form comes before all else, whatever the order: it takes seconds, and shows where a search pays.
+Whatever the order, a study waits for those that give it its first settings (:mod:`studies.search.donors`), and what is
+fitted in closed form comes before all else, whatever the order: it takes seconds, and shows where a search pays.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from studies.grid import Spec
@@ -63,6 +64,26 @@ class Work:
     specs: tuple[Spec, ...]
 
 
+Awaits = Callable[[Spec, int], Sequence[tuple[str, int]]]
+"""Given a study and its number of finished trials: whom its next round waits for, and for how many trials of each."""
+
+
+def nobody(spec: Spec, finished: int) -> Sequence[tuple[str, int]]:
+    """Wait for nobody."""
+    return ()
+
+
+def waits(specs: Sequence[Spec], standings: Mapping[str, Standing], awaits: Awaits) -> bool:
+    """Whether something that a round of studies waits for is still to come; what is never to come is not waited for."""
+    return any(
+        (other := standings.get(name)) is not None
+        and other.open
+        and other.finished < min(enough, other.target)
+        for spec in specs
+        for name, enough in awaits(spec, standings[spec.name].finished)
+    )
+
+
 def handicap(
     spec: Spec, standings: Mapping[str, Standing], specs: Sequence[Spec], round_size: int
 ) -> float:
@@ -92,8 +113,9 @@ def next_work(
     *,
     specs: Sequence[Spec],
     round_size: int,
+    after: Awaits = nobody,
 ) -> list[Work]:
-    """Rounds that are missing, the one to do first at the front.
+    """Rounds that are missing and may be begun, the one to do first at the front.
 
     Parameters
     ----------
@@ -107,6 +129,8 @@ def next_work(
         All selected studies, in the grid's order.
     round_size
         Trials of a study in a round.
+    after
+        Whom a study waits for, see :mod:`studies.search.donors`.
     """
     regions = {name: i for i, name in enumerate(dict.fromkeys(s.key.region for s in specs))}
     ranked: list[tuple[tuple[float, ...], Work]] = []
@@ -137,6 +161,8 @@ def next_work(
                 rank = (least, position)
             else:
                 rank = (*_fewest(needy, standings), position)
+            if waits(needy, standings, after):
+                continue
             first_of_all = (0.0 if needy[0].closed_form else 1.0, *rank)
             ranked.append((first_of_all, Work(cohort, g, tuple(needy))))
     return [work for _, work in sorted(ranked, key=lambda pair: pair[0])]

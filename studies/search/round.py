@@ -18,7 +18,7 @@ from studies.database.artifacts import Tensors
 from studies.database.killpoints import reach
 from studies.database.trials import Outcome, Trial
 from studies.search.best_weights import Fitted
-from studies.search.pruning import carried_forward, stopped
+from studies.search.pruning import of_earlier, stopped, stopped_at_rung
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,10 +92,12 @@ class Round:
         For each turn, the ``(member, units)`` blocks whose columns are in memory together.
     trainer
         The column trainer of the layer and readout.
-    steps
-        Steps of a whole trial, and the steps after which is reported.
+    reports
+        Steps after which is reported; the last is that of a whole trial.
     prune
         Whether the median rule applies.
+    rungs
+        Those of the reports at which it cuts among the trials that reached them; None: at every report, among all.
     """
 
     def __init__(
@@ -106,11 +108,13 @@ class Round:
         *,
         reports: Sequence[int],
         prune: bool,
+        rungs: Sequence[int] | None = None,
     ) -> None:
         self.members = members
         self.trainer = trainer
         self.reports = tuple(reports)
         self.prune = prune
+        self.rungs = None if rungs is None else frozenset(rungs)
         self.running = [
             _Running(m, trial) for m, member in enumerate(members) for trial in member.trials
         ]
@@ -140,8 +144,8 @@ class Round:
         """Train all trials to their end."""
         self._states = list(self._start())
         others = [
-            np.array([carried_forward(t.curve, self.reports) for t in member.earlier]).reshape(
-                -1, len(self.reports)
+            of_earlier(
+                [t.curve for t in member.earlier], self.reports, reached=self.rungs is not None
             )
             for member in self.members
         ]
@@ -151,7 +155,7 @@ class Round:
             done = step
             improved = self._record(step, losses)
             self._remember(improved)
-            self._stop(number, [other[:, number - 1] for other in others])
+            self._stop(number, [other[number - 1] for other in others])
             if observer is not None:
                 alive = [r for r in self.running if step in r.curve]
                 observer(
@@ -217,14 +221,7 @@ class Round:
         if self.prune:
             for m in range(len(self.members)):
                 mine = self.running[self._first[m] : self._first[m + 1]]
-                stop = stopped(
-                    number,
-                    len(self.reports),
-                    np.array([r.best for r in mine]),
-                    others[m],
-                    np.array([r.state == TrialState.RUNNING for r in mine]),
-                )
-                for trial, now in zip(mine, stop, strict=True):
+                for trial, now in zip(*self._judged(number, mine, others[m]), strict=True):
                     if now:
                         trial.state = TrialState.PRUNED
         alive = np.array(
@@ -233,6 +230,21 @@ class Round:
         )
         for state in self._states:
             state.keep(np.flatnonzero(np.isin(state.columns.trial, alive)))
+
+    def _judged(
+        self, number: int, mine: Sequence[_Running], others: NDArray[np.float64]
+    ) -> tuple[Sequence[_Running], NDArray[np.bool_]]:
+        """Trials of a study that are compared at a report, and which of them are stopped."""
+        step = self.reports[number - 1]
+        if self.rungs is not None:
+            mine = [r for r in mine if step in r.curve]
+        best = np.array([r.best for r in mine])
+        running = np.array([r.state == TrialState.RUNNING for r in mine], dtype=bool)
+        if self.rungs is None:
+            return mine, stopped(number, len(self.reports), best, others, running)
+        if step not in self.rungs or not running.any():
+            return mine, np.zeros(len(mine), dtype=bool)
+        return mine, stopped_at_rung(best, others, running)
 
     def _best(self, i: int) -> tuple[Tensors, Tensor | None]:
         """Best weights of a trial, its units in order, gathered from all blocks.

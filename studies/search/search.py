@@ -98,6 +98,7 @@ class Search:
                 self.order,
                 specs=self.specs,
                 round_size=self.workspace.experiment.search.parallel_trials,
+                after=ledger.asking.after,
             )
             if not work or self._spent(progress):
                 break

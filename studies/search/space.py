@@ -108,7 +108,7 @@ def propose(
     kind: str,
     seed: int,
     study: str,
-    warm_start: tuple[Mapping[str, float], str] | None = None,
+    given: Sequence[tuple[Mapping[str, float], str]] = (),
 ) -> list[Proposal]:
     """Parameters of the next ``count`` trials of a study, asked together.
 
@@ -126,20 +126,31 @@ def propose(
         The key ``search.seed``.
     study
         Name of the study.
-    warm_start
-        Parameters that the first trial takes over, and where they come from.
+    given
+        Parameters that the first trials take over, and which studies' best they are; what does not lie in the space is
+        left out.
     """
     searched = distributions(space)
     if not searched:
         return [Proposal({}) for _ in range(count)]
     copy = memory_study(sampler=_sampler(kind, round_seed(seed, study, len(trials))))
     copy.add_trials([frozen(trial, searched) for trial in trials])
-    if warm_start is not None:
-        params, origin = warm_start
+    taken = [(params, origin) for params, origin in given if _fits(params, searched)][:count]
+    for params, _ in taken:
         copy.enqueue_trial({name: params[name] for name in searched})
     proposals = []
     for i in range(count):
         params = copy.ask(fixed_distributions=searched).params
-        note = f"best of {origin}" if warm_start is not None and i == 0 else None
-        proposals.append(Proposal(params, note))
+        proposals.append(Proposal(params, f"best of {taken[i][1]}" if i < len(taken) else None))
     return proposals
+
+
+def _fits(params: Mapping[str, float], space: Mapping[str, BaseDistribution]) -> bool:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    return all(
+        isinstance(distribution, FloatDistribution | IntDistribution)
+        and name in params
+        and distribution.low <= params[name] <= distribution.high
+        for name, distribution in space.items()
+    )

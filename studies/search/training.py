@@ -11,6 +11,7 @@ from studies.database.trials import Outcome, Trial
 from studies.grid import Spec
 from studies.search.listener import Listener
 from studies.search.round import Member, Reports, ReportWriter, Result, Round
+from studies.search.rungs import ReportGrid
 from studies.search.space import hyperparameters
 from studies.search.start import start_of
 from studies.workspace import Workspace
@@ -115,9 +116,8 @@ class Training:
                 )
 
     def _round(self, specs: Sequence[Spec], group: Group, asked: Trials, history: Trials) -> Result:
-        from tuner.fitting.schedule import report_steps
-
         experiment = self.workspace.experiment
+        grid = ReportGrid.of(experiment)
         size = experiment.search.parallel_trials
         members = [
             Member(
@@ -135,16 +135,17 @@ class Training:
             members,
             turns,
             self._trainer_of(specs[0]),
-            reports=report_steps(experiment.training.steps, experiment.training.report_every),
+            reports=grid.steps,
             prune=experiment.search.pruner == "median",
+            rungs=grid.rungs,
         )
         what = "/".join(specs[0].cohort)
         n = sum(len(m.trials) for m in members)
         writer = ReportWriter(self._write)
 
-        def reported(step: int, steps: int, running: int, reports: Reports) -> None:
+        def reported(step: int, steps: int, running: int, rows: Reports) -> None:
             self.listener.training(what, n, step, steps, running)
-            writer.add(reports)
+            writer.add(rows)
 
         return running.run(reported)
 

@@ -16,10 +16,10 @@ from studies.database.artifacts import UnreadableWeights
 from studies.database.stores import Stores, open_stores
 from studies.database.studies import Stored, stored_studies
 from studies.search.best_weights import best_first
+from studies.search.rungs import ReportGrid
 from tests.soak import journal, stand_in
 from tests.studies.small import REGIONS
 from tuner.errors import TunerError
-from tuner.fitting.schedule import report_steps
 
 REGION_UNITS = {"V1": range(REGIONS["V1"]), "IT": range(REGIONS["V1"], sum(REGIONS.values()))}
 
@@ -84,8 +84,8 @@ class Model:
 
     def _check_trial(self, name: str, study: Stored, trial: trials.Trial) -> None:
         made = study.fingerprint
-        steps = report_steps(made["training.steps"], made["training.report_every"])
-        expected = stand_in.curve(trial.params, REGION_UNITS[study.key.region], tuple(steps))
+        steps = ReportGrid.as_made(made).steps
+        expected = stand_in.curve(trial.params, REGION_UNITS[study.key.region], steps)
         if trial.state in trials.FINISHED:
             right = trial.curve == expected and trial.value == expected[max(expected)]
         else:

@@ -48,11 +48,12 @@ def run(
     who: list[Member],
     turns: list[list[tuple[int, NDArray[np.int64]]]] | None = None,
     prune: bool = True,
+    rungs: tuple[int, ...] | None = None,
 ) -> tuple[object, Seen]:
     trainer, _, _ = make(readout, 5)
     turns = turns or [[(m, member.units) for m, member in enumerate(who)]]
     seen = Seen()
-    result = Round(who, turns, trainer, reports=REPORTS, prune=prune).run(seen)
+    result = Round(who, turns, trainer, reports=REPORTS, prune=prune, rungs=rungs).run(seen)
     return result, seen
 
 
@@ -136,6 +137,31 @@ def test_pruning_is_the_rule_applied_report_by_report() -> None:
         assert [len(o.curve) for o in cut] == last.tolist()
         assert 0 < (~running).sum() < len(whole)
     assert seen.running[0] > seen.running[-1]
+
+
+def test_at_rungs_half_of_those_that_come_there_go_on() -> None:
+    free, _ = run("full", members("full"), prune=False)
+    cut, seen = run("full", members("full"), rungs=(10, 20))
+    assert seen.running[:3] == [8, 4, 4]  # of two studies
+    for whole, halved in zip(free.outcomes, cut.outcomes, strict=True):
+        best = np.array([carried_forward(o.curve, REPORTS) for o in whole])
+        first = set(np.argsort(best[:, 0])[:4])
+        second = sorted(first, key=lambda i: best[i, 1])[:2]
+        assert {i for i, o in enumerate(halved) if len(o.curve) > 1} == first
+        assert [i for i, o in enumerate(halved) if o.state == TrialState.COMPLETE] == sorted(second)
+
+
+def test_at_rungs_a_round_is_measured_by_earlier_ones_that_came_as_far() -> None:
+    earlier = [
+        Trial(900 + i, 0, i, TrialState.PRUNED, {}, 1e-6, {10: 1e-6} if i else {10: 1e-6, 20: 9.0})
+        for i in range(8)
+    ]
+    none, _ = run("full", members("full", earlier=earlier), rungs=(10, 20))
+    assert {o.state for outcomes in none.outcomes for o in outcomes} == {TrialState.PRUNED}
+    later, _ = run(
+        "full", members("full", earlier=earlier), rungs=(20,)
+    )  # one came there: it is bad
+    assert [sum(len(o.curve) > 2 for o in outcomes) for outcomes in later.outcomes] == [4, 4]
 
 
 def test_trials_of_earlier_rounds_count() -> None:

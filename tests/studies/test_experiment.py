@@ -53,7 +53,8 @@ def test_what_is_not_written_has_the_documented_default(tmp_path):
     assert (training.loss, training.device, training.memory) == ("mse", "auto", "auto")
     search = experiment.search
     assert (search.sampler, search.pruner, search.parallel_trials) == ("tpe", "median", 8)
-    assert (search.keep, search.warm_start, search.seed) == (3, True, 0)
+    assert (search.keep, search.warm_start, search.seed) == (3, "finished", 0)
+    assert search.rungs == "auto"
     assert search.space == {readout: default_space(readout) for readout in SPACES}
     storage = experiment.storage
     assert storage.url.get_secret_value() == f"sqlite:///{tmp_path / 'tuner.db'}"
@@ -295,7 +296,10 @@ WRONG = {
     "unknown pruner": ("[search]\npruner = 'hyperband'", "search.pruner", '"none"'),
     "empty round": ("[search]\nparallel_trials = 0", "search.parallel_trials: must be at least 1"),
     "nothing kept": ("[search]\nkeep = 0", "search.keep: must be at least 1"),
-    "number for yes/no": ("[search]\nwarm_start = 1", "search.warm_start: must be true or false"),
+    "number for yes/no": (
+        "[search]\nwarm_start = 1",
+        'search.warm_start: must be "finished", "neighbour" or false, not 1',
+    ),
     "seed beyond 32 bits": ("[search]\nseed = 4294967296", "search.seed: must be at most"),
     "unknown readout": ("[search.space.ful]", "search.space.ful", "valid: full, factorized"),
     "space that is a value": ("[search]\nspace = 'all'", "search.space: must be a table"),

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from studies.search.pruning import MIN_OTHERS, carried_forward, stopped
+from studies.search.pruning import (
+    MIN_OTHERS,
+    carried_forward,
+    of_earlier,
+    stopped,
+    stopped_at_rung,
+)
+from studies.search.rungs import ReportGrid, rung_steps
 
 LOSS = st.one_of(st.floats(0, 3), st.just(math.inf))
 
@@ -136,3 +143,48 @@ def test_counting_survivors_only_would_ratchet() -> None:
     forward = [search(np.random.default_rng(seed)) for seed in range(40)]
     assert np.mean([n for n, _ in ended]) < 0.7 * np.mean([n for n, _ in forward])
     assert sum(best for _, best in ended) < len(ended)
+
+
+@given(current=st.lists(LOSS, min_size=1, max_size=9), others=st.lists(LOSS, max_size=9))
+def test_at_a_rung_the_better_half_lives(current: list[float], others: list[float]) -> None:
+    runs = np.isfinite(current)
+    stop = stopped_at_rung(np.array(current), np.array(others), runs)
+    everyone = [*current, *others]
+    for value, gone, ran in zip(current, stop, runs, strict=True):
+        better = sum(v < value for v in everyone)
+        if gone:
+            assert ran
+            assert 2 * better >= len(everyone)
+        elif ran:  # half or more are no better, but for the one in the middle
+            assert 2 * better <= len(everyone) - 1 or math.inf in everyone
+    assert not stop[np.array(current) == min(everyone)].any()
+
+
+def test_at_a_rung_those_count_that_reached_it() -> None:
+    curves = [{10: 0.9}, {10: 0.5, 20: 0.4}, {10: math.inf}]
+    assert [v.tolist() for v in of_earlier(curves, (10, 20), reached=True)] == [
+        [0.9, 0.5, math.inf],
+        [0.4],
+    ]
+    assert of_earlier(curves, (10, 20), reached=False)[1].tolist() == [0.9, 0.4, math.inf]
+    assert [len(v) for v in of_earlier([], (10, 20), reached=True)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rungs"), [(300, (20, 50, 100)), (20, (1, 3, 7)), (3, (1,)), (1, ())]
+)
+def test_rungs_scale_with_the_steps(steps: int, rungs: tuple[int, ...]) -> None:
+    assert rung_steps(steps) == rungs
+
+
+def test_the_first_report_is_at_the_first_rung() -> None:
+    grid = ReportGrid.at(300, 30, rungs=True)
+    assert grid.steps == (20, 50, 100, 120, 150, 180, 210, 240, 270, 300)
+    assert grid.rungs == (20, 50, 100)
+    before = ReportGrid.at(300, 30, rungs=False)
+    assert before.rungs is None
+    assert before.steps == tuple(range(30, 301, 30))
+    made = {"training.steps": 300, "training.report_every": 30, "search.pruner": "median"}
+    assert ReportGrid.as_made(made) == before
+    assert ReportGrid.as_made(made | {"search.rungs": "auto"}) == grid
+    assert ReportGrid.as_made(made | {"search.rungs": "auto", "search.pruner": "none"}) == before
