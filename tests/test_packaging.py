@@ -155,10 +155,12 @@ def test_what_is_imported_is_declared():
             *project["optional-dependencies"]["postgres"],
             *project["optional-dependencies"]["nwb"],
             *project["optional-dependencies"]["timm"],
+            *project["optional-dependencies"]["cluster"],
         ]
     }
     called_otherwise = {"skimage": "scikit_image", "PIL": "pillow", "lucent": "torch_lucent"}
-    transitive = {"pydantic_core", "triton", "huggingface_hub"}  # of pydantic, torch, timm
+    # Of pydantic, torch, timm and distributed.
+    transitive = {"pydantic_core", "triton", "huggingface_hub", "dask"}
     imported = set()
     for name in sources("*.py"):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):

@@ -246,7 +246,8 @@ def _tail(path: Path) -> str:
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2000))
         lines = file.read().decode(errors="replace").splitlines()
-        return " | ".join(line.strip() for line in lines if line.strip())[-400:]
+        told = [line.strip() for line in lines if line.strip() and " - INFO - " not in line]
+        return " | ".join(told)[-400:]
     return ""
 
 

@@ -233,6 +233,7 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
 
     cluster = dask_jobqueue.JobQueueCluster(
         job_cls=Sent,
+        name=on,
         security=security,
         shared_temp_directory=str(folder),
         scheduler_options={"dashboard": has_dashboard(), "dashboard_address": ":0", "port": 0},

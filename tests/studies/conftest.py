@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from cli.main import main
 from studies.config.experiment import load_experiment
 from studies.database.stores import Stores, open_stores
+from tests.soak.outcome import look
 from tests.studies.small import write_experiment
+from tests.studies.workers import SMALL, TRIALS, created
 from tuner.recordings.hdf5 import probe
 
 MakeExperiment = Callable[..., Path]
@@ -60,3 +63,12 @@ def open_experiment() -> Iterator[Callable[[Path], Stores]]:
     yield opener
     for stores in opened:
         stores.storage.close()
+
+
+@pytest.fixture(scope="session")
+def alone(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What one process comes to in the experiment that tests of workers share."""
+    torch.set_num_threads(1)
+    config = created(write_experiment(tmp_path_factory.mktemp("alone"), shared, SMALL))
+    assert main(["optimize", "-q", "--n-trials", str(TRIALS), "-c", str(config)]) == 0
+    return look(config, TRIALS).outcome

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cli.main import main
 from studies.cluster import coordinator as room
@@ -16,34 +15,14 @@ from studies.config.experiment import load_experiment, parse_experiment
 from studies.search import round as rounds
 from tests.soak.outcome import look
 from tests.studies.conftest import MakeExperiment
-from tests.studies.small import write_experiment, write_recording
-from tests.studies.workers import Given, StandIn, Told, search
+from tests.studies.small import write_recording
+from tests.studies.workers import SMALL, TRIALS, Given, StandIn, Told, created, search
 from tuner.errors import InputError, TunerError
-
-TRIALS = 10
-SMALL = {
-    "training": {"steps": 6, "report_every": 2},
-    "search": {"space": {"full": {}, "smooth": {"width": [0.0, 1.5], "penalty": [1.0, 10.0]}}},
-}
 
 
 @pytest.fixture(autouse=True)
 def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LOOK_SECONDS", 0.001)
-
-
-def created(config: Path) -> Path:
-    assert main(["study", "create", "-q", "-c", str(config)]) == 0
-    return config
-
-
-@pytest.fixture(scope="session")
-def alone(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What one process comes to."""
-    torch.set_num_threads(1)
-    config = created(write_experiment(tmp_path_factory.mktemp("alone"), shared, SMALL))
-    assert main(["optimize", "-q", "--n-trials", str(TRIALS), "-c", str(config)]) == 0
-    return look(config, TRIALS).outcome
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cli.main import main
 from studies.cluster.coordinator import Coordinator
 from studies.cluster.engine import Ended, Heard
 from studies.cluster.worker import work
@@ -19,6 +20,19 @@ from studies.database.stores import open_stores
 from studies.search.ledger import Done
 from studies.search.listener import Listener
 from studies.workspace import Workspace
+
+TRIALS = 10
+SMALL = {
+    "training": {"steps": 6, "report_every": 2},
+    "search": {"space": {"full": {}, "smooth": {"width": [0.0, 1.5], "penalty": [1.0, 10.0]}}},
+}
+"""An experiment of twelve small studies, and trials that each is brought to."""
+
+
+def created(config: Path) -> Path:
+    """Create an experiment's studies."""
+    assert main(["study", "create", "-q", "-c", str(config)]) == 0
+    return config
 
 
 @dataclass

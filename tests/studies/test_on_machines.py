@@ -1,0 +1,126 @@
+"""A search on real workers: processes of this machine, and jobs of a SLURM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import Run
+from tests.soak.outcome import look
+from tests.studies import slurm
+from tests.studies.conftest import MakeExperiment
+from tests.studies.workers import SMALL, TRIALS, created
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def optimizing(
+    config: Path, *words: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run ``tuner optimize`` in a process of its own."""
+    program = "import sys; from cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "optimize", "--n-trials", str(TRIALS)]
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [*command, *words, "-c", str(config)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**(environment or os.environ), "PYTHONPATH": paths},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def read_until(process: subprocess.Popen[str], *wanted: str) -> list[str]:
+    """Lines of standard error up to one that holds all of these words; all lines where none does."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if wanted and all(word in line for word in wanted):
+            break
+    return seen
+
+
+def wait(until: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if until():
+            return True
+        time.sleep(0.1)
+    return until()
+
+
+def below(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that compute: those that a process has spawned."""
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def test_processes_of_this_machine(make_experiment: MakeExperiment, alone: Any) -> None:
+    config = created(make_experiment(SMALL))
+    with optimizing(config, "--on", "local", "--workers", "2") as process:
+        seen = read_until(process, "worker ", "trials")
+        below(process)[0].kill()
+        seen += read_until(process)
+        assert process.wait(timeout=60) == 0, "".join(seen)
+    found = look(config, TRIALS)
+    assert not found.problems
+    assert found.outcome == alone
+
+
+@pytest.mark.slurm
+def test_jobs_of_a_slurm(make_experiment: MakeExperiment, alone: Any, tmp_path: Path) -> None:
+    reason = slurm.missing()
+    if reason:
+        pytest.skip(f"no SLURM: {reason}")
+    cluster = {"memory": "1GB", "cores": 1, "walltime": "00:10:00"}
+    config = created(make_experiment({**SMALL, "cluster": cluster}))
+    with slurm.server(tmp_path / "slurm") as environment:
+        words = ("--on", "slurm", "--workers", "2")
+        with optimizing(config, *words, environment=environment) as process:
+            seen = read_until(process, "worker slurm", "trials")
+            first = slurm.jobs(environment)[0]
+            subprocess.run(["scancel", "--signal=KILL", first], env=environment, check=True)
+            seen += read_until(process, "worker slurm", "100 %")
+            assert process.poll() is None, "".join(seen)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        # Nobody is left to cancel the jobs: they end by themselves.
+        assert wait(lambda: not slurm.jobs(environment), 60), "".join(seen)
+        with optimizing(config, *words, environment=environment) as process:
+            seen = read_until(process)
+            assert process.wait(timeout=60) == 0, "".join(seen)
+        assert not slurm.jobs(environment)
+    found = look(config, TRIALS)
+    assert not found.problems
+    assert found.outcome == alone
+
+
+def test_what_no_workers_can_be_had_from_is_refused(
+    make_experiment: MakeExperiment, run: Run
+) -> None:
+    config = make_experiment()
+    words = ("optimize", "--n-trials", "1", "-c", config)
+    run(*words, "--on", "slrum").check_one_line_error(2, "--on", "slrum", "slurm")
+    run(*words, "--workers", "2").check_one_line_error(2, "--workers", "--on")
+    run(*words, "--on", "http://a").check_one_line_error(2, "--on", "tcp://")
