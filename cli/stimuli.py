@@ -38,6 +38,13 @@ def export_command(
     others: Annotated[int, typer.Option(min=0, help="Images of other units.")] = 2,
     noise: Annotated[int, typer.Option(min=0, help="Noise images of equal contrast.")] = 1,
     scrambled: Annotated[int, typer.Option(min=0, help="Phase-scrambled images.")] = 1,
+    patches: Annotated[
+        int, typer.Option(min=0, help="Natural patches inside the field, and as many scrambled.")
+    ] = 1,
+    match: Annotated[
+        str,
+        typer.Option(help="Where mean and contrast are equal: field or image.", metavar="WHERE"),
+    ] = "field",
     prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
     steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
     contrast: Annotated[float, typer.Option(help="Root-mean-square contrast of images.")] = 0.1,
@@ -52,15 +59,29 @@ def export_command(
     from studies.export.stimuli import export_stimuli
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
-    from tuner.synthesis.stimuli.placement import Placement, Rig
+    from tuner.synthesis.stimuli.placement import Match, Placement, Rig
 
     chosen = unit_list(units)
     settings = MeiSettings(
-        prior=prior, steps=steps, contrast=contrast, mean=mean, variants=variants, seed=seed
+        prior=prior,
+        steps=steps,
+        contrast=contrast,
+        mean=mean,
+        variants=variants,
+        seed=seed,
+        match=match,
     )
-    choice = Choice(natural=natural, others=others, noise=noise, scrambled=scrambled, seed=seed)
+    choice = Choice(
+        natural=natural,
+        others=others,
+        noise=noise,
+        scrambled=scrambled,
+        patches=patches,
+        seed=seed,
+    )
     placement: Placement = "centred" if centred else "full"
-    rig = Rig(size=size, pixels_per_degree=pixels_per_degree, placement=placement)
+    where: Match = "image" if match == "image" else "field"
+    rig = Rig(size=size, pixels_per_degree=pixels_per_degree, placement=placement, match=where)
     with opened() as (workspace, stores, specs):
         path = export_stimuli(
             workspace,

@@ -198,6 +198,10 @@ def test_images_are_compared_at_equal_contrast_inside_the_field(made):
             assert row["gain_inside"] == pytest.approx(
                 (row["activation_inside"] - row["grey"]) / above
             )
+        assert np.isfinite([row["scrambled_inside"], row["natural_scrambled_inside"]]).all()
+        if row["encoder"] == "a":  # scrambled, the image is worth less to who made it
+            assert row["scrambled_inside"] < row["activation_inside"]
     table = summary(rows)
     assert {entry["encoder"] for entry in table} == {"a", "b"}
     assert all(0 <= entry["better_than_natural_inside"] <= 1 for entry in table)
+    assert table[0]["better_than_scrambled_inside"] == 1

@@ -16,18 +16,27 @@ from tuner.encoder import as_batch
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.synthesis.mei import MeiSettings, synthesize
 from tuner.synthesis.noise import pink_noise
+from tuner.synthesis.patches import scramble
 from tuner.synthesis.photometry import Photometry, statistics
+from tuner.synthesis.receptive_fields import from_readout
 from tuner.synthesis.stimuli.choice import (
     KINDS,
     Choice,
     Source,
     Stimulus,
     choose,
-    scramble,
 )
 from tuner.synthesis.stimuli.folder import block_order, read_stimuli, write_stimuli
 from tuner.synthesis.stimuli.manifest import COLUMNS, file_hash, seen_images
-from tuner.synthesis.stimuli.placement import Field, Light, Rig, light_of, moved, show
+from tuner.synthesis.stimuli.placement import (
+    Field,
+    Light,
+    Rig,
+    light_inside,
+    light_of,
+    moved,
+    show,
+)
 
 SETTINGS = MeiSettings(steps=15, chunk=4, variants=2)
 STUDY = "b/l/V1/full"
@@ -72,6 +81,8 @@ def test_every_unit_gets_its_images_and_controls(source):
         "mei_other": 0,  # every unit sees the others' images anyway
         "noise": 4,
         "scrambled": 12,
+        "patch": 4,
+        "patch_scrambled": 4,
         "grey": 1,
     }
     assert {s.unit for s in stimuli if s.kind == "noise"} == {7, 8, 9, 10}
@@ -106,9 +117,44 @@ def test_natural_images_are_the_encoders_extremes(source):
 
 def test_all_have_the_same_mean_and_contrast(source):
     stimuli = choose([source], Pictures(), Choice(), "full")
-    means, contrasts = statistics(np.stack([s.image for s in stimuli if s.kind != "grey"]))
+    whole = [s for s in stimuli if s.kind != "grey" and not s.kind.startswith("patch")]
+    means, contrasts = statistics(np.stack([s.image for s in whole]))
     np.testing.assert_allclose(means, 0.5, atol=0.004)
     np.testing.assert_allclose(contrasts, 0.1, rtol=0.04)
+
+
+def test_a_patch_and_its_control_show_no_more_than_the_field_and_are_matched_there(source):
+    stimuli = choose([source], Pictures(), Choice(patches=2), "full")
+    windows = from_readout(source.encoder).windows()
+    for unit, window in zip(source.encoder.unit_indices, windows, strict=True):
+        mine = [s for s in stimuli if s.unit == unit]
+        patches, controls = (
+            [s for s in mine if s.kind == kind] for kind in ("patch", "patch_scrambled")
+        )
+        assert [s.origin for s in patches] == [s.origin for s in controls]
+        assert len({s.origin for s in patches}) == 2
+        for one in patches + controls:
+            assert (one.image[window == 0] == 128).all()
+        with torch.no_grad():
+            both = np.stack([s.image for s in patches])
+            answers = source.encoder(as_batch(both))[:, int(unit) - 7]
+        assert answers[0] >= answers[1]
+        for patch, control in zip(patches, controls, strict=True):
+            inside = window > 0.5
+            a, b = (s.image[inside].astype(float).ravel() for s in (patch, control))
+            assert b.std() == pytest.approx(a.std(), rel=0.15)
+            assert np.corrcoef(a, b)[0, 1] < 0.9
+
+
+def test_full_images_are_matched_inside_the_field_and_whole_only_where_asked(source):
+    image = pictures(1, 64)[0]
+    field = Field(20.0, 40.0, 4.0)
+    light = Light(120.0, 15.0)
+    shown = show(image, Rig(size=128), 128, field, light)
+    assert light_inside(shown.seen, Rig(), field).rms == pytest.approx(15, rel=0.15)
+    whole = show(image, Rig(size=128, match="image"), 128, field, light)
+    assert whole.pixels.std() == pytest.approx(15, rel=0.05)
+    assert light_of(whole.pixels, Rig(match="image"), 128).rms == pytest.approx(15, rel=0.05)
 
 
 def test_the_choice_depends_on_the_seed_alone(source):
@@ -207,7 +253,13 @@ def test_moving_fills_with_grey():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"placement": "left"}, {"size": -1}, {"pixels_per_degree": -2.0}, {"window": 0.0}],
+    [
+        {"placement": "left"},
+        {"size": -1},
+        {"pixels_per_degree": -2.0},
+        {"window": 0.0},
+        {"match": "eye"},
+    ],
 )
 def test_an_impossible_rig_is_refused(arguments):
     with pytest.raises(InputError, match=next(iter(arguments))):
@@ -263,8 +315,25 @@ def test_own_and_natural_image_have_equal_contrast_as_shown(written):
         rows = [
             r for r in folder.rows if r["unit"] == unit and r["kind"] in ("mei", "natural_best")
         ]
-        contrasts = [r["contrast"] for r in rows]
+        contrasts = [float(r["contrast_inside"]) for r in rows]
         assert max(contrasts) / min(contrasts) < 1.1
+
+
+def test_a_folder_of_before_is_read(written, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(written, old)
+    with (old / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if not name.endswith("_inside")]
+    with (old / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    description = json.loads((old / "stimuli.json").read_text())
+    description["files"]["manifest.csv"] = file_hash((old / "manifest.csv").read_bytes())
+    del description["rig"]["match"]
+    (old / "stimuli.json").write_text(json.dumps(description))
+    assert len(read_stimuli(old).rows) == len(rows)
 
 
 def test_every_block_has_every_image_once(written):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tuner.encoder import Encoder, Together, as_batch
 from tuner.errors import InputError
 from tuner.synthesis.mei import MeiResult
-from tuner.synthesis.photometry import Photometry, inside_statistics, quantize
+from tuner.synthesis.patches import cut_out, scrambled_inside
+from tuner.synthesis.photometry import Photometry, inside_statistics
 from tuner.synthesis.receptive_fields import Fields
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,8 @@ COLUMNS = (
     "natural_inside",
     "natural_inside_image",
     "gain_inside",
+    "scrambled_inside",
+    "natural_scrambled_inside",
 )
 """Of the table that :func:`compare` gives."""
 
@@ -217,7 +220,8 @@ def compare(
         image's response over the natural one's, both less grey (NaN without natural images, or
         where no natural image does better than grey). ``judge`` is one of :data:`JUDGES`. The columns ``..._inside`` are of
         images cut out by the unit's field and brought to the wanted mean and contrast there; only ``contrast_inside`` and
-        ``natural_contrast_inside`` are of the images as they were compared whole.
+        ``natural_contrast_inside`` are of the images as they were compared whole. ``scrambled_inside`` and
+        ``natural_scrambled_inside`` are the controls: the image, and the best natural patch, scrambled inside the field.
     """
     names = list(encoders)
     judges = [encoders[name] for name in names]
@@ -234,11 +238,14 @@ def compare(
     )
     windows = None if fields is None else fields.windows()
     cut = (
-        responses(judges, _inside(photometry, flat, windows.repeat(result.pixels.shape[1], axis=0)))
+        responses(judges, cut_out(photometry, flat, windows.repeat(result.pixels.shape[1], axis=0)))
         if windows is not None
         else None
     )
     variants = result.pixels.shape[1]
+    controls = (
+        None if windows is None else responses(judges, _scrambled(photometry, result, windows))
+    )
     nothing = float("nan")
     rows = []
     for k, unit in enumerate(result.units):
@@ -254,6 +261,7 @@ def compare(
                 "natural_contrast_inside": nothing,
                 "natural_inside": nothing,
                 "natural_inside_image": "",
+                "natural_scrambled_inside": nothing,
             }
             if extremes is not None and images is not None:
                 best = extremes[number].best[column]
@@ -262,11 +270,14 @@ def compare(
                     "natural_image": images.names[int(best[0])],
                 }
                 if windows is not None:
-                    natural |= _best_inside(judge, column, images, best, photometry, windows[k])
+                    natural |= _best_inside(
+                        judge, column, images, best, photometry, windows[k], _rng(unit)
+                    )
             for variant in range(variants):
                 row = k * variants + variant
                 activation = float(answers[number][1 + row, column])
                 own = nothing if cut is None else float(cut[number][row, column])
+                control = nothing if controls is None else float(controls[number][row, column])
                 contrast = nothing
                 if windows is not None:
                     seen = flat[row : row + 1]
@@ -285,6 +296,7 @@ def compare(
                     "contrast_inside": contrast,
                     "activation_inside": own,
                     "gain_inside": _gain(own, natural["natural_inside"], base),
+                    "scrambled_inside": control,
                 }
                 rows.append({name_of: known[name_of] for name_of in COLUMNS})
     order = {unit: place for place, unit in enumerate(result.units.tolist())}
@@ -295,14 +307,6 @@ def _gain(own: float, natural: float, grey: float) -> float:
     return (own - grey) / (natural - grey) if natural > grey else float("nan")
 
 
-def _inside(
-    photometry: Photometry, pixels: NDArray[np.uint8], windows: Floats
-) -> NDArray[np.uint8]:
-    """Images ``(B, S, S, 3)`` as cut out by windows ``(B, S, S)``."""
-    seen = torch.from_numpy(windows).float()[:, None]
-    return quantize(photometry.inside(as_batch(pixels), seen, exact=True))
-
-
 def _best_inside(
     judge: Encoder,
     column: int,
@@ -310,24 +314,43 @@ def _best_inside(
     candidates: NDArray[np.int64],
     photometry: Photometry,
     window: Floats,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """The best of some natural images where all are cut out by a window and matched in it."""
+    """The best of some natural images where all are cut out by a window and matched in it, and that one scrambled."""
     pixels = photometry.match(images.read(candidates))
     windows = np.repeat(window[None], len(candidates), axis=0)
-    (answers,) = responses([judge], _inside(photometry, pixels, windows))
+    (answers,) = responses([judge], cut_out(photometry, pixels, windows))
     best = int(answers[:, column].argmax())
+    control = scrambled_inside(photometry, pixels[best], window, rng)
+    (scrambled,) = responses([judge], control[None])
     return {
         "natural_contrast_inside": float(inside_statistics(pixels[:1], windows[:1])[1][0]),
         "natural_inside": float(answers[best, column]),
         "natural_inside_image": images.names[int(candidates[best])],
+        "natural_scrambled_inside": float(scrambled[0, column]),
     }
+
+
+def _rng(unit: int) -> np.random.Generator:
+    """What a unit's controls are drawn from."""
+    return np.random.default_rng((0x5C4A, int(unit)))
+
+
+def _scrambled(photometry: Photometry, result: MeiResult, windows: Floats) -> NDArray[np.uint8]:
+    """Every image scrambled inside its unit's field."""
+    made = []
+    for unit, variants, window in zip(result.units, result.pixels, windows, strict=True):
+        rng = _rng(int(unit))
+        made += [scrambled_inside(photometry, one, window, rng) for one in variants]
+    return np.stack(made)
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return per encoder how its units take the images: a row with counts and medians.
 
     ``better_than_natural`` is the share of images that drive the unit more than its best natural
-    image does; ``gain`` the median of theirs. The same inside the field: ``..._inside``.
+    image does; ``gain`` the median of theirs. The same inside the field: ``..._inside``, and there
+    the share that drive it more than they do with their phases scrambled.
     """
     table = []
     for name in dict.fromkeys(str(row["encoder"]) for row in rows):
@@ -346,6 +369,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry[f"better_than_natural{end}"] = (
                 float((known > 1).mean()) if len(known) else float("nan")
             )
+        pairs = np.array([(row["activation_inside"], row["scrambled_inside"]) for row in mine])
+        there = pairs[np.isfinite(pairs).all(1)]
+        better = float((there[:, 0] > there[:, 1]).mean()) if len(there) else float("nan")
+        entry["better_than_scrambled_inside"] = better
         table.append(entry)
     return table
 

@@ -1,10 +1,11 @@
 """Which images are shown to ask a unit what it wants: its own, and what they must do better than.
 
 Per unit: its most exciting images; the natural images that its encoder predicts the most and the
-least response to; the images of other units; noise of a natural spectrum; and its own image with
-the phases scrambled, so that the spectrum stays and the pattern goes. All have the same mean and
-contrast, also as shown, so that a larger response is not just one to more contrast. And one empty
-grey screen.
+least response to; the images of other units; noise of a natural spectrum; its own image with
+the phases scrambled, so that the spectrum stays and the pattern goes; and natural patches, cut out
+by its receptive field, with their phases as they are and scrambled inside it. All have the same
+mean and contrast inside the field, also as shown, so that a larger response is not just one to
+more contrast. And one empty grey screen.
 """
 
 from __future__ import annotations
@@ -17,14 +18,28 @@ from numpy.typing import NDArray
 
 from tuner.encoder import Encoder
 from tuner.errors import InputError
-from tuner.synthesis.evaluate import Images, natural_extremes
+from tuner.synthesis.evaluate import Images, natural_extremes, responses
 from tuner.synthesis.mei import Ensemble, MeiResult
 from tuner.synthesis.noise import pink_noise
+from tuner.synthesis.patches import cut_out, scramble, scrambled_inside
 from tuner.synthesis.photometry import Photometry
-from tuner.synthesis.receptive_fields import from_readout
+from tuner.synthesis.receptive_fields import Fields, from_readout
 from tuner.synthesis.stimuli.placement import Field, Pixels, Placement, moved
 
-KINDS = ("mei", "natural_best", "natural_worst", "mei_other", "noise", "scrambled", "grey")
+KINDS = (
+    "mei",
+    "natural_best",
+    "natural_worst",
+    "mei_other",
+    "noise",
+    "scrambled",
+    "patch",
+    "patch_scrambled",
+    "grey",
+)
+
+PATCH_CANDIDATES = 24
+"""Natural images, the best at whole contrast, among which the best patches inside a field are looked for."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,8 @@ class Choice:
         Noise images per unit.
     scrambled
         Phase-scrambled images per unit.
+    patches
+        Natural patches per unit, and as many scrambled ones.
     seed
         Seed of everything that is drawn.
     """
@@ -71,10 +88,11 @@ class Choice:
     others: int = 2
     noise: int = 1
     scrambled: int = 1
+    patches: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("natural", "others", "noise", "scrambled", "seed"):
+        for name in ("natural", "others", "noise", "scrambled", "patches", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} = {getattr(self, name)}: must not be negative")
 
@@ -169,10 +187,12 @@ def _of_source(
     if not rows:
         return []
     where = Ensemble([source.encoder]).positions([int(unit) for unit in result.units])
-    fields = _fields(source.encoder, where)
+    found = from_readout(source.encoder).of(where)
+    fields, windows = _fields(source.encoder, found), found.windows()
+    looked = max(choice.natural, PATCH_CANDIDATES if choice.patches else 0)
     extremes = (
-        natural_extremes([source.encoder], images, source.photometry, count=choice.natural)[0]
-        if images is not None and choice.natural
+        natural_extremes([source.encoder], images, source.photometry, count=looked)[0]
+        if images is not None and looked
         else None
     )
     grey = round(255 * source.photometry.mean)
@@ -195,9 +215,11 @@ def _of_source(
             add("mei", pixels, variant, f"unit {unit}")
         if extremes is not None and images is not None:
             for kind, indices in (
-                ("natural_best", extremes.best[where[k]]),
-                ("natural_worst", extremes.worst[where[k]]),
+                ("natural_best", extremes.best[where[k]][: choice.natural]),
+                ("natural_worst", extremes.worst[where[k]][: choice.natural]),
             ):
+                if not len(indices):
+                    continue
                 pictures = source.photometry.match(images.read(indices))
                 for variant, (index, pixels) in enumerate(zip(indices, pictures, strict=True)):
                     add(kind, pixels, variant, str(images.names[int(index)]))
@@ -215,12 +237,23 @@ def _of_source(
             rng = np.random.default_rng((choice.seed, 0x5C4A, unit, variant))
             scrambled = scramble(result.pixels[k, 0], rng)
             add("scrambled", _matched(scrambled, source.photometry), variant, f"unit {unit}")
+        if extremes is not None and images is not None and choice.patches:
+            candidates = extremes.best[where[k]]
+            pixels = source.photometry.match(images.read(candidates))
+            cut = cut_out(source.photometry, pixels, np.repeat(windows[[k]], len(pixels), axis=0))
+            (answers,) = responses([source.encoder], cut)
+            order = np.argsort(answers[:, where[k]], kind="stable")[::-1]
+            for variant, best in enumerate(order[: choice.patches]):
+                origin = str(images.names[int(candidates[best])])
+                rng = np.random.default_rng((choice.seed, 0x9A7C4, unit, variant))
+                control = scrambled_inside(source.photometry, pixels[best], windows[k], rng)
+                add("patch", cut[best], variant, origin)
+                add("patch_scrambled", control, variant, origin)
     return shown
 
 
-def _fields(encoder: Encoder, where: Sequence[int]) -> list[Field]:
+def _fields(encoder: Encoder, found: Fields) -> list[Field]:
     """Receptive fields; a unit without one is taken to look at the middle, as far as it reaches."""
-    found = from_readout(encoder).of(where)
     middle = (encoder.image_size - 1) / 2
     out = []
     for x, y, sigma in zip(found.x, found.y, found.sigma, strict=True):
@@ -253,24 +286,6 @@ def _others(
     rng = np.random.default_rng((choice.seed, 0x07E4, int(result.units[k])))
     picked = rng.permutation(len(candidates))[:wanted]
     return [candidates[int(j)] for j in picked]
-
-
-def scramble(image: Pixels, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Scramble an image's phases: amplitude at each frequency, and colour at each, stay.
-
-    The same random phases are added to all colours; they are those of a real noise image, so the
-    result is real. Values may leave the range of 8 bits.
-
-    Returns
-    -------
-    ndarray
-        ``(S, S, 3)``, with the image's mean.
-    """
-    size = len(image)
-    phases = np.angle(np.fft.fft2(rng.standard_normal((size, size))))
-    phases[0, 0] = 0.0
-    spectrum = np.fft.fft2(image.astype(np.float64), axes=(0, 1))
-    return np.asarray(np.fft.ifft2(spectrum * np.exp(1j * phases)[..., None], axes=(0, 1)).real)
 
 
 def _matched(values: NDArray[np.float64], photometry: Photometry) -> Pixels:

@@ -24,9 +24,11 @@ LABELS = {
     "mei_other": "other units'",
     "noise": "noise",
     "scrambled": "scrambled",
+    "patch": "natural patch",
+    "patch_scrambled": "its phases",
     "grey": "grey",
 }
-_MARKS = dict(zip(KINDS, "Dos^v<*", strict=True))
+_MARKS = dict(zip(KINDS, "Dos^v<Pp*", strict=True))
 MOST = 36
 """Units in a figure of tiles; the best predicted ones where there are more."""
 

@@ -37,7 +37,7 @@ from tuner.synthesis.stimuli.manifest import (
     file_hash,
     read_stimuli,
 )
-from tuner.synthesis.stimuli.placement import Light, Rig, light_of, show
+from tuner.synthesis.stimuli.placement import Light, Rig, light_inside, light_of, show
 
 __all__ = ["read_stimuli", "write_stimuli"]
 
@@ -116,6 +116,10 @@ def write_stimuli(
             row = _row(file, stimulus, rig, file_hash(payload))
             row |= _place(len(each.pixels), each.x, each.y, rig)
             row |= {"mean": round(float(means[k]), 4), "contrast": round(float(contrasts[k]), 4)}
+            if stimulus.field is not None:
+                inside = light_inside(each.seen, rig, stimulus.field)
+                row["mean_inside"] = round(inside.mean / 255, 4)
+                row["contrast_inside"] = round(inside.rms / 255, 4)
             for name, answers in zip(names, predicted, strict=True):
                 for unit, value in zip(encoders[name].unit_indices, answers[k], strict=True):
                     row[f"{name}#{int(unit)}"] = float(value)

@@ -44,9 +44,14 @@ COLUMNS = (
     "y_deg",
     "mean",
     "contrast",
+    "mean_inside",
+    "contrast_inside",
     "blake2b",
 )
 """First columns of the manifest; then ``<encoder>#<unit>``, the predictions."""
+
+LATER = ("mean_inside", "contrast_inside")
+"""Those that a folder of an earlier release is without."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,10 @@ def read_stimuli(folder: str | Path) -> Folder:
     try:
         with (path / MANIFEST).open(encoding="utf-8", newline="") as file:
             table = list(csv.DictReader(file))
-        typed = [_typed({name: row[name] for name in COLUMNS}) for row in table]
+        typed = [
+            _typed({n: row[n] if n not in LATER else row.get(n, "") for n in COLUMNS})
+            for row in table
+        ]
         units = {
             str(entry["name"]): np.array(entry["units"], dtype=np.int64)
             for entry in description["encoders"]

@@ -21,6 +21,9 @@ Pixels = NDArray[np.uint8]
 Placement = Literal["full", "centred"]
 PLACEMENTS: tuple[Placement, ...] = ("full", "centred")
 
+Match = Literal["field", "image"]
+MATCHES: tuple[Match, ...] = ("field", "image")
+
 _EDGE = 0.25
 """Share of the window's radius over which it falls off."""
 _ROUNDS = 20
@@ -39,15 +42,21 @@ class Rig:
     placement
         ``"full"`` or ``"centred"``.
     window
-        Radius of the window in standard deviations of the receptive field; centred only.
+        Radius of the window in standard deviations of the receptive field.
+    match
+        Where full images have equal mean and contrast: ``"field"``, within that window of the unit that they are meant for,
+        or ``"image"``. Centred images have it within the window.
     """
 
     size: int = 0
     pixels_per_degree: float = 0.0
     placement: Placement = "full"
     window: float = 3.0
+    match: Match = "field"
 
     def __post_init__(self) -> None:
+        if self.match not in MATCHES:
+            raise unknown("match", self.match, MATCHES)
         if self.placement not in PLACEMENTS:
             raise unknown("placement", self.placement, PLACEMENTS)
         if self.size < 0:
@@ -120,7 +129,7 @@ def show(
     field
         The receptive field that a centred image is meant for.
     light
-        What mean and contrast to bring it to, over the full field or within the window; None:
+        What mean and contrast to bring it to, within the window or over the full field; None:
         as they are. Scaling an image to the screen changes its contrast, and so does cutting a
         piece out of it.
     """
@@ -128,7 +137,7 @@ def show(
     large = resize(image, rig.side(size))
     if rig.placement == "full" or field is None:
         if light is not None:
-            large = _lit(large, np.ones(large.shape[:2]), light)
+            large = _lit(large, _full_window(len(large), size, rig, field), light)
         return Shown(large, 0.0, 0.0, resize(large, size))
     patch, weight, left, top = _cut(large, size, rig, grey, field)
     if light is not None:
@@ -169,9 +178,27 @@ def light_of(image: Pixels, rig: Rig, grey: int, field: Field | None = None) -> 
     """Measure mean and contrast of an image as it is shown, within its window."""
     large = resize(image, rig.side(len(image)))
     if rig.placement == "full" or field is None:
-        return _measured(large.astype(np.float64), np.ones(large.shape[:2]))
+        window = _full_window(len(large), len(image), rig, field)
+        return _measured(large.astype(np.float64), window)
     patch, weight, _, _ = _cut(large, len(image), rig, grey, field)
     return _measured(patch.astype(np.float64), weight)
+
+
+def _full_window(side: int, size: int, rig: Rig, field: Field | None) -> NDArray[np.float64]:
+    """Where on a full image of the rig mean and contrast count."""
+    if field is None or rig.match == "image":
+        return np.ones((side, side))
+    scale = side / size
+    cx, cy = (field.x + 0.5) * scale - 0.5, (field.y + 0.5) * scale - 0.5
+    rows, columns = np.mgrid[:side, :side]
+    return soft_window(np.hypot(columns - cx, rows - cy), window_radius(rig, field) * scale)
+
+
+def light_inside(image: Pixels, rig: Rig, field: Field) -> Light:
+    """Mean and contrast of what an encoder sees of an image, within the window of a field."""
+    rows, columns = np.mgrid[: len(image), : len(image)]
+    distance = np.hypot(columns - field.x, rows - field.y)
+    return _measured(image.astype(np.float64), soft_window(distance, window_radius(rig, field)))
 
 
 def _cut(
