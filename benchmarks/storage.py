@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from optuna.trial import TrialState
 
+from benchmarks import reading
 from benchmarks.machine import describe
 from studies.config.experiment import load_experiment
 from studies.config.ranges import IntRange
@@ -339,6 +340,7 @@ def main() -> int:
     listing, one = dashboard(full)
     rows.append(("dashboard, list of studies", f"{listing:.2f} s"))
     rows.append(("dashboard, one study", f"{one:.2f} s"))
+    rows += reading.rows(folder / "reading")
 
     text = "\n".join(
         [

@@ -9,12 +9,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from mmap import mmap
 from pathlib import Path
 
 import pytest
 
 from studies.config.experiment import load_experiment
-from studies.database import ownership, weights
+from studies.database import artifacts, ownership, weights
 from studies.database.stores import Stores, open_stores
 from studies.database.studies import stored_studies
 from tests.conftest import Run
@@ -90,6 +91,29 @@ def swap(one: Path, other: Path) -> None:
 
 def lose(one: Path, other: Path) -> None:
     one.unlink()
+
+
+def test_a_file_is_hashed_once_while_nobody_touches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = artifacts.Artifacts(tmp_path)
+    name = kept.write(b"0123456789", "study/3")
+    hashed = []
+    monkeypatch.setattr(artifacts, "mmap", lambda *g, **n: hashed.append(1) or mmap(*g, **n))
+    kept.verify(name, "study/3")
+    kept.verify(name, "study/3")
+    assert len(hashed) == 2  # it was written just now: a second write would not show
+    monkeypatch.setattr(artifacts, "_TICK", -1)
+    kept.verify(name, "study/3")
+    kept.verify(name, "study/3")
+    assert len(hashed) == 3
+    with pytest.raises(artifacts.UnreadableWeights, match="damaged"):
+        kept.verify(name, "study/4")
+    before = kept.path(name).stat()
+    flip(kept.path(name), kept.path(name))
+    os.utime(kept.path(name), ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(artifacts.UnreadableWeights, match="damaged"):
+        kept.verify(name, "study/3")
 
 
 @pytest.mark.parametrize("harm", [flip, lose])
