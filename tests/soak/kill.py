@@ -35,14 +35,16 @@ class Soak:
     ----------
     folder
         Where recording, cache, the undisturbed search and the disturbed ones lie.
+    folds
+        ``training.folds``.
     """
 
-    def __init__(self, folder: Path, zygote: Zygote) -> None:
+    def __init__(self, folder: Path, zygote: Zygote, folds: int) -> None:
         self.folder = folder
         self.zygote = zygote
         self.kills: Counter[str] = Counter()
         self.processes = 0
-        changes = {"search": {"space": SPACE}}
+        changes = {"search": {"space": SPACE}, "training": {"folds": folds}}
         config = write_experiment(folder / "start", folder / "shared", changes)
         assert self._run(folder / "start", "study", "create").wait() == 0
         shutil.copytree(folder / "start", folder / "whole")
@@ -109,11 +111,13 @@ class Soak:
         return seen
 
 
-def soak(folder: Path, runs: int, seed: int, kills: int = 4) -> tuple[Soak, list[str]]:
+def soak(
+    folder: Path, runs: int, seed: int, kills: int = 4, folds: int = 2
+) -> tuple[Soak, list[str]]:
     """Run so many disturbed searches; returns what was found wrong."""
     problems: list[str] = []
     with Zygote() as zygote:
-        job = Soak(folder, zygote)
+        job = Soak(folder, zygote, folds)
         for number in range(runs):
             seen = job.run(number, random.Random(f"{seed} {number}"), kills)
             problems += [f"run {number}: {problem}" for problem in seen.problems]
@@ -126,12 +130,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--kills", type=int, default=4, help="attempts to kill, per run")
+    parser.add_argument("--folds", type=int, default=2, help="training.folds; 1: a single cut")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="kept when something is wrong")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     begun = time.monotonic()
-    job, problems = soak(folder, options.runs, options.seed, options.kills)
+    job, problems = soak(folder, options.runs, options.seed, options.kills, options.folds)
     whole = job.whole
     print(f"runs                 {options.runs} in {time.monotonic() - begun:.0f} s")
     print(f"processes started    {job.processes}")
