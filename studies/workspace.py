@@ -268,21 +268,27 @@ class Workspace:
     def backbone(self, alias: str) -> Backbone:
         """A backbone, its weights loaded, on the device."""
         from tuner.backbones import load_backbone
+        from tuner.backbones.functions import beside
 
         if alias not in self._backbones:
             settings = self.settings(alias)
-            loaded = load_backbone(
-                settings.name,
-                settings.weights,
-                seed=self.experiment.search.seed,
-                image_size=self.experiment.data.image_size,
-                mean=settings.mean,
-                std=settings.std,
-                tokens=settings.tokens,
-                rectify=settings.rectify,
-            )
+            with beside(self.experiment.folder):  # where a function of one's own may lie
+                loaded = load_backbone(
+                    settings.name,
+                    settings.weights,
+                    seed=self.weights_seed(alias),
+                    image_size=self.experiment.data.image_size,
+                    mean=settings.mean,
+                    std=settings.std,
+                    tokens=settings.tokens,
+                    rectify=settings.rectify,
+                )
             self._backbones[alias] = loaded.to(self.device)
         return self._backbones[alias]
+
+    def weights_seed(self, alias: str) -> int:
+        """Seed of random weights: that of the search, and the next ones for further draws."""
+        return self.experiment.search.seed + self.settings(alias).draw
 
     def untrained(self, layers: Mapping[str, Sequence[str]]) -> Workspace:
         """The same recording, cut and images under the same networks with random weights, seeded by ``search.seed``.

@@ -19,6 +19,7 @@ from studies.config.keys import (
     Table,
     TrainingConfig,
 )
+from studies.config.networks import drawn, of_patterns
 from studies.config.ranges import problem
 from tuner.errors import InputError
 
@@ -60,6 +61,8 @@ class Experiment(Table):
         # start at the config file's folder.
         if not isinstance(document, dict):
             return document
+        if "backbone" in document:
+            document = {**document, "backbone": of_patterns(document["backbone"])}
         tables = ("data", "training", "search", "storage", "cluster")
         return {**{table: {} for table in tables}, **document}
 
@@ -105,6 +108,13 @@ def parse_experiment(document: Mapping[str, object], file: str | Path = DEFAULT_
     except ValidationError as error:
         # Not chained: pydantic's own text can show what was written, passwords included.
         raise InputError(f"{file}: {explain(error, Experiment)}") from None
+    experiment = experiment.model_copy(update={"backbone": drawn(experiment.backbone)})
+    aliases = [table.alias for table in experiment.backbone]
+    twice = next((alias for alias in aliases if aliases.count(alias) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f'{file}: "{twice}" is the alias of a draw (seeds) and of another [[backbone]]; rename one'
+        )
     experiment._file = path
     experiment._written = frozenset(_keys(document))
     return experiment

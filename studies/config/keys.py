@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     field_serializer,
     field_validator,
     model_validator,
@@ -242,7 +243,12 @@ class BackboneConfig(Table):
 
     name: Name = Field(
         description="vgg19, inceptionv1, efficientnet_lite0, any torchvision classification model, "
-        "or timm/NAME for any network of timm's"
+        "timm/NAME for any network of timm's, package.module:function for one of your own, pixels or gabor"
+    )
+    timm: tuple[str, ...] | None = Field(
+        None,
+        description="in the place of a name: patterns, such as vit_small*, of networks of timm's that are "
+        "published; each becomes a table of its own with the other keys of this one",
     )
     alias: Name = Field(
         "",
@@ -287,6 +293,32 @@ class BackboneConfig(Table):
         "and scaled and keep their sign",
         json_schema_extra={"words": '"auto" or true or false'},
     )
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description='with weights = "random": so many draws, each with studies of its own under the alias and '
+        "its number (alias-1, alias-2, ...), shown as a band",
+    )
+
+    _draw: int = PrivateAttr(default=0)
+    _draws_of: str = PrivateAttr(default="")
+
+    @property
+    def draw(self) -> int:
+        """Which draw of random weights it is, from 0."""
+        return self._draw
+
+    @property
+    def draws_of(self) -> str:
+        """The alias that several draws share; empty where there is one."""
+        return self._draws_of
+
+    @model_validator(mode="after")
+    def _only_random_weights_are_drawn(self) -> Self:
+        if self.seeds > 1 and self.weights != "random":
+            raise problem("seeds", 'only with weights = "random"; remove it')
+        return self
 
     @model_validator(mode="before")
     @classmethod

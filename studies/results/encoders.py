@@ -314,7 +314,7 @@ def encoder(
         units=units,
         unit_indices=spec.units,
         weights=settings.weights,
-        weights_seed=experiment.search.seed,
+        weights_seed=workspace.weights_seed(spec.key.backbone),
         meta={
             "study": spec.name,
             "trial": "best of every unit" if trial is None else trial,

@@ -213,6 +213,7 @@ def test_the_list_of_backbones() -> None:
         "inceptionv1",
         "vgg",
         "torchvision",
+        "baseline",
     }
     assert rows["efficientnet_lite0"]["imagenet"]
     assert rows["inceptionv1"]["where"].endswith("inception5h.pth")

@@ -147,7 +147,9 @@ class Backbone:
     @property
     def _identity(self) -> str:
         kept = "" if self.keep == "grid" else f" {self.keep}"
-        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}{kept}"
+        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}{kept}" + (
+            self._family.identity(self.module)
+        )
 
     @property
     def device(self) -> torch.device:

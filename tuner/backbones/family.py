@@ -80,6 +80,10 @@ class Family(ABC):
         """Draw random weights."""
         initialise(module, seed)
 
+    def identity(self, module: nn.Module) -> str:
+        """Return what tells the network from others of its name and weights, for its digest."""
+        return ""
+
     def tokens(self, name: str, module: nn.Module, keep: Keep) -> Tokens | None:
         """Say what is known of a network's tokens; None where it has none."""
         return None if keep == "grid" else Tokens(keep=keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuner.backbones import timm_models
 from tuner.backbones.backbone import Backbone, Rectify
 from tuner.backbones.family import Family
 from tuner.backbones.preprocessing import IMAGENET, Preprocessing
@@ -24,6 +26,8 @@ FAMILIES = (
     "tuner.backbones.vgg",
     "tuner.backbones.torchvision_models",
     "tuner.backbones.timm_models",
+    "tuner.backbones.baselines",
+    "tuner.backbones.functions",
 )
 
 
@@ -67,17 +71,18 @@ def load_backbone(
     Parameters
     ----------
     name
-        One of ``backbone_names``, or ``timm/NAME``.
+        One of ``backbone_names``, ``timm/NAME``, or ``package.module:function``, which is called.
     weights
-        "imagenet" (the published ones, whatever they were trained on), "random", or the path of a
-        state dict (``.pth``, ``.pt``, ``.safetensors``), whose classifier may have any number of classes.
+        "imagenet" (the published ones, whatever they were trained on; those that a function brings along), "random",
+        or the path of a state dict (``.pth``, ``.pt``, ``.safetensors``), whose classifier may have any number of classes.
     seed
         Draws random weights; not used otherwise.
     image_size
         Side of the images that it will get, px: some transformers are built for one size. Their own where
         not given.
     mean, std
-        What the network expects of its input, per channel, for images in [0, 1]; needed with a file.
+        What the network expects of its input, per channel, for images in [0, 1]; needed with a file, and
+        with a function that does not say.
     tokens
         What becomes of a transformer's tokens: "grid" lays those of the patches out by rows and columns,
         "class" takes the class token as a map of one cell.
@@ -95,8 +100,9 @@ def load_backbone(
     kind = weights if weights in ("imagenet", "random") else "file"
     if kind == "random":
         module = _build_random(family, name, seed, image_size)
-    else:
+    else:  # some bring their weights along, or have none
         module = _build_empty(family, name, image_size)
+    if kind == "file" or (kind == "imagenet" and family.source(name) is not None):
         path = family.fetch(name) if kind == "imagenet" else Path(weights).expanduser()
         where = f"backbone {name}, weights file {path}"
         state = family.adapt(name, module, read_state(path))
@@ -117,7 +123,6 @@ def _preprocessing(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Preprocessing:
-    own = family.preprocessing(name, kind)
     if kind == "file" and (mean is None or std is None):
         published = family.preprocessing(name, "imagenet")
         raise InputError(
@@ -126,17 +131,15 @@ def _preprocessing(
             f"{_numbers(IMAGENET.mean)}, std = {_numbers(IMAGENET.std)}, those of the weights published "
             f"for it mean = {_numbers(published.mean)}, std = {_numbers(published.std)}"
         )
-    given = Preprocessing(_three(mean, own.mean), _three(std, own.std))
-    if min(given.std) <= 0:
-        raise InputError(f"backbone {name}: std is {_numbers(given.std)}; it must be above 0")
-    return given
+    if mean is None or std is None:
+        own = family.preprocessing(name, kind)
+        mean, std = own.mean if mean is None else mean, own.std if std is None else std
+    if min(std) <= 0:
+        raise InputError(f"backbone {name}: std is {_numbers(std)}; it must be above 0")
+    return Preprocessing(_three(mean), _three(std))
 
 
-def _three(
-    given: Sequence[float] | None, own: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    if given is None:
-        return own
+def _three(given: Sequence[float]) -> tuple[float, float, float]:
     one, two, three = (float(value) for value in given)
     return one, two, three
 
@@ -188,19 +191,37 @@ def load_truncated(
     return backbone
 
 
-def list_backbones() -> list[dict[str, Any]]:
+def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
     """Describe every backbone that can be loaded by name.
+
+    Parameters
+    ----------
+    pattern
+        Only names that it fits, timm's too, as in a shell; None: all but timm's.
 
     Returns
     -------
     list of dict
-        ``name``, ``family``, ``imagenet`` (True where those weights are on this machine) and
-        ``where`` (the file that is looked for).
+        ``name``, ``family``, ``imagenet`` (True where the published weights are on this machine) and
+        ``where`` (the file that is looked for; empty for what needs none).
+
+    Raises
+    ------
+    InputError
+        If nothing fits the pattern.
     """
     rows: dict[str, dict[str, Any]] = {}
     for family in families():
         for name in family.names():
-            rows.setdefault(name, _row(family, name))
+            if pattern is None or fnmatchcase(name, pattern):
+                rows.setdefault(name, _row(family, name))
+    if pattern is not None and pattern.startswith(timm_models.PREFIX):
+        rows |= {n: _row(timm_models.FAMILY, n) for n in timm_models.FAMILY.listed(pattern)}
+    if not rows:
+        raise InputError(
+            f"no backbone fits {pattern!r}; 'tuner backbone list' lists all but timm's, which are named "
+            '"timm/..."'
+        )
     return list(rows.values())
 
 

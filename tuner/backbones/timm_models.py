@@ -103,13 +103,24 @@ class TimmModels(Family):
             f"'tuner backbone list --filter \"{PREFIX}*\"' lists all"
         )
 
-    def listed(self, pattern: str) -> list[str]:
-        """Return the published names that fit a pattern, and of each architecture without a tag those it fits."""
+    def listed(self, pattern: str, *, published: bool = True) -> list[str]:
+        """Return the names that fit a pattern.
+
+        Parameters
+        ----------
+        pattern
+            With or without ``timm/``; one with a dot asks for tags too, of which a network may have several.
+        published
+            Whether only those count of which there are published weights.
+        """
         own = pattern.removeprefix(PREFIX)
+        if not published:
+            return [PREFIX + n for n in timm().list_models(own)]
+        # a tag is matched only where the pattern has one
+        tagged = timm().list_models(own if "." in own else f"{own}.*", pretrained=True)
         if "." in own:
-            return [PREFIX + n for n in timm().list_models(own, pretrained=True)]
-        plain = {n.partition(".")[0]: None for n in timm().list_models(own, pretrained=True)}
-        return [PREFIX + n for n in plain]
+            return [PREFIX + n for n in tagged]
+        return [PREFIX + n for n in dict.fromkeys(n.partition(".")[0] for n in tagged)]
 
     def build(self, name: str) -> nn.Module:
         """Build the network without its classifier, for images of its own size."""
