@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Selection, example, experiment
+from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import select, selects
 from cli.show import detail, note
 from studies.export.target import is_file
+from studies.selection import Selection
 
 if TYPE_CHECKING:
     from studies.database.stores import Stores

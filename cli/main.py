@@ -18,6 +18,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from cli import errors, options
+from studies.selection import Selection
 
 
 class Entry(NamedTuple):
@@ -120,7 +121,7 @@ def _stand_in() -> None:
 
 def run(arguments: list[str]) -> Any:
     """Run a command; whatever it raises is the caller's."""
-    options.settings().selection = options.Selection()
+    options.settings().selection = Selection()
     command = build()
     with command.make_context("tuner", arguments) as context:
         return command.invoke(context)

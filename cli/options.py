@@ -5,27 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import typer.main
 
+from studies.selection import Selection
+
 if TYPE_CHECKING:
     from studies.config.experiment import Experiment
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Glob patterns per part of a study's name; no pattern selects everything."""
-
-    backbone: tuple[str, ...] = ()
-    layer: tuple[str, ...] = ()
-    region: tuple[str, ...] = ()
-    readout: tuple[str, ...] = ()
 
 
 @dataclass
@@ -47,7 +39,7 @@ class Settings:
     config: Path = Path("tuner.toml")
     quiet: bool = False
     verbose: bool = False
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
 
 
 _settings: ContextVar[Settings] = ContextVar("settings")

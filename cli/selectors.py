@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from cli.options import Function, Selection, settings
-from studies.names import StudyKey
-from tuner.errors import InputError
-
-PARTS = ("backbone", "layer", "region", "readout")
+from cli.options import Function, settings
+from studies import selection as selection_module
+from studies.selection import Item, Selection
 
 
 def _option(part: str) -> Any:
@@ -46,59 +43,12 @@ def selects(command: Function) -> Function:
     return command
 
 
-class Named(Protocol):
-    """What has a study's name."""
-
-    @property
-    def key(self) -> StudyKey:
-        """Backbone, layer, region and readout."""
-        ...
-
-
-Item = TypeVar("Item", bound=Named)
-
-
 def select(items: Iterable[Item], selection: Selection | None = None) -> list[Item]:
-    """Choose the items that match, in their order.
-
-    Parameters
-    ----------
-    items
-        What has the name of a study.
-    selection
-        An item matches if, for each part that has patterns, one of them matches; where not given, what
-        the running command was told.
-
-    Returns
-    -------
-    list
-        At least one item, if there are any.
+    """Choose the items that match, in their order; where no selection is given, what the running command was told.
 
     Raises
     ------
     InputError
-        If a pattern matches nothing, listing the valid values; if no item matches all parts.
+        As :func:`studies.selection.select`.
     """
-    selection = settings().selection if selection is None else selection
-    chosen = every = list(items)
-    for part in PARTS:
-        patterns: tuple[str, ...] = getattr(selection, part)
-        if not patterns:
-            continue
-        values = list(dict.fromkeys(str(getattr(item.key, part)) for item in every))
-        matching = {value for pattern in patterns for value in _matches(part, pattern, values)}
-        chosen = [item for item in chosen if getattr(item.key, part) in matching]
-    if every and not chosen:
-        given = " ".join(
-            f"--{part} {pattern}" for part in PARTS for pattern in getattr(selection, part)
-        )
-        raise InputError(f"no study matches {given} together; each alone matches some")
-    return chosen
-
-
-def _matches(part: str, pattern: str, values: Sequence[str]) -> list[str]:
-    """Find the values that match a pattern, or are it: brackets in names need no escaping."""
-    found = [value for value in values if value == pattern or fnmatchcase(value, pattern)]
-    if not found:
-        raise InputError(f"--{part} {pattern}: no {part} matches; valid: {', '.join(values)}")
-    return found
+    return selection_module.select(items, settings().selection if selection is None else selection)

@@ -276,3 +276,16 @@ def test_an_encoder_that_answers_nan_is_not_saved(tmp_path):
 def test_it_is_found_again_after_moving(saved, tmp_path, images):
     moved = shutil.move(saved, tmp_path / "elsewhere")
     assert torch.equal(load_encoder(moved)(images), random_encoder()(images))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (torch.full((1, 3, 32, 32), 255.0), "lie between 255 and 255"),
+        (torch.full((1, 3, 32, 32), -2.1), "do not normalise"),
+        (torch.zeros((1, 3, 32, 32), dtype=torch.uint8), "are uint8, and must be floats"),
+    ],
+)
+def test_images_that_are_not_in_0_to_1_are_refused(wrong, said):
+    with pytest.raises(InputError, match=said):
+        random_encoder()(wrong)

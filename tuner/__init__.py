@@ -30,22 +30,25 @@ if TYPE_CHECKING:
 __all__ = ["load_encoder", "load_recording", "load_results"]
 
 # Looked up when first asked for: torch takes seconds to import, and a command's help should not
-# wait for it. `load_results` reads the search's database and so lives above this package, which
-# never imports from there to do its own work; it is offered here because people look for it here.
+# wait for it. `load_results` and `open` work with the search's database and so live above this
+# package, which never imports from there to do its own work; they are offered here because people
+# look for them here. `open` is not in `__all__`: a star must not hide Python's own.
 _HOME = {
     "load_encoder": "tuner.encoder",
     "load_recording": "tuner.recordings",
     "load_results": "studies.results.frames",
+    "open": "studies.notebook.opening",
 }
+_NAMES = {"open": "open_experiment"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         from importlib import import_module
 
-        return getattr(import_module(_HOME[name]), name)
+        return getattr(import_module(_HOME[name]), _NAMES.get(name, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOME])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from studies.basis import basis_of
 from studies.database.stores import Stores
@@ -14,9 +15,37 @@ from studies.grid import Spec
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.references import REFERENCES
-from studies.results.scores import evaluate_all
+from studies.results.scores import Evaluated, evaluate_all
 from studies.workspace import Workspace
 from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tuner.figures.style import ThemeName
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A heatmap drawn, and what it was drawn from.
+
+    Attributes
+    ----------
+    figure
+        The figure.
+    rows, units
+        Of ``heatmap.csv`` and ``units.csv``.
+    references
+        Rows of what is drawn beside the studies.
+    found
+        The studies, without their weights.
+    """
+
+    figure: Figure
+    rows: list[dict[str, Any]]
+    units: list[dict[str, Any]]
+    references: list[dict[str, Any]]
+    found: list[Evaluated]
 
 
 def export_heatmap(
@@ -56,10 +85,7 @@ def export_heatmap(
         If no selected study has a complete trial, the metric does not exist or is a loss that references do not have,
         or the one file that ``OUT`` names cannot hold what is asked for.
     """
-    from tuner.figures import captions
-    from tuner.figures.heatmap import heatmap
     from tuner.figures.metrics import metric_named
-    from tuner.figures.panels import choose_metric
     from tuner.figures.style import save, save_as
     from tuner.figures.tables import write_csv, write_heatmap, write_units
 
@@ -77,6 +103,56 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
+    made = draw_heatmap(
+        workspace, stores, specs, metric=metric, references=references, stacked=stacked, say=say
+    )
+    if one_file:
+        table = out.suffix.lower() == ".csv"
+        return [write_heatmap(made.rows, out) if table else save_as(made.figure, out)]
+    other = changed(out, workspace.recording)
+    if other is not None:
+        say(other)
+    paths = [
+        write_heatmap(made.rows, out / "heatmap.csv"),
+        write_units(made.units, out / "units.csv"),
+    ]
+    remember(out, workspace.recording, made.rows, basis_of(workspace))
+    if made.references:
+        paths.append(write_heatmap(made.references, out / "references.csv"))
+    choices = nested_rows(workspace, made.found)
+    if choices:
+        paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
+    paths += save(made.figure, out / "heatmap")
+    if cuts:
+        from studies.results.resplit import resplit, write_resplit
+
+        fits = resplit(workspace, stores, specs, cuts)
+        paths += write_resplit(fits, made.found, out, simulated=workspace.recording.simulated)
+    return paths
+
+
+def draw_heatmap(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    *,
+    metric: str | None = None,
+    references: Sequence[str] = (),
+    stacked: bool = False,
+    theme: ThemeName = "light",
+    say: Callable[[str], None] = lambda message: None,
+) -> Heatmap:
+    """Score the studies and draw the map; see :func:`export_heatmap`.
+
+    Raises
+    ------
+    InputError
+        If no selected study has a complete trial, or the metric does not exist.
+    """
+    from tuner.figures import captions
+    from tuner.figures.heatmap import heatmap
+    from tuner.figures.panels import choose_metric
+
     beside = [row for name in references for row in REFERENCES[name](workspace, specs)]
     # All weights together would fill the memory.
     found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
@@ -98,24 +174,6 @@ def export_heatmap(
         simulated=workspace.recording.simulated,
         references=beside,
         groups=workspace.areas,
+        theme=theme,
     )
-    if one_file:
-        table = out.suffix.lower() == ".csv"
-        return [write_heatmap(rows, out) if table else save_as(figure, out)]
-    other = changed(out, workspace.recording)
-    if other is not None:
-        say(other)
-    paths = [write_heatmap(rows, out / "heatmap.csv"), write_units(units, out / "units.csv")]
-    remember(out, workspace.recording, rows, basis)
-    if beside:
-        paths.append(write_heatmap(beside, out / "references.csv"))
-    choices = nested_rows(workspace, found)
-    if choices:
-        paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
-    paths += save(figure, out / "heatmap")
-    if cuts:
-        from studies.results.resplit import resplit, write_resplit
-
-        fits = resplit(workspace, stores, specs, cuts)
-        paths += write_resplit(fits, found, out, simulated=workspace.recording.simulated)
-    return paths
+    return Heatmap(figure, rows, units, beside, found)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.options import Selection
-from cli.selectors import PARTS, select
+from cli.selectors import select
 from studies.names import StudyKey
+from studies.selection import PARTS, Selection
 from tuner.errors import InputError
 
 

@@ -231,7 +231,14 @@ class Encoder(nn.Module):
         return mean + scale * drive
 
     def forward(self, images: Tensor) -> Tensor:
-        """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1]."""
+        """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1].
+
+        Raises
+        ------
+        InputError
+            If the images are of another shape, not floats, or far from [0, 1], such as 0 to 255.
+        """
+        refuse_other_values(images)
         return self.respond(self.drive(images))
 
     def predict_units(self, images: Tensor, units: Sequence[int]) -> Tensor:
@@ -256,6 +263,29 @@ class Encoder(nn.Module):
         """Hash all that decides the responses: backbone, layer, normalisation, readout, scaling."""
         head = [self.backbone.digest, self.layer, self.readout.name, self.loss, self.image_size]
         return _digest(self.tensors(), json.dumps(head))
+
+
+def refuse_other_values(images: Tensor) -> None:
+    """Refuse images that are not floats in [0, 1]; a step out of it, as an optimiser makes, passes.
+
+    Raises
+    ------
+    InputError
+        If they are integers, or reach as far as 255 or as normalised images do.
+    """
+    if not images.is_floating_point():
+        raise InputError(
+            f"images: are {str(images.dtype).removeprefix('torch.')}, and must be floats in [0, 1]: divide "
+            "by 255, or take tuner.encoder.as_batch of (batch, size, size, 3) uint8"
+        )
+    if not images.numel():
+        return
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if low < -0.5 or high > 1.5:
+        raise InputError(
+            f"images: lie between {low:.3g} and {high:.3g}, and must lie in [0, 1]: divide values to 255 by "
+            "255, and do not normalise, which the encoder does"
+        )
 
 
 def _digest(tensors: Mapping[str, Tensor], head: str = "") -> str:

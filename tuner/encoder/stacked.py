@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from tuner.encoder.model import Encoder
+from tuner.encoder.model import Encoder, refuse_other_values
 from tuner.encoder.together import Together
 from tuner.errors import InputError
 
@@ -167,6 +167,7 @@ class StackedEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1]; one pass of each backbone."""
+        refuse_other_values(images)
         responses = torch.stack(self._together.respond(images))
         total: Tensor = self.base + (self.weights[:, None] * (responses - self.base)).sum(0)
         return total

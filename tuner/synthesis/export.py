@@ -33,6 +33,7 @@ from tuner.synthesis.receptive_fields import Fields, from_readout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ARRAYS = "meis.npz"
 SHEET = "sheet.png"
@@ -179,6 +180,8 @@ def _write(
     title: str,
     extra: dict[str, Any],
 ) -> None:
+    from tuner.figures.style import render
+
     folder.mkdir(parents=True, exist_ok=True)
     simulated = any(encoder.simulated for encoder in encoders)
     entries = []
@@ -208,7 +211,8 @@ def _write(
             entry["noise"] = {"activation": float(held.noise_activation[k])}
         entries.append(entry)
     write_bytes(folder / ARRAYS, _npz(result, settings.variants, held))
-    write_bytes(folder / SHEET, _sheet(result, settings, fields, held, title, simulated))
+    figure = sheet_of(result, settings, fields, held, title, simulated)
+    write_bytes(folder / SHEET, render(figure, "png"))
     manifest = {
         "format": FORMAT,
         "kind": KIND,
@@ -226,15 +230,31 @@ def _write(
     )
 
 
-def _sheet(
+def sheet_of(
     result: MeiResult,
     settings: MeiSettings,
     fields: Fields,
     held: Beside | None,
     title: str,
     simulated: bool,
-) -> bytes:
-    from tuner.figures import style
+) -> Figure:
+    """Draw all images, with what they are held against and where their units read.
+
+    Parameters
+    ----------
+    result
+        The images.
+    settings
+        How they were made.
+    fields
+        Receptive fields of their units.
+    held
+        What they are held against; None: nothing.
+    title
+        Said after "Most exciting images", such as the study's name.
+    simulated
+        Whether the recording is.
+    """
     from tuner.figures.sheets import sheet
 
     variants = result.pixels.shape[1]
@@ -272,7 +292,7 @@ def _sheet(
     ellipses = fields.ellipses().repeat(group, axis=0)
     for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
-    return style.render(figure, "png")
+    return figure
 
 
 def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
