@@ -60,6 +60,8 @@ def inspect(
     else:
         _describe(summary)
         show(regions, format, REGION_COLUMNS)
+        if summary.n_repeats > 1:
+            write("reliability, split-half and ceiling: medians over units")
         write("")
         for line in summary.notes:
             write(f"note: {line}")
@@ -79,7 +81,10 @@ def _describe(summary: Summary) -> None:
     groups = "" if summary.n_groups is None else f" in {summary.n_groups} groups"
     write(f"  training  {summary.n_train} images{groups}")
     if summary.n_test:
-        write(f"  test      {summary.n_test} images, {summary.n_repeats} repeats")
+        often = f"{summary.n_repeats} repeats"
+        if summary.n_repeats == 1:
+            often = "one response each: test scores, but no ceilings and none normalised"
+        write(f"  test      {summary.n_test} images, {often}")
     else:
         write("  test      none: scores on validation images only, and no ceilings")
     for one in summary.sessions:

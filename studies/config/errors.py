@@ -87,12 +87,24 @@ def _message(detail: ErrorDetails, key: str, model: type[BaseModel]) -> str:
         words = str(context["expected"]).replace("'", '"')
         return f"must be {words}{got}{_guess(detail, model)}"
     if kind in KINDS:
-        return KINDS[kind] + got
+        return KINDS[kind] + got + _not_a_list(detail, key)
     if kind in TABLES:
         return f"must be a table of keys{got}"
     if key == "backbone":
         return "must be written as [[backbone]] tables, each with a name"
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}{got}"
+
+
+def _not_a_list(detail: ErrorDetails, key: str) -> str:
+    """Say what to do where several values were written for one."""
+    if not isinstance(detail["input"], list | tuple):
+        return ""
+    if key == "data.region":
+        return (
+            ", one unit column and not a list; for regions by two columns give the recording a column "
+            "that joins them, such as units/area_array"
+        )
+    return ", a single one and not a list"
 
 
 def _got(value: object) -> str:

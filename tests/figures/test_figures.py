@@ -57,6 +57,8 @@ def test_learning_curves(no_overlaps, theme: str) -> None:
     assert "1 above the axis" in said
     assert "simulated recording" in said
     assert "trial 19: 0." in said
+    # the best trial is named above, where its label hides no line
+    assert not [t for t in figure.axes[0].texts if "19" in t.get_text()]
     assert figure.axes[0].get_ylim()[1] < 1.2
 
 
@@ -144,6 +146,15 @@ def test_masks_with_fields_in_cells(no_overlaps) -> None:
     assert tuple(ellipse.center) == (2.0, 3.0)
     assert "Gaussian fitted to the map" in texts(figure)
     assert "receptive field" not in texts(masks(rng.random((2, 7, 9)), ["a", "b"]))
+
+
+def test_a_sliver_of_a_field_is_flagged() -> None:
+    five = np.array([[3.0, 3.0, 2.0, 1.0, 0.0], [3.0, 3.0, 2.0, 0.1, 0.0]])
+    figure = masks(np.ones((2, 7, 7)), ["a", "b"], ellipses=five)
+    lines = [axes.patches[-1].get_linestyle() for axes in figure.axes]
+    assert lines[0] != lines[1]
+    assert "dashed: 1 sliver" in texts(figure)
+    assert "sliver" not in texts(masks(np.ones((1, 7, 7)), ["a"], ellipses=five[:1]))
 
 
 def test_receptive_field_angle_is_as_seen() -> None:

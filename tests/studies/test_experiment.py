@@ -569,3 +569,11 @@ def test_the_reference_shows_the_defaults_that_hold(tmp_path):
     assert "weight of sum \\|w\\|" in render_reference()
     written = parse_experiment(tomllib.loads(text), tmp_path / "tuner.toml")
     assert written.model_dump() == load(tmp_path, "").model_dump()
+
+
+def test_several_values_for_one_are_answered_with_what_to_do() -> None:
+    document = {"data": {"region": ["area", "array"]}, "backbone": [{"name": "vgg19"}]}
+    with pytest.raises(
+        InputError, match=r"data\.region: must be text in quotes, one unit column .* joins them"
+    ):
+        parse_experiment(document)

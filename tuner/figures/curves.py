@@ -52,6 +52,9 @@ def learning_curves(
         parts = [f"{complete} complete, none pruned"]
     if above:
         parts.append(f"{above} above the axis")
+    best = best_trial(curves)
+    if best is not None:
+        parts.append(f"best, red: trial {best.number}: {reported(best)[1].min():.3f}")
     sub = style.subtitle(*parts, about, simulated=simulated)
     with style.styled(colours):
         wide = style.width_named(width, style.COLUMN)
@@ -101,20 +104,6 @@ def _draw(axes: Axes, curves: Sequence[TrialCurve], theme: style.Theme) -> None:
     lowest = int(np.argmin(values))
     axes.plot(steps, values, color=theme.accent, lw=1.3, zorder=4)
     axes.plot(steps[lowest], values[lowest], "o", ms=3.5, color=theme.accent, zorder=5)
-    right = steps[lowest] > 0.6 * steps.max()
-    axes.annotate(
-        f"trial {best.number}: {values[lowest]:.3f}",
-        (steps[lowest], values[lowest]),
-        xytext=(-4 if right else 4, 5),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom",
-        fontsize=style.SMALL,
-        fontweight="bold",
-        color=theme.accent,
-        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
-        zorder=6,
-    )
 
 
 def _end_axis(axes: Axes, curves: Sequence[TrialCurve]) -> None:

@@ -13,6 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from tuner.figures import style
 from tuner.figures.tiles import tiles
 
+SLIVER = 4.0
+"""A field so many times as long as wide is a Gaussian that went astray, not a field."""
+
+DASHED = (0, (2, 2))
+
+
+def is_sliver(ellipse: NDArray[np.float64]) -> bool:
+    """Whether a Gaussian (x, y, sd along, sd across, angle) is too thin to be a receptive field."""
+    along, across = (float(value) for value in ellipse[2:4])
+    return along > SLIVER * across
+
 
 def masks(
     maps: ArrayLike,
@@ -62,13 +73,15 @@ def masks(
     parts = [f"{height} \N{MULTIPLICATION SIGN} {across} cells, each map from 0 to its own maximum"]
     if np.isfinite(fitted).all(axis=1).any():
         parts.append("line: one sd of the Gaussian fitted to the map")
+    if slivers := sum(map(is_sliver, fitted)):
+        parts.append(f"dashed: {slivers} sliver{'s' * (slivers != 1)}, no field to be trusted")
     sub = style.subtitle(*parts, about, simulated=simulated)
 
     def draw(axes: Axes, index: int) -> None:
         top = float(np.nanmax(array[index], initial=0.0)) or 1.0
         axes.imshow(array[index], cmap=style.SEQUENTIAL, vmin=0, vmax=top, interpolation="nearest")
         axes.set(xlim=(-0.5, across - 0.5), ylim=(height - 0.5, -0.5))
-        _ellipse(axes, fitted[index], "#ffffff", "-")
+        _ellipse(axes, fitted[index], "#ffffff", DASHED if is_sliver(fitted[index]) else "-")
 
     return tiles(
         [(label,) for label in labels],

@@ -255,6 +255,7 @@ def sheet_of(
     simulated
         Whether the recording is.
     """
+    from tuner.figures.maps import is_sliver
     from tuner.figures.sheets import sheet
 
     variants = result.pixels.shape[1]
@@ -270,6 +271,7 @@ def sheet_of(
             pictures += [held.natural[k], held.noise[k]]
             labels += ["best natural", "noise"]
             notes += [f"predicted {best:.3g}", f"predicted {held.noise_activation[k]:.3g}"]
+    thin = fields.ellipses()
     group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
     verdict = [] if held is None else [held.verdict(result.activation)]
@@ -283,13 +285,14 @@ def sheet_of(
                 *verdict,
                 f"responses in the recording's units; {settings.prior} prior, "
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
-                "ellipse: where the unit reads (2 sd)",
+                "ellipse: where the unit reads (2 sd)"
+                + (", dashed: too thin to be trusted" if any(map(is_sliver, thin)) else ""),
             ]
         ),
         simulated=simulated,
         columns=None if held is None else group * max(1, round(6 / group)),
     )
-    ellipses = fields.ellipses().repeat(group, axis=0)
+    ellipses = thin.repeat(group, axis=0)
     for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
     return figure
@@ -298,6 +301,8 @@ def sheet_of(
 def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
     """Draw a receptive field at two standard deviations over an image."""
     from matplotlib.patches import Ellipse
+
+    from tuner.figures.maps import DASHED, is_sliver
 
     if not np.isfinite(ellipse).all():
         return
@@ -312,6 +317,7 @@ def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
                 fill=False,
                 edgecolor=colour,
                 linewidth=width,
+                linestyle=DASHED if is_sliver(ellipse) else "-",
             )
         )
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
