@@ -96,6 +96,13 @@ def optimize(
             "those of closed forms do not count.",
         ),
     ] = None,
+    until_settled: Annotated[
+        bool,
+        typer.Option(
+            "--until-settled",
+            help="Stop a study before N trials where further ones are expected to gain under 0.5 %.",
+        ),
+    ] = False,
     on: Annotated[
         str | None,
         typer.Option(
@@ -152,6 +159,7 @@ def optimize(
                     order=order,
                     timeout=timeout,
                     budget=budget,
+                    until_settled=until_settled,
                     listener=Terminal(progress),
                 )
             except KeyboardInterrupt:  # SIGTERM too
@@ -195,6 +203,10 @@ def _conclude(done: Done, studies: int) -> None:
             note("not all studies have their trials yet; run the command again to go on")
         else:
             note("see 'tuner study list', or write figures with 'tuner export heatmap -o OUT'")
+    if done.settled:
+        note(
+            f"{done.settled} studies are settled before that: further trials would gain under 0.5 %"
+        )
     if done.gone:
         note(f"{len(done.gone)} studies were left out: they are not the ones that were begun with")
     if done.set_aside:

@@ -77,6 +77,7 @@ LIST_COLUMNS = [
     Column("trials.failed", "failed"),
     Column("best.value", "best", digits=4),
     Column("below_smooth", "below smooth"),
+    Column("settled", "settled after"),
 ]
 
 
@@ -89,6 +90,7 @@ def list_command(
     """List studies with their trials and their best validation loss.
 
     Below smooth: without any search the smooth readout of the layer and region has the lower validation loss.
+    Settled after: so many trials, by 'tuner optimize --until-settled'.
     """
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies

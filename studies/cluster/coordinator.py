@@ -74,7 +74,7 @@ class Coordinator:
         The selected studies, in the grid's order.
     engine
         The workers.
-    n_trials, order, timeout, budget, listener
+    n_trials, order, timeout, budget, until_settled, listener
         As of :class:`studies.search.search.Search`.
 
     Raises
@@ -94,6 +94,7 @@ class Coordinator:
         order: str = "fewest",
         timeout: float | None = None,
         budget: int | None = None,
+        until_settled: bool = False,
         listener: Listener | None = None,
     ) -> None:
         self.workspace = workspace
@@ -102,7 +103,14 @@ class Coordinator:
         self.order = order
         self.budget = budget
         self.listener = listener = listener or Listener()
-        self.ledger = Ledger(workspace, stores, specs, n_trials=n_trials, listener=listener)
+        self.ledger = Ledger(
+            workspace,
+            stores,
+            specs,
+            n_trials=n_trials,
+            until_settled=until_settled,
+            listener=listener,
+        )
         self.specs = self.ledger.specs
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._experiment = messages.pack(messages.document(workspace.experiment))

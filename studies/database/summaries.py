@@ -16,6 +16,7 @@ from studies.database import optuna_tables as tables
 from studies.database import trials
 from studies.database.claims import Claims
 from studies.database.connection import Storage
+from studies.database.marks import SETTLED, marks
 from studies.database.studies import Stored
 from studies.database.trials import Trial
 from studies.names import StudyKey
@@ -42,12 +43,16 @@ class Summary:
     ----------
     encoder_loss
         Validation loss of the encoder, where it is not that of the best trial: of a closed form.
+    settled
+        After how many ``trials`` further ones were not expected to gain anything, and the ``expected_gain``; None where
+        ``--until-settled`` did not find so.
     """
 
     study: Stored
     counts: dict[TrialState, int] = field(default_factory=dict)
     best: Trial | None = None
     encoder_loss: float | None = None
+    settled: dict[str, Any] | None = None
 
     @property
     def finished(self) -> int:
@@ -108,6 +113,8 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
         for study_id, encoded in connection.execute(losses):
             if study_id in found:
                 found[study_id].encoder_loss = float(json.loads(encoded))
+    for study_id, mark in marks(storage, studies, SETTLED).items():
+        found[study_id].settled = mark
     return [found[study.study_id] for study in studies]
 
 
@@ -149,7 +156,7 @@ def listing(
     """What ``tuner study list`` shows; ``running`` counts trials that a living process works on.
 
     With ``line``, ``below_smooth`` says whether the closed form of the layer and region has the lower validation loss; None
-    where there is none.
+    where there is none. ``settled`` is the number of trials after which a study was, or None.
     """
     held = functools.cache(claims.held)
     out = []
@@ -169,6 +176,7 @@ def listing(
                 if best is None
                 else {"number": best.number, "value": best.value, "params": best.params},
                 "below_smooth": None if line is None else line.below(study.key, item.loss),
+                "settled": None if item.settled is None else item.settled["trials"],
             }
         )
     return out

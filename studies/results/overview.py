@@ -28,6 +28,8 @@ class Overview:
         the hundred, do not count.
     target
         Trials that all are brought to together, where it was asked.
+    settled
+        How many studies are settled.
     running, set_aside, fit_failed
         Cohort to trials; study to message; study to its best value.
     """
@@ -38,6 +40,7 @@ class Overview:
     rate: float | None
     window: float
     target: int | None
+    settled: int = 0
     running: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
     fit_failed: dict[str, float] = field(default_factory=dict)
@@ -72,6 +75,7 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
         rate=done / seconds if done and seconds > 0 else None,
         window=WINDOW,
         target=None if n_trials is None else sum(_target(study, n_trials) for study in chosen),
+        settled=sum(row["settled"] is not None for row in rows),
         running=dict(running),
         set_aside={s.name: s.set_aside for s in chosen if s.set_aside is not None},
         fit_failed=failed_fits,

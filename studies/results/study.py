@@ -52,6 +52,9 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
         facts["validation loss, every unit its own"] = summary.encoder_loss
     if item["below_smooth"] is not None:
         facts["below smooth"] = item["below_smooth"]
+    if summary.settled is not None:
+        facts["settled after trials"] = summary.settled["trials"]
+        facts["expected gain of more"] = summary.settled["expected_gain"]
     facts["training time, s"] = times
     return {
         "study": name,

@@ -30,6 +30,7 @@ from studies.search.listener import Listener
 from studies.search.proposals import Asking
 from studies.search.queue import Standing, Work
 from studies.search.round import Reports
+from studies.search.settled import Settling
 from studies.search.training import Ended
 from studies.workspace import Workspace
 from tuner.errors import TunerError
@@ -54,6 +55,8 @@ class Done:
         Study to why it was set aside.
     gone
         Studies that were deleted or made anew by somebody else, and were left.
+    settled
+        How many have fewer trials than were asked for, as more are expected to gain nothing.
     complete
         Whether every other selected study has its trials now.
     """
@@ -62,6 +65,7 @@ class Done:
     pruned: int = 0
     set_aside: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    settled: int = 0
     complete: bool = False
 
 
@@ -97,6 +101,8 @@ class Ledger:
         The selected studies, in the grid's order.
     n_trials
         Finished trials that each is brought to.
+    until_settled
+        Whether a study has enough trials once it is settled, see :mod:`studies.search.settled`.
     listener
         Whom it tells what is out of the ordinary.
 
@@ -113,6 +119,7 @@ class Ledger:
         specs: Sequence[Spec],
         *,
         n_trials: int,
+        until_settled: bool = False,
         listener: Listener,
     ) -> None:
         self.workspace = workspace
@@ -135,6 +142,11 @@ class Ledger:
                 workspace.fingerprint(spec),
             )
         self.asking = Asking(workspace, storage, self.stored, self.target, self.specs)
+        self._settling: Settling | None = None
+        if until_settled:
+            size = workspace.experiment.search.parallel_trials
+            donors = self.asking.donors
+            self._settling = Settling(storage, self.stored, self.specs, donors, size)
         self._in_flight: dict[int, str] = {}
         self._set_aside = {
             name: stored.set_aside
@@ -162,7 +174,7 @@ class Ledger:
         here = [spec for spec in self.specs if spec.name not in self.gone]
         stored = [self.stored[spec.name] for spec in here]
         gone = {name: Standing(finished=0, target=0, closed=True) for name in self.gone}
-        return gone | {
+        found = gone | {
             spec.name: Standing(
                 finished=summary.finished,
                 target=self.target(spec),
@@ -171,6 +183,7 @@ class Ledger:
             )
             for spec, summary in zip(here, summaries(self.storage, stored), strict=True)
         }
+        return found if self._settling is None else self._settling.applied(found)
 
     def searched(self, standings: Mapping[str, Standing]) -> int:
         """Finished trials that a budget counts: those of closed forms do not."""
@@ -182,6 +195,10 @@ class Ledger:
 
     def conclude(self, standings: Mapping[str, Standing]) -> Done:
         """Say what was done, at the end."""
+        self.done.settled = sum(
+            not standings[spec.name].closed and standings[spec.name].target < self.target(spec)
+            for spec in self.specs
+        )
         self.done.complete = not any(one.open for one in standings.values())
         selected = {spec.name for spec in self.specs}
         self.done.set_aside = {n: m for n, m in self._set_aside.items() if n in selected}

@@ -48,10 +48,10 @@ class Asking:
         self._stored = stored
         self._target = target
         search = workspace.experiment.search
-        self._donors: Donors | None = None
+        self.donors: Donors | None = None
         if search.warm_start == "finished":
             created = [spec for spec in workspace.grid if spec.name in stored]
-            self._donors = Donors(created, selected, search.parallel_trials)
+            self.donors = Donors(created, selected, search.parallel_trials)
 
     def ask(
         self, specs: Mapping[str, Spec], history: Mapping[str, list[Trial]]
@@ -100,7 +100,7 @@ class Asking:
 
     def after(self, spec: Spec, finished: int) -> list[tuple[str, int]]:
         """As :meth:`awaits`, of what is waited for by one process too."""
-        return [] if self._donors is None else self._donors.awaits(spec, finished)
+        return [] if self.donors is None else self.donors.awaits(spec, finished)
 
     def awaits(self, spec: Spec, finished: int) -> list[tuple[str, int]]:
         """Studies whose trials the next round of a study looks at, and how many finished ones of each it needs.
@@ -120,10 +120,10 @@ class Asking:
 
     def _gifts(self, specs: Sequence[Spec]) -> dict[str, list[Gift]]:
         """What studies are given by their donors."""
-        if self._donors is None:
+        if self.donors is None:
             return {}
         searched = [spec for spec in specs if not spec.closed_form]
-        names = {donor.name for spec in searched for donor in self._donors.of(spec)}
+        names = {donor.name for spec in searched for donor in self.donors.of(spec)}
         donors = {name: self._stored[name] for name in names}
         loaded = trials.load(self._storage, [s.study_id for s in donors.values()], curves=False)
         known = {
@@ -131,7 +131,7 @@ class Asking:
             for name, study in donors.items()
             if still_there(self._storage, study)
         }
-        return {spec.name: self._donors.gifts(spec, known) for spec in searched}
+        return {spec.name: self.donors.gifts(spec, known) for spec in searched}
 
     def _neighbour_best(self, spec: Spec, size: int) -> list[Gift]:
         """Best parameters of the shallower neighbour's first round, if that is finished."""

@@ -50,6 +50,8 @@ class Search:
         Seconds after which no new round is begun.
     budget
         Finished trials over all selected studies after which no new round is begun; those of closed forms do not count.
+    until_settled
+        Whether a study has enough once further trials are expected to gain nothing, see :mod:`studies.search.settled`.
     listener
         Whom it tells how it goes; nobody where not given.
 
@@ -69,6 +71,7 @@ class Search:
         order: str = "fewest",
         timeout: float | None = None,
         budget: int | None = None,
+        until_settled: bool = False,
         listener: Listener | None = None,
     ) -> None:
         self.workspace = workspace
@@ -76,7 +79,14 @@ class Search:
         self.order = order
         self.budget = budget
         self.listener = listener = listener or Listener()
-        self.ledger = Ledger(workspace, stores, specs, n_trials=n_trials, listener=listener)
+        self.ledger = Ledger(
+            workspace,
+            stores,
+            specs,
+            n_trials=n_trials,
+            until_settled=until_settled,
+            listener=listener,
+        )
         self.specs = self.ledger.specs
         self._closed_form = ClosedForm(workspace, self.ledger.stored, listener)
         self._training = Training(workspace, self.ledger.stored, listener, self.ledger.report)
