@@ -314,7 +314,7 @@ def _explain(shown: str, error: BaseException) -> str:
         remedy = "check that it is there, and make the file and its folder writable"
     elif "malformed" in text or "not a database" in text:
         remedy = "restore it from a copy; the file is damaged or not a database"
-    elif "locked" in text:
+    elif "locked" in text or "lock timeout" in text:
         remedy = "another program holds it; close that and run the command again"
     elif "disk I/O" in text:
         remedy = "check the disk (full, failing, or taken away) and run the command again"

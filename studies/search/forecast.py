@@ -21,6 +21,7 @@ from studies.search.calibrate import (
 from studies.search.closed_form import problem
 from studies.search.create import plans
 from studies.search.rungs import ReportGrid
+from studies.search.start import starts_elsewhere
 from studies.workspace import Workspace
 
 SURVIVING = Span(0.5, 0.65, 0.85)
@@ -31,6 +32,9 @@ SURVIVING_RUNGS = Span(0.2, 0.3, 0.45)
 
 OVERHEAD_SECONDS = 0.05
 """Sampler and database per study and round."""
+
+_START_UNKNOWN = 0.7
+"""Natural logarithm of how far a closed form to start in may be off: its units' fields are not known before."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def times(
     trials = column_seconds(workspace, wanted, budget)
     column = {k: trials[place] for place, k in enumerate(fitted)}
     rounds, searches = [], []
+    started: set[tuple[str, str]] = set()
     for k, cohort in enumerate(planned):
         overhead = OVERHEAD_SECONDS * cohort.studies
         seen = _images_seen(workspace, members[k], cohort)
@@ -125,7 +130,14 @@ def times(
             once = whole
         rounds.append(once + Span(overhead, overhead, overhead))
         rests = overhead * float(np.ceil(cohort.rounds))
-        searches.append(whole * cohort.rounds + Span(rests, rests, rests))
+        search = whole * cohort.rounds + Span(rests, rests, rests)
+        # Both readouts of a layer start in one closed form.
+        if k in column and (cohort.backbone, cohort.layer) not in started:
+            first = _start_seconds(workspace, members[k][0])
+            if first.value:
+                started.add((cohort.backbone, cohort.layer))
+            search += first
+        searches.append(search)
     return Times(rounds, searches, _extraction(workspace, specs, images))
 
 
@@ -152,7 +164,9 @@ class _Images:
         """Seconds of one image up to some layers."""
         every = self._layers[alias]
         if alias not in self._timed:
+            self._workspace.progress(f"calibrating {alias}", 0, 1)
             self._timed[alias] = image_seconds(self._workspace, alias, every, self._budget)
+            self._workspace.progress(f"calibrating {alias}", 1, 1)
         macs = {info.name: info.macs for info in self._workspace.layers(alias)}
         share = max(macs[layer] for layer in layers) / max(macs[layer] for layer in every)
         return self._timed[alias] * share if share < 1 else self._timed[alias]
@@ -180,6 +194,22 @@ def _fit_seconds(workspace: Workspace, members: Sequence[Spec]) -> Span:
     memory = plans(workspace, members)[members[0].name]["memory"]
     value = fit_seconds(sizes, sizes.plan(memory), workspace.algebra_device)
     return Span(value, value, value).widened(0.4)
+
+
+def _start_seconds(workspace: Workspace, spec: Spec) -> Span:
+    """Of the closed form that columns of a layer start in."""
+    from tuner.closed_form.cost import located_seconds
+
+    if not starts_elsewhere(workspace, spec):
+        return ZERO
+    value = located_seconds(
+        len(workspace.fitted),
+        spec.shape,
+        sum(map(len, workspace.regions.values())),
+        workspace.n_folds,
+        workspace.algebra_device,
+    )
+    return Span(value, value, value).widened(_START_UNKNOWN)
 
 
 def _extraction(workspace: Workspace, specs: Sequence[Spec], images: _Images) -> Span:

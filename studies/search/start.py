@@ -66,7 +66,7 @@ def start_of(
     from tuner.fitting.center import feature_mean
     from tuner.fitting.start import Start
 
-    if workspace.start == "readout" or not _starts_elsewhere(spec):
+    if not starts_elsewhere(workspace, spec):
         return None
     units = np.unique(np.concatenate(list(workspace.regions.values())))
     there = ~np.isnan(targets.fit[:, units]).all(axis=0)
@@ -76,12 +76,14 @@ def start_of(
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
 
 
-def _starts_elsewhere(spec: Spec) -> bool:
-    """Whether the readout makes anything of the full readout's weights: if not, none need be found."""
+def starts_elsewhere(workspace: Workspace, spec: Spec) -> bool:
+    """Whether a closed form is needed: where ``training.start`` says so, and the readout makes anything of its weights."""
     import torch
 
     from tuner import readouts
 
+    if workspace.start == "readout":
+        return False
     weight = torch.zeros(1, spec.shape.channels, spec.shape.height, spec.shape.width)
     return readouts.get(spec.key.readout).start(weight, torch.zeros(1)) is not None
 

@@ -194,7 +194,7 @@ class Sequence:
         child.kill(signal.SIGCONT)
         self.stopped.discard(child.pid)
         time.sleep(0.15)
-        self.model.check()
+        self.look()
         self.go_on()
 
     def delete(self) -> None:
@@ -270,7 +270,12 @@ class Sequence:
         self.done[operation.__name__] += 1
         operation()
         self.alive()
-        self.model.check()
+        self.look()
+
+    def look(self) -> None:
+        """Hold what is there to what must be."""
+        with self.patience():
+            self.model.check()
 
     def play(self) -> list[str]:
         """Do it all; returns what was found wrong."""

@@ -9,14 +9,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from studies.config.experiment import load_experiment
 from studies.search import calibrate, forecast
 from studies.search.calibrate import Budget, Span, Timed, column_seconds, read_off
 from studies.workspace import Workspace
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
 from tests.studies.test_environment import GRID
+from tuner.closed_form import cost
+from tuner.closed_form.cost import located_seconds
 from tuner.progress import nobody
+from tuner.readouts.readout import FeatureShape
 
+ONE = Span(1.0, 1.0, 1.0)
 WORKSPACE = cast("Workspace", SimpleNamespace(progress=nobody))
 
 
@@ -96,6 +101,36 @@ def test_sizes_are_printed_before_anything_is_timed(
         assert line in ended.out
     rows = run("study", "create", "--dry-run", "--format", "json", "-c", config)
     assert rows.code == 130
+
+
+def test_the_closed_form_that_training_starts_in_is_counted_once_a_layer(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        forecast, "column_seconds", lambda w, wanted, b: dict.fromkeys(range(len(wanted)), ONE)
+    )
+    monkeypatch.setattr(cost, "located_seconds", lambda *given: 1000.0)
+
+    def seconds(start: str) -> float:
+        layers = ["_blocks.2", "_blocks.4"]
+        backbone = [{"name": "efficientnet_lite0", "alias": "net", "layers": layers}]
+        training = {"start": start, "steps": 4, "report_every": 2}
+        config = make_experiment({"backbone": backbone, "training": training}, start)
+        workspace = Workspace(load_experiment(config))
+        planned = forecast.plan(workspace, workspace.grid, 4)
+        assert len(planned) == 4  # two readouts of two layers
+        return forecast.times(workspace, workspace.grid, planned, 0.0).search.value
+
+    assert seconds("closed_form") - seconds("readout") == pytest.approx(2000)
+
+
+def test_what_a_closed_form_to_start_in_takes_grows_with_images_units_and_folds() -> None:
+    def seconds(images: int = 40, units: int = 6, folds: int = 1) -> float:
+        return located_seconds(images, FeatureShape(3, 6, 6), units, folds, "cpu")
+
+    assert 0 < seconds() < seconds(images=80)
+    assert seconds() < seconds(units=60)
+    assert seconds() < seconds(folds=5)
 
 
 def test_tables_for_machines_have_the_interval(make_experiment: MakeExperiment, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,9 +81,7 @@ def fit_bytes(problem: Problem, plan: Plan) -> int:
 def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
     """Time that it takes, from products and a decomposition of one size timed on the device."""
     rate = _rate(plan.products, device)
-    side = min(_SIDE, problem.side)
-    once = _decomposition(side, plan.matrix, device)
-    decomposing = once * (problem.side / side) ** 3
+    decomposing = _decomposed(problem.side, plan.matrix, device)
     n, m = problem.images, problem.others
     flops = 0.0
     for width in problem.widths:
@@ -97,6 +96,66 @@ def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
         flops += len(problem.penalties) * each
     flops += 2 * n * problem.shape.size * problem.units
     return len(problem.widths) * decomposing + flops / rate
+
+
+def located_seconds(images: int, shape: FeatureShape, units: int, folds: int, device: str) -> float:
+    """Time of :func:`tuner.closed_form.located.fit_located` on responses without gaps, by the same measurements.
+
+    How many envelopes differ is known only when units have been fitted: as many as if each had drawn one of those that are
+    tried.
+
+    Parameters
+    ----------
+    images
+        Fitted.
+    shape
+        Of the features.
+    units
+        Of all regions together.
+    folds
+        How many; 1 without.
+    """
+    from tuner.closed_form import fwrf, located
+
+    n, every = images, fwrf.lattices(shape.height, shape.width, located.SHARES)
+    sizes = [len(lattice.rows) * len(lattice.columns) for lattice in every]
+    pooled = n * shape.channels
+    flops = 0.0
+    for lattice, count in zip(every, sizes, strict=True):
+        flops += 2 * n * shape.size * len(lattice.columns) + 2 * pooled * shape.height * count
+        flops += count * (2 * pooled * (shape.channels + units) + 2 * shape.channels**2 * units)
+    decomposing = sum(sizes) * _decomposed(shape.channels, torch.float32, device)
+    distinct = sum(sizes) * (1 - (1 - 1 / sum(sizes)) ** units)
+    most = max(min(located.WIDTHS), min(shape.height, shape.width) / 4)
+    for width in (width for width in located.WIDTHS if width <= most):
+        for lattice, count in zip(every, sizes, strict=True):
+            middle = lattice.masks[len(lattice.masks) // 2]
+            prior = SpatialPrior(
+                width,
+                shape.height,
+                shape.width,
+                envelope=located.envelope(middle),
+                negligible=located.NEGLIGIBLE,
+                dtype=torch.float32,
+                device="cpu",
+            )
+            size = shape.channels * prior.size
+            rank = min(n, size)
+            share = distinct * count / sum(sizes)
+            decomposing += share * _decomposed(rank, torch.float32, device)
+            flops += share * 2 * n * (rank * size + shape.size * math.sqrt(prior.size))
+            # What is left out is solved for, fold by fold: once to judge, and again for each fold's weights.
+            left_out = 2 * n * n / folds * (rank + n / folds) if folds > 1 else 0.0
+            each = 2 * n * rank + 4 * n * rank * units / distinct + left_out
+            flops += share * (len(located.PENALTIES) * each + folds * (each + left_out))
+    flops += 2 * n * shape.size * folds * units
+    return decomposing + flops / _rate(torch.float32, device)
+
+
+def _decomposed(side: int, dtype: torch.dtype, device: str) -> float:
+    """Time of a decomposition of any size, by its cube from one that is timed."""
+    timed = min(_SIDE, side)
+    return _decomposition(timed, dtype, device) * (side / timed) ** 3
 
 
 @functools.cache

@@ -40,7 +40,7 @@ SHARES: tuple[float, ...] = (0.14, 0.22, 0.35, 0.6)
 WIDTHS: tuple[float, ...] = (0.7, 1.5, 3.0)
 PENALTIES: tuple[float, ...] = tuple(float(10.0**power) for power in np.arange(-1.0, 2.0, 0.5))
 
-_NEGLIGIBLE = 1e-3
+NEGLIGIBLE = 1e-3
 """Under an envelope few directions of a smooth prior matter; the others would only cost time."""
 
 _FEW = 24
@@ -212,7 +212,7 @@ class _Choice:
                 width,
                 *self._features.shape[2:],
                 envelope=envelope,
-                negligible=_NEGLIGIBLE,
+                negligible=NEGLIGIBLE,
                 dtype=self._plan.products,
                 device=self._device,
             )
