@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from studies.config.experiment import Experiment
 from studies.config.ranges import CLOSED_FORM
 from studies.workspace import Workspace
 from tuner.figures.captions import Basis
+from tuner.figures.draws import label
 
 CLOSED_FORMS = (CLOSED_FORM, "ridge", "fwrf", "ridge (random weights)")
 """Readouts that no search is spent on, those of references too."""
@@ -26,6 +29,20 @@ def basis_of(workspace: Workspace) -> Basis:
         n_held_out=len(workspace.held_out),
         folds=workspace.n_folds,
         min_explainable=workspace.experiment.data.min_explainable,
-        weights={table.alias: Path(table.weights).name for table in workspace.experiment.backbone},
+        weights=_weights(workspace.experiment),
         closed_form=CLOSED_FORMS,
     )
+
+
+def _weights(experiment: Experiment) -> dict[str, str]:
+    """Network to the word for its weights, the draws of one together too."""
+    words = {}
+    for table in experiment.backbone:
+        word = Path(table.weights).name
+        if table.name in ("pixels", "gabor"):
+            word = "no"
+        elif word == "imagenet" and ("/" in table.name or ":" in table.name):
+            word = "published"  # on whatever they were trained
+        words[table.alias] = word
+    shared = Counter(table.draws_of for table in experiment.backbone if table.draws_of)
+    return words | {label(name, count): "random" for name, count in shared.items()}

@@ -14,6 +14,8 @@ from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
+from studies.results.networks import COLUMNS as NETWORK_COLUMNS
+from studies.results.networks import draws, network_rows
 from studies.results.references import REFERENCES
 from studies.results.scores import Evaluated, evaluate_all
 from studies.workspace import Workspace
@@ -39,6 +41,8 @@ class Heatmap:
         Rows of what is drawn beside the studies.
     found
         The studies, without their weights.
+    stacked
+        Network and region to the row of all its studies together, and the limits of that row's scores.
     """
 
     figure: Figure
@@ -46,6 +50,7 @@ class Heatmap:
     units: list[dict[str, Any]]
     references: list[dict[str, Any]]
     found: list[Evaluated]
+    stacked: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]]
 
 
 def export_heatmap(
@@ -61,6 +66,8 @@ def export_heatmap(
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``nested.csv``, ``heatmap.png`` and ``heatmap.svg``; or one file of OUT's name.
+
+    With several backbones ``networks.csv``, ``networks.png`` and ``networks.svg`` too: network against region.
 
     Parameters
     ----------
@@ -123,12 +130,34 @@ def export_heatmap(
     if choices:
         paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
     paths += save(made.figure, out / "heatmap")
+    if len({spec.key.backbone for spec in specs}) > 1:
+        paths += _against(workspace, made, metric, out)
     if cuts:
         from studies.results.resplit import resplit, write_resplit
 
         fits = resplit(workspace, stores, specs, cuts)
         paths += write_resplit(fits, made.found, out, simulated=workspace.recording.simulated)
     return paths
+
+
+def _against(workspace: Workspace, made: Heatmap, metric: str | None, out: Path) -> list[Path]:
+    """Write ``networks.csv``, ``networks.png`` and ``networks.svg``: network against region."""
+    from tuner.figures.networks import networks
+    from tuner.figures.panels import choose_metric
+    from tuner.figures.style import save
+    from tuner.figures.tables import write_csv
+
+    rows = network_rows(workspace, made.found, made.stacked)
+    figure = networks(
+        rows,
+        metric=choose_metric(made.rows, metric).name,
+        basis=basis_of(workspace),
+        simulated=workspace.recording.simulated,
+    )
+    return [
+        write_csv(rows, NETWORK_COLUMNS, out / "networks.csv"),
+        *save(figure, out / "networks"),
+    ]
 
 
 def draw_heatmap(
@@ -150,6 +179,7 @@ def draw_heatmap(
         If no selected study has a complete trial, or the metric does not exist.
     """
     from tuner.figures import captions
+    from tuner.figures.draws import merged
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
 
@@ -158,17 +188,19 @@ def draw_heatmap(
     found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
+    together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}
     if stacked:
         from studies.results.stacked import evaluate_stack, stacks
 
         for stack in stacks(workspace, stores, specs):
-            row, of_units = evaluate_stack(workspace, stack)
+            row, of_units, limits = evaluate_stack(workspace, stack)
+            together[stack.spec.key.backbone, stack.spec.key.region] = row, limits
             rows.append(row)
             units += of_units
     basis = basis_of(workspace)
     say(captions.scores(rows, choose_metric(rows, metric), basis))
     figure = heatmap(
-        rows,
+        merged(rows, draws(workspace)),
         metric=metric,
         basis=basis,
         simulated=workspace.recording.simulated,
@@ -176,4 +208,4 @@ def draw_heatmap(
         groups=workspace.areas,
         theme=theme,
     )
-    return Heatmap(figure, rows, units, beside, found)
+    return Heatmap(figure, rows, units, beside, found, together)

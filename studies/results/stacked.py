@@ -123,8 +123,8 @@ def _mean_response(workspace: Workspace) -> float:
 
 def evaluate_stack(
     workspace: Workspace, stack: Stack, *, draws: int = 1000
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A row of ``heatmap.csv``, and a row of ``units.csv`` for every unit.
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, tuple[float, float]]]:
+    """A row of ``heatmap.csv``, a row of ``units.csv`` for every unit, and the limits of the region's scores.
 
     ``validation_loss`` and ``validation_correlation`` are of the images that weights are from, each half under the
     weights of the other half.
@@ -150,12 +150,13 @@ def evaluate_stack(
         "fit_failed": fit_failed(workspace, value, each_loss, flat, trials=trials),
         "note": f"{len(stack.members)} studies together",
     }
+    intervals: dict[str, tuple[float, float]] = {}
     if workspace.recording.test_responses is not None:
         base = _mean_response(workspace)
         scaled = np.full((workspace.recording.n_test, len(spec.units)), base)
         for (best, kept), weight in zip(stack.members, stack.weights, strict=True):
             scaled += weight * (respond(loss, tested(workspace, best.spec, kept.parameters)) - base)
-        of_test, _ = test_scores(workspace, spec, scaled.astype(np.float32), draws)
+        of_test, intervals = test_scores(workspace, spec, scaled.astype(np.float32), draws)
         scores |= of_test
         row |= region_columns(workspace, of_test)
     units = [
@@ -166,7 +167,7 @@ def evaluate_stack(
         | {name: values[i] for name, values in scores.items()}
         for i, unit in enumerate(spec.units)
     ]
-    return row, units
+    return row, units, intervals
 
 
 def _losses(

@@ -6,6 +6,7 @@ import csv
 import re
 from pathlib import Path
 
+from studies.results.networks import COLUMNS
 from tests.docs.blocks import ROOT
 from tests.docs.conftest import Main, within
 
@@ -65,3 +66,7 @@ def test_every_column_is_explained(experiment: Path, main: Main) -> None:
         ]
         assert not missing, f"{path.name}: {missing} are not explained in {REFERENCE}"
     assert len(seen) == 12
+
+
+def test_every_column_of_the_networks_is_explained() -> None:
+    assert set(COLUMNS) <= explained()["networks.csv"]

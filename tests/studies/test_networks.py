@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from typing import Any
 
 import pytest
 
 from studies.config.experiment import Experiment, parse_experiment
 from studies.workspace import Workspace
+from tests.conftest import Run
+from tests.studies.conftest import MakeExperiment
 from tuner.errors import InputError
 
 
@@ -63,3 +66,48 @@ def test_a_draw_may_not_take_the_alias_of_another() -> None:
     drawn = {"name": "vgg19", "alias": "a", "weights": "random", "seeds": 2}
     with pytest.raises(InputError, match='"a-2" is the alias of a draw'):
         experiment(drawn, {"name": "vgg19", "alias": "a-2"})
+
+
+def test_network_against_region_is_exported(make_experiment: MakeExperiment, run: Run) -> None:
+    """Baselines, a network and its draws: the best layer of each, its place in depth, one panel for all draws."""
+    net = {"name": "squeezenet1_1", "layers": ["features.0", "features.12"], "weights": "random"}
+    config = make_experiment(
+        {
+            "backbone": [
+                {"name": "gabor", "layers": ["simple", "both"], "max_grid": 2},
+                net | {"alias": "drawn", "seeds": 2, "max_grid": 2},
+            ],
+            "search": {"space": {"smooth": {"width": [0.0], "penalty": [1.0, 100.0]}}},
+        }
+    )
+    text = config.read_text()
+    config.write_text(text.replace("full = {  }, factorized = {  }, ", ""))
+    assert run("study", "create", "-q", "-c", config).code == 0
+    assert run("optimize", "--n-trials", "1", "-q", "-c", config).code == 0
+    out = config.parent / "out"
+    ended = run("export", "heatmap", "--stacked", "-o", out, "-q", "-c", config)
+    assert ended.code == 0, ended.err
+    with (out / "networks.csv").open(newline="") as file:
+        rows = {(row["network"], row["region"]): row for row in csv.DictReader(file)}
+    with (out / "heatmap.csv").open(newline="") as file:
+        studies = [row for row in csv.DictReader(file) if row["readout"] == "smooth"]
+    assert {network for network, _ in rows} == {"gabor", "drawn-1", "drawn-2"}
+    for (network, region), row in rows.items():
+        own = [s for s in studies if (s["backbone"], s["region"]) == (network, region)]
+        sure = [s for s in own if s["fit_failed"] == "false"] or own
+        best = min(sure, key=lambda s: float(s["validation_loss"]))
+        assert row["layer"] == best["layer"]
+        assert row["test_correlation"] == best["test_correlation"]
+        assert row["stacked_test_correlation"] != ""
+        assert float(row["stacked_test_correlation_low"]) <= float(row["stacked_test_correlation"])
+        depths = {"simple": 0.0, "both": 1.0, "features.0": 0.0}
+        if row["layer"] in depths:
+            assert float(row["depth"]) == depths[row["layer"]]
+        else:
+            assert 0 < float(row["depth"]) < 1
+    assert rows["gabor", "V1"]["kind"] == "baseline"
+    assert rows["drawn-2", "V1"]["kind"] == "untrained"
+    assert rows["drawn-2", "V1"]["draws_of"] == "drawn"
+    assert {p.name for p in out.glob("networks.*")} == {
+        *("networks.csv", "networks.png", "networks.svg"),
+    }

@@ -227,9 +227,17 @@ class Backbone:
         image_size = image_size or self.reference
         traced = self._trace(image_size)
         wanted = self.resolve(layers, image_size)
-        ranked = {traced[name].order for name in (*self.layers, *wanted) if name in traced}
-        position = {order: index for index, order in enumerate(sorted(ranked))}
+        position = self._positions(wanted, traced)
         return [self._info(traced[name], position, image_size) for name in wanted]
+
+    def last_index(self, layers: Sequence[str], image_size: int) -> int:
+        """Return the index, as ``describe`` counts, of the deepest of the canonical layers and those asked for."""
+        return len(self._positions(layers, self._trace(image_size))) - 1
+
+    def _positions(self, wanted: Sequence[str], traced: Mapping[str, Traced]) -> dict[int, int]:
+        """Return the place in depth of each layer that counts, by when it returned."""
+        ranked = {traced[name].order for name in (*self.layers, *wanted) if name in traced}
+        return {order: index for index, order in enumerate(sorted(ranked))}
 
     def _info(self, entry: Traced, position: Mapping[int, int], size: int) -> LayerInfo:
         assert entry.shape is not None

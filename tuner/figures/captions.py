@@ -7,6 +7,7 @@ searched.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ RANDOM = "random"
 
 STACKED = "stacked"
 """Readout of the rows that are all studies of a region together."""
+
+MANY = 4
+"""Networks of different weights up to which each is named."""
 
 COUNTED = ("n_units_with_ceiling", "n_units_gated")
 """Columns of the heatmap table that count a region's units."""
@@ -176,6 +180,11 @@ def of_networks(basis: Basis, names: Collection[str]) -> str:
     kinds = set(weights.values())
     if len(kinds) == 1:
         return f"{kinds.pop()} weights"
+    if len(weights) > MANY:
+        counts = Counter(weights.values())
+        return ", ".join(
+            f"{count} network{'s' * (count != 1)}: {kind} weights" for kind, count in counts.items()
+        )
     return ", ".join(f"{name}: {kind} weights" for name, kind in weights.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 from tuner.figures import style
+from tuner.figures.draws import BANDS
 from tuner.figures.metrics import Metric, number, short
 from tuner.figures.panels import Panel, Row, below, failed, pending
 
@@ -60,6 +62,9 @@ def cell(
     number_in(axes, x, y, short(value), style.on_colour(face))
     if below(row):
         corner(axes, x, y, style.on_colour(face))
+    limits = row.get(BANDS, {}).get(metric.name)
+    if limits is not None:
+        band(axes, x, y, [float(norm(limit)) for limit in limits], style.on_colour(face))
 
 
 def corner(axes: Axes, x: float, y: float, colour: str) -> None:
@@ -77,6 +82,19 @@ def corner(axes: Axes, x: float, y: float, colour: str) -> None:
             edgecolor="none",
             clip_on=False,
         )
+    )
+
+
+def band(axes: Axes, x: float, y: float, shares: Sequence[float], colour: str) -> None:
+    """Draw, along a cell's lower edge as along the colour bar, from where to where draws reach."""
+    low, high = (0.08 + 0.84 * min(max(share, 0.0), 1.0) for share in shares)
+    axes.plot(
+        [x + low, x + max(high, low + 0.04)],
+        [y + 0.84, y + 0.84],
+        color=colour,
+        lw=1.2,
+        solid_capstyle="butt",
+        clip_on=False,
     )
 
 
@@ -110,6 +128,8 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
         entries.append(("hatch", "fit failed: not surely better than predicting the mean"))
     if any(below(row) and not failed(row) for row in found):
         entries.append(("corner", "below the closed form (smooth) of the same layer and region"))
+    if any(row.get(BANDS) for row in found):
+        entries.append(("band", "mean over draws of random weights; bar: from least to greatest"))
     if any(pending(row) for row in found) or any(
         (layer, region) not in panel.cells
         for panel in every
@@ -164,6 +184,9 @@ def legend(
         elif kind == "corner":
             box(axes, 0, 0, theme.empty, theme.paper)
             corner(axes, 0, 0, theme.ink)
+        elif kind == "band":
+            box(axes, 0, 0, theme.empty, theme.paper)
+            band(axes, 0, 0, (0.3, 0.7), theme.ink)
         elif kind == "empty":
             box(axes, 0, 0, theme.paper, theme.faint)
         elif kind == "dash":

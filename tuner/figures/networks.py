@@ -1,0 +1,233 @@
+"""Which network explains which region: a panel for each region, a line for each network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from tuner.figures import captions, style
+from tuner.figures.captions import Basis
+from tuner.figures.metrics import Metric, clean, metric_named, number
+from tuner.figures.panels import failed
+
+Row = Mapping[str, Any]
+
+LINE = 0.16  # inches, of one network
+NARROW, WIDE = 1.0, 1.4  # inches across a panel
+GAP = 0.14
+LONGEST = 34  # characters of a network's name
+UNTRAINED, BASELINE = "untrained", "baseline"
+
+
+def networks(
+    rows: Sequence[Row],
+    *,
+    metric: str = "test_correlation",
+    basis: Basis | None = None,
+    simulated: bool = False,
+    theme: style.ThemeName = "light",
+    title: str = "Networks against regions",
+) -> Figure:
+    """Draw the best layer of every network for every region, ordered by the mean over regions.
+
+    A dot is a network's best layer, its colour the layer's place in depth, with the 95 % interval where it is known;
+    a cross a fit that failed; a diamond all layers and readouts together. Pixels and the Gabor bank are lines through
+    all networks, untrained networks a band between their least and their greatest.
+
+    Parameters
+    ----------
+    rows
+        One per network and region: ``network``, ``kind`` (``network``, ``baseline`` or ``untrained``), ``region``, ``depth``
+        (0 to 1), ``fit_failed``, the metric and, where known, ``<metric>_low``, ``<metric>_high``, ``stacked_<metric>``.
+    metric
+        Column that is drawn.
+    basis
+        What the scores are over.
+    simulated
+        Whether the recording is.
+    theme
+        ``"light"`` or ``"dark"``.
+    title
+        Title of the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the metric does not exist.
+    ValueError
+        If there are no rows.
+    """
+    if not rows:
+        raise ValueError("no networks to draw")
+    chosen, colours = metric_named(metric), style.theme_named(theme)
+    regions = list(dict.fromkeys(str(row["region"]) for row in rows))
+    named = [row for row in rows if row["kind"] not in (UNTRAINED, BASELINE)]
+    names = _ordered(named, chosen)
+    labels = {name: clean(name.removeprefix("timm/"), LONGEST) for name in names}
+    left = 0.1 + max(style.widest(labels.values(), style.SMALL), 0.5) + 0.08
+    most = max(1, int((style.PAGE - left) / (NARROW + GAP)))
+    lines = math.ceil(len(regions) / most)
+    across = math.ceil(len(regions) / lines)
+    panel = min(WIDE, (style.PAGE - left) / across - GAP)
+    width = max(left + across * (panel + GAP), style.COLUMN)
+    tall = max(LINE * max(len(names), 1), 0.5)
+    known = basis or Basis()
+    sub = style.subtitle(
+        "best layer and readout of each network, by validation loss",
+        captions.of_images(chosen, known),
+        "bars: 95 % interval over images" if _any(rows, f"{metric}_low") else "",
+        simulated=simulated,
+    )
+    keys = _keys(rows, metric)
+    room = style.wrap(captions.joined(*keys), width - 0.2, style.SMALL)
+    with style.styled(colours):
+        top = style.head_height(title, sub, width) + 0.1
+        block = 0.2 + tall + 0.42
+        bottom = 0.13 * len(room) + 0.55
+        figure = style.new_figure(width, top + lines * block + bottom, colours)
+        style.head(figure, title, sub, colours)
+        limits = _limits(rows, chosen)
+        for number_, region in enumerate(regions):
+            line, column = divmod(number_, across)
+            axes = style.place(
+                figure, left + column * (panel + GAP), top + line * block + 0.2, panel, tall
+            )
+            own = [row for row in rows if str(row["region"]) == region]
+            _panel(axes, own, names, chosen, limits, colours)
+            axes.set_title(
+                clean(region, 20), loc="left", fontweight="bold", pad=3, parse_math=False
+            )
+            axes.set_yticks(range(len(names)))
+            axes.set_yticklabels(
+                [labels[name] for name in names] if column == 0 else [], parse_math=False
+            )
+            if number_ + across >= len(regions):
+                axes.set_xlabel(_words(chosen))
+        level = top + lines * block
+        for text in room:
+            style.write(figure, 0.1, level, text, fontsize=style.SMALL, color=colours.muted)
+            level += 0.13
+        _depth_bar(figure, level + 0.06, colours)
+    return figure
+
+
+def _words(metric: Metric) -> str:
+    label = metric.label
+    return (
+        label if style.text_width(label, style.NORMAL) < NARROW else metric.name.replace("_", " ")
+    )
+
+
+def _ordered(rows: Sequence[Row], metric: Metric) -> list[str]:
+    """Networks, the best by the mean over regions first."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        value = number(row.get(metric.name))
+        scores.setdefault(str(row["network"]), []).append(0.0 if math.isnan(value) else value)
+    sign = -1 if metric.higher_is_better else 1
+    return sorted(scores, key=lambda name: sign * sum(scores[name]) / len(scores[name]))
+
+
+def _any(rows: Sequence[Row], column: str) -> bool:
+    return any(not math.isnan(number(row.get(column))) for row in rows)
+
+
+def _limits(rows: Sequence[Row], metric: Metric) -> tuple[float, float]:
+    columns = [metric.name, f"{metric.name}_low", f"{metric.name}_high", f"stacked_{metric.name}"]
+    values = [number(row.get(column)) for row in rows for column in columns]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    low = max(min(low, 0.0), -0.5) if metric.higher_is_better else low
+    edge = 0.04 * max(high - low, 0.1)
+    return low - edge, high + edge
+
+
+def _panel(
+    axes: Axes,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    metric: Metric,
+    limits: tuple[float, float],
+    theme: style.Theme,
+) -> None:
+    axes.set_xlim(*limits)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", color=theme.faint, lw=0.4)
+    axes.set_axisbelow(True)
+    untrained = [number(r.get(metric.name)) for r in rows if r["kind"] == UNTRAINED]
+    band = [value for value in untrained if math.isfinite(value)]
+    if band:
+        axes.axvspan(min(band), max(band), color=theme.muted, alpha=0.25, lw=0)
+        axes.axvline(sum(band) / len(band), color=theme.muted, lw=0.8)
+    for index, name in enumerate(_baselines(rows)):
+        value = next(number(r.get(metric.name)) for r in rows if str(r["network"]) == name)
+        if math.isfinite(value):
+            axes.axvline(value, color=theme.series[1 - index % 2], lw=0.9, ls=_dash(index))
+    palette = mpl.colormaps[style.SEQUENTIAL]
+    for row in rows:
+        if str(row["network"]) not in names:
+            continue
+        y = names.index(str(row["network"]))
+        value = number(row.get(metric.name))
+        low, high = number(row.get(f"{metric.name}_low")), number(row.get(f"{metric.name}_high"))
+        together = number(row.get(f"stacked_{metric.name}"))
+        if math.isfinite(low) and math.isfinite(high):
+            axes.plot([low, high], [y, y], color=theme.muted, lw=0.9, solid_capstyle="butt")
+        if math.isfinite(together):
+            axes.plot(together, y, "D", ms=3.6, mfc="none", mec=theme.ink, mew=0.7)
+        if math.isfinite(value):
+            place = number(row.get("depth"))
+            face = theme.empty if math.isnan(place) else palette(place)
+            if failed(row):
+                axes.plot(value, y, "x", ms=3.6, mec=theme.muted, mew=0.9)
+            else:
+                axes.plot(value, y, "o", ms=4.2, mfc=face, mec=theme.ink, mew=0.4)
+    axes.locator_params(axis="x", nbins=3)
+
+
+def _baselines(rows: Sequence[Row]) -> list[str]:
+    return sorted({str(row["network"]) for row in rows if row["kind"] == BASELINE})
+
+
+def _dash(index: int) -> str:
+    return "--" if index % 2 == 0 else ":"
+
+
+def _keys(rows: Sequence[Row], metric: str) -> list[str]:
+    """Explain only what occurs."""
+    keys = []
+    if any(failed(row) for row in rows if row["kind"] not in (UNTRAINED, BASELINE)):
+        keys.append("cross: not surely better than predicting the mean")
+    if _any(rows, f"stacked_{metric}"):
+        keys.append("diamond: all layers and readouts together")
+    for index, name in enumerate(_baselines(rows)):
+        keys.append(f"{'dashed' if index % 2 == 0 else 'dotted'} line: {clean(name)}")
+    untrained = {str(row["network"]) for row in rows if row["kind"] == UNTRAINED}
+    if untrained:
+        count = len(untrained)
+        keys.append(f"band: {count} untrained network{'s' * (count != 1)}, line: their mean")
+    return keys
+
+
+def _depth_bar(figure: Figure, top: float, theme: style.Theme) -> None:
+    style.write(figure, 0.1, top, "depth of the best layer", fontsize=style.SMALL, color=theme.ink)
+    axes = style.place(figure, 0.18, top + 0.15, 1.4, 0.08)
+    mappable = ScalarMappable(Normalize(0, 1), mpl.colormaps[style.SEQUENTIAL])
+    bar = figure.colorbar(mappable, cax=axes, orientation="horizontal")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2, pad=1.5)
+    bar.set_ticks([0, 1])
+    bar.set_ticklabels(["first", "last"])
