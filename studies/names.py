@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -69,7 +70,7 @@ class StudyKey:
     region: str
     readout: str
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the study; also the folder of its outputs."""
         return "/".join(map(escape, (self.backbone, self.layer, self.region, self.readout)))

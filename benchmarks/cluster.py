@@ -1,0 +1,319 @@
+"""What a search on workers costs: ``python -m benchmarks.cluster [-o FILE]``.
+
+Two things. The coordinator alone, at full size: 840 studies, 64 simulated workers whose rounds take no time, every trial
+with 20 reports, everything else as always (rounds chosen, trials asked, messages packed, compared and stored). And two
+workers of this machine against one process, one thread each, both from their first round on; where others use the machine
+too, the seconds of processors tell more than those of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from optuna.trial import TrialState
+
+from benchmarks import storage
+from benchmarks.machine import describe, load, publish
+from studies.cluster import coordinator, messages
+from studies.cluster.coordinator import Coordinator
+from studies.cluster.engine import Ended, Heard
+from studies.config.experiment import load_experiment
+from studies.database.stores import open_stores
+from studies.database.trials import Outcome
+from studies.search import proposals
+from studies.search.best_weights import Fitted
+from studies.search.listener import Listener
+from studies.search.space import propose
+from studies.workspace import Workspace
+
+WORKERS, REPORTS = 64, 20
+OURS = (sys.executable, "-m", "benchmarks.cluster")
+
+
+@dataclass
+class Simulated:
+    """Workers whose rounds take no time; their own seconds are kept apart."""
+
+    wanted: int = WORKERS
+    seconds: float = 0.0
+    bytes: int = 0
+    rounds: int = 0
+    _given: deque[tuple[str, str, bytes]] = field(default_factory=deque)
+    _told: deque[Ended | Heard] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def living(self) -> dict[str, str]:
+        """All of them, always."""
+        return {f"address {i}": str(i) for i in range(self.wanted)}
+
+    def give(self, address: str, kind: str, experiment: bytes, task: bytes) -> str:
+        """Take a task."""
+        key = str(next(self._numbers))
+        self._given.append((key, kind, task))
+        return key
+
+    def drop(self, key: str) -> None:
+        """Nothing is ever dropped."""
+
+    def hear(self, seconds: float) -> Ended | Heard | None:
+        """The oldest task's reports, then its answer."""
+        if not self._told and self._given and seconds:
+            begun = time.process_time()
+            self._answer(*self._given.popleft())
+            self.seconds += time.process_time() - begun
+        return self._told.popleft() if self._told else None
+
+    def last_words(self, name: str) -> str:
+        """Nobody dies."""
+        return ""
+
+    def _answer(self, key: str, kind: str, task: bytes) -> None:
+        header = messages.unpack(task).header
+        if kind == "groups":
+            parts: dict[tuple[str, ...], list[str]] = {}
+            for plain in header["studies"]:
+                study = messages.study_of(plain)
+                parts.setdefault(study.cohort, []).append(study.name)
+            answer = messages.pack({"groups": [[names] for names in parts.values()]})
+        elif kind == "extract":
+            answer = messages.pack({})
+        else:
+            answer = self._fit(key, header)
+            self.rounds += 1
+            self.bytes += len(answer)
+        self._told.append(Ended(key, answer=answer))
+
+    def _fit(self, key: str, header: dict[str, Any]) -> bytes:
+        results, rows = {}, []
+        for name, plain in header["asked"].items():
+            outcomes, fitted = [], []
+            for trial in messages.trials_of(plain):
+                rng = np.random.default_rng(trial.trial_id)
+                curve = np.minimum.accumulate(rng.uniform(0.5, 1.0, REPORTS))
+                pruned = trial.number % 2 == 1
+                last = REPORTS // 2 if pruned else REPORTS
+                values = dict(zip(range(10, 201, 10), map(float, curve[:last]), strict=False))
+                value = float(curve[last - 1])
+                state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+                outcomes.append(Outcome(trial.trial_id, state, value, values))
+                rows += [(trial.trial_id, step, v) for step, v in values.items()]
+                if not pruned:
+                    weights = {
+                        "weight": torch.zeros(storage.UNITS, 100),
+                        "bias": torch.zeros(storage.UNITS),
+                    }
+                    loss = rng.uniform(0.5, 1.0, (storage.UNITS, 2))
+                    fitted.append(Fitted(trial, value, weights, loss))
+            results[name] = (outcomes, fitted)
+        self._told.append(Heard(key, {"reports": rows}))
+        return messages.pack_ended(results)
+
+
+def alone(trials: int, folder: Path) -> list[tuple[str, str]]:
+    """The coordinator's own time and memory."""
+    config = storage.write_experiment(folder / "full", storage.LAYERS, folder / "cache")
+    storage.tuner("study", "create", "-c", config)
+    spent = [0.0]
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        begun = time.process_time()
+        try:
+            return propose(*args, **kwargs)
+        finally:
+            spent[0] += time.process_time() - begun
+
+    engine = Simulated()
+    memory: list[tuple[int, int]] = []
+
+    class Watching(Listener):
+        def told(self, finished: int) -> None:
+            memory.append((finished, psutil.Process().memory_info().rss))
+
+    experiment = load_experiment(config)
+    with (
+        storage.replaced(proposals, "propose", timed),
+        storage.replaced(coordinator, "make_pictures", lambda *a: 0),
+        open_stores(experiment) as stores,
+    ):
+        workspace = Workspace(experiment)
+        searched = [spec for spec in workspace.grid if not spec.closed_form]
+        one = Coordinator(workspace, stores, searched, engine, n_trials=trials, listener=Watching())
+        begun = time.process_time()
+        done = one.run()
+        seconds = time.process_time() - begun - engine.seconds
+    count = done.trials
+    quarter = next(rss for finished, rss in memory if finished >= count // 4)
+    return [
+        (f"trials, of {len(searched)} studies in {engine.rounds} rounds", f"{count}"),
+        ("the coordinator's own time", f"{1e3 * (seconds - spent[0]) / count:.2f} ms a trial"),
+        ("the sampler besides", f"{1e3 * spent[0] / count:.2f} ms a trial"),
+        ("the same, a round", f"{1e3 * seconds / engine.rounds:.0f} ms"),
+        ("what came back", f"{engine.bytes / engine.rounds / 1e3:.0f} kB a round"),
+        ("memory after a quarter of the trials", f"{quarter / 1e6:.0f} MB"),
+        ("memory at the end", f"{memory[-1][1] / 1e6:.0f} MB"),
+    ]
+
+
+# -- two workers against one process ----------------------------------------------------------------
+
+SPEED = """
+[data]
+format = "simulated"
+image_size = 64
+n_train = 300
+n_test = 20
+units_per_region = 40
+[[backbone]]
+name = "efficientnet_lite0"
+layers = ["_blocks.1", "_blocks.3", "_blocks.5", "_blocks.8"]
+[training]
+steps = 300
+folds = 1
+start = "readout"
+device = "cpu"
+[search]
+space.full = {{}}
+space.factorized = {{}}
+[storage]
+cache = "{cache}"
+"""
+
+
+class _Stamps(Listener):
+    """When rounds were told."""
+
+    def __init__(self) -> None:
+        self.at: list[tuple[float, int, float]] = []
+
+    def told(self, finished: int) -> None:
+        self.at.append((time.perf_counter(), finished, _busiest()))
+
+
+def _busiest() -> float:
+    """Processor seconds of the process of this search that has had most."""
+    me = psutil.Process()
+    seconds = [sum(me.cpu_times()[:2])]
+    for child in me.children(recursive=True):
+        try:
+            seconds.append(sum(child.cpu_times()[:2]))
+        except psutil.Error:
+            continue
+    return max(seconds)
+
+
+def _search(config: Path, workers: int, trials: int) -> None:
+    """Search, and print trials, seconds and processor seconds between the first and the last telling."""
+    from studies.cluster.engine import open_engine
+    from studies.search.search import Search
+
+    experiment = load_experiment(config)
+    stamps = _Stamps()
+    with open_stores(experiment) as stores:
+        workspace = Workspace(experiment)
+        options: dict[str, Any] = {"n_trials": trials, "listener": stamps}
+        if workers:
+            with open_engine("local", workers, experiment) as engine:
+                Coordinator(workspace, stores, workspace.grid, engine, **options).run()
+        else:
+            Search(workspace, stores, workspace.grid, **options).run()
+    rose = [b for a, b in itertools.pairwise(stamps.at) if b[1] > a[1]]
+    first, last = rose[0], rose[-1]
+    print(last[1] - first[1], last[0] - first[0], last[2] - first[2])
+
+
+def together(trials: int, pairs: int, folder: Path) -> list[tuple[str, str]]:
+    """Two workers of this machine against one process."""
+    cache = folder / "cache"
+    rates: dict[int, list[tuple[float, float]]] = {0: [], 2: []}
+    for pair in range(-1, pairs):
+        for workers in (0, 2):
+            here = folder / f"{workers}-{pair}"
+            here.mkdir()
+            config = here / "tuner.toml"
+            config.write_text(SPEED.format(cache=cache))
+            storage.tuner("study", "create", "-c", config)
+            if pair < 0 and workers:
+                continue  # the first one only extracts the features that all of them read
+            words = [*OURS, "--search", str(config), str(workers), str(trials)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            said = subprocess.run(
+                words, env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+            count, seconds, processor = map(float, said.split())
+            if pair >= 0:
+                rates[workers].append((count / seconds, count / processor))
+
+    def best(values: Iterable[float]) -> float:
+        return float(np.median(list(values)))
+
+    by_clock = {w: best(r[0] for r in rates[w]) for w in rates}
+    by_work = {w: best(r[1] for r in rates[w]) for w in rates}
+    return [
+        ("one process", f"{by_clock[0]:.1f} trials/s"),
+        ("two workers", f"{by_clock[2]:.1f} trials/s"),
+        ("two workers against one process, by the clock", f"{by_clock[2] / by_clock[0]:.2f} times"),
+        (
+            "the same by processor seconds of the busiest process",
+            f"{by_work[2] / by_work[0]:.2f} times",
+        ),
+        (f"processes that wanted to run meanwhile, of {os.cpu_count()} cores", f"{load():.1f}"),
+    ]
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Two columns in Markdown."""
+    return "\n".join(["| what | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""])
+
+
+def main() -> int:
+    """Measure, and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/benchmarks/cluster.md"))
+    parser.add_argument("--trials", type=int, default=50, help="of each of the 840 studies")
+    parser.add_argument("--pairs", type=int, default=3, help="of runs of one process and of two")
+    parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.search:
+        config, workers, trials = options.search
+        torch.set_num_threads(1)
+        _search(Path(config), int(workers), int(trials))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
+        coordinating = alone(options.trials, Path(folder) / "alone")
+        speed = together(16, options.pairs, Path(folder)) if options.pairs else []
+    text = "\n".join(
+        [
+            "# A search on workers",
+            "",
+            describe("python -m benchmarks.cluster"),
+            "",
+            f"## The coordinator alone, with {WORKERS} simulated workers",
+            "",
+            table(coordinating),
+            "## Two workers of one machine",
+            "",
+            table(speed),
+        ]
+    )
+    publish(text, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
