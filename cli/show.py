@@ -179,9 +179,12 @@ def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     right = [_numeric(present) for present in values]
     heading, *lines = (_row_text(texts, widths, right) for texts in zip(*cells, strict=True))
     plain = bool(os.environ.get("NO_COLOR"))
-    if title:
-        console.print(Text(title, style="" if plain else "italic"))
-    console.print(Text(heading, style="" if plain else "bold"), soft_wrap=True)
+    # Captured: rich would end the process itself where nobody reads any more.
+    with console.capture() as above:
+        if title:
+            console.print(Text(title, style="" if plain else "italic"))
+        console.print(Text(heading, style="" if plain else "bold"), soft_wrap=True)
+    write(above.get().rstrip("\n"))
     write("─" * (sum(widths) + 3 * (len(widths) - 1)))
     write("\n".join(lines))
 

@@ -187,8 +187,9 @@ def test_a_signal_ends_a_command_at_once(number, code, line):
     assert (process.returncode, err) == (code, line)
 
 
-def test_a_closed_pipe_ends_quietly():
-    many = "import cli.main, sys; sys.exit(cli.main.main(['--help']))"
+@pytest.mark.parametrize("words", [["--help"], ["backbone", "list"]])
+def test_a_closed_pipe_ends_quietly(words):
+    many = f"import cli.main, sys; sys.exit(cli.main.main({words + ['-q'] * (len(words) > 1)}))"
     with subprocess.Popen(
         [sys.executable, "-c", many], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
