@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from studies.config.experiment import Experiment
+from studies.config.networks import BASELINES
 from studies.config.ranges import CLOSED_FORM
 from studies.workspace import Workspace
 from tuner.figures.captions import Basis
@@ -39,7 +40,7 @@ def _weights(experiment: Experiment) -> dict[str, str]:
     words = {}
     for table in experiment.backbone:
         word = Path(table.weights).name
-        if table.name in ("pixels", "gabor"):
+        if table.name in BASELINES:
             word = "no"
         elif word == "imagenet" and ("/" in table.name or ":" in table.name):
             word = "published"  # on whatever they were trained

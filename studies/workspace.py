@@ -43,6 +43,9 @@ FOLDS, FEW_IMAGES = 5, 4000
 LOCATED_IMAGES = 1500
 """Training images below which ``training.start = "auto"`` is the closed form: its time grows with their cube."""
 
+HELD_BYTES = 2 * 10**9
+"""Weights of networks that are held at a time, so that hundreds of networks can be compared; at least one network's."""
+
 
 class Workspace:
     """What the commands share.
@@ -58,7 +61,9 @@ class Workspace:
     def __init__(self, experiment: Experiment, progress: Progress | None = None) -> None:
         self.experiment = experiment
         self.progress = progress or nobody
-        self._backbones: dict[str, Backbone] = {}
+        self._backbones: dict[str, Backbone] = {}  # the last used last
+        self._weights: dict[str, str] = {}
+        self._layers: dict[str, list[LayerInfo]] = {}
         self._digests: dict[str, str] = {}
         self._features: dict[tuple[str, str], LayerFeatures] = {}
         self._centers: dict[tuple[str, str], Tensor] = {}
@@ -266,7 +271,7 @@ class Workspace:
         return next(b for b in self.experiment.backbone if b.alias == alias)
 
     def backbone(self, alias: str) -> Backbone:
-        """A backbone, its weights loaded, on the device."""
+        """A backbone, its weights loaded, on the device. Those that were not used for longest are let go."""
         from tuner.backbones import load_backbone
         from tuner.backbones.functions import beside
 
@@ -284,7 +289,20 @@ class Workspace:
                     rectify=settings.rectify,
                 )
             self._backbones[alias] = loaded.to(self.device)
+        self._backbones[alias] = self._backbones.pop(alias)
+        while len(self._backbones) > 1 and self._held_bytes > HELD_BYTES:
+            del self._backbones[next(iter(self._backbones))]
         return self._backbones[alias]
+
+    @property
+    def _held_bytes(self) -> int:
+        return sum(backbone.n_bytes for backbone in self._backbones.values())
+
+    def weights_digest(self, alias: str) -> str:
+        """Digest of a backbone, which is loaded for it once."""
+        if alias not in self._weights:
+            self._weights[alias] = self.backbone(alias).digest
+        return self._weights[alias]
 
     def weights_seed(self, alias: str) -> int:
         """Seed of random weights: that of the search, and the next ones for further draws."""
@@ -311,10 +329,13 @@ class Workspace:
 
     def layers(self, alias: str) -> list[LayerInfo]:
         """The wanted layers of a backbone in depth order."""
-        size = self.experiment.data.image_size
-        backbone = self.backbone(alias)
-        wanted = backbone.resolve(self.settings(alias).layers, size)
-        return backbone.describe(wanted, size)
+        if alias not in self._layers:
+            size = self.experiment.data.image_size
+            backbone = self.backbone(alias)
+            self.weights_digest(alias)  # while it is here
+            wanted = backbone.resolve(self.settings(alias).layers, size)
+            self._layers[alias] = backbone.describe(wanted, size)
+        return self._layers[alias]
 
     @cached_property
     def grid(self) -> list[Spec]:
@@ -363,7 +384,7 @@ class Workspace:
             responses=self._responses_digest(spec.key.region),
             images=self.images.digest(),
             split=self._split_digest,
-            weights=self.backbone(spec.key.backbone).digest,
+            weights=self.weights_digest(spec.key.backbone),
             max_grid=self.settings(spec.key.backbone).max_grid,
             tokens=self.settings(spec.key.backbone).tokens,
             rectify=self.settings(spec.key.backbone).rectify,

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from studies.config.keys import BackboneConfig
 
 
+BASELINES = ("pixels", "gabor")
+"""Backbones that have no weights: nothing was learned, and nothing can be drawn."""
+
+
 def of_patterns(tables: object) -> object:
     """Put in the place of each ``timm = ["vit_small*", ...]`` a table for every network that it fits.
 

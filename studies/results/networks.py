@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from studies.config.networks import BASELINES
 from studies.results.scores import REGION_COLUMNS, Evaluated
 from studies.workspace import Workspace
-
-BASELINES = ("pixels", "gabor")
 
 _SCORES = ("validation_loss", "validation_correlation", *REGION_COLUMNS)
 _WITH_LIMITS = ("test_correlation", "test_correlation_normalized", "feve")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from studies.config.networks import BASELINES
 from studies.grid import Spec
 from studies.results.judged import fit_failed, mean_losses
 from studies.results.predictions import predictions
@@ -43,7 +44,11 @@ def fwrf_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any
 
 
 def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
-    """As `ridge_rows`, on the same layers of the same networks with random weights, seeded by ``search.seed``."""
+    """As `ridge_rows`, on the same layers of the same networks with random weights, seeded by ``search.seed``.
+
+    Pixels and Gabor filters have no weights, and no such rows.
+    """
+    specs = [s for s in specs if workspace.settings(s.key.backbone).name not in BASELINES]
     layers: dict[str, dict[str, None]] = {}
     for spec in specs:
         layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None

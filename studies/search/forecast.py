@@ -222,7 +222,7 @@ def _extraction(workspace: Workspace, specs: Sequence[Spec], images: _Images) ->
     there = _in_cache(workspace)
     for alias in dict.fromkeys(spec.key.backbone for spec in specs):
         layers = {s.key.layer: s.shape for s in specs if s.key.backbone == alias}
-        digest = workspace.backbone(alias).digest
+        digest = workspace.weights_digest(alias)
         missing = [layer for layer in layers if (digest, layer) not in there]
         fitting = [
             layer

@@ -106,7 +106,7 @@ def _located(
         key = array_digest(
             np.array(
                 [
-                    *(workspace.backbone(backbone).digest, workspace.images.digest(), layer, loss),
+                    *(workspace.weights_digest(backbone), workspace.images.digest(), layer, loss),
                     *map(str, (workspace.settings(backbone).max_grid, spec.shape, memory, VERSION)),
                 ]
             ),

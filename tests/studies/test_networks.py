@@ -85,7 +85,7 @@ def test_network_against_region_is_exported(make_experiment: MakeExperiment, run
     assert run("study", "create", "-q", "-c", config).code == 0
     assert run("optimize", "--n-trials", "1", "-q", "-c", config).code == 0
     out = config.parent / "out"
-    ended = run("export", "heatmap", "--stacked", "-o", out, "-q", "-c", config)
+    ended = run("export", "heatmap", "--stacked", "--random", "-o", out, "-q", "-c", config)
     assert ended.code == 0, ended.err
     with (out / "networks.csv").open(newline="") as file:
         rows = {(row["network"], row["region"]): row for row in csv.DictReader(file)}
@@ -105,9 +105,24 @@ def test_network_against_region_is_exported(make_experiment: MakeExperiment, run
             assert float(row["depth"]) == depths[row["layer"]]
         else:
             assert 0 < float(row["depth"]) < 1
+    with (out / "references.csv").open(newline="") as file:
+        assert {row["backbone"] for row in csv.DictReader(file)} == {"drawn-1", "drawn-2"}
     assert rows["gabor", "V1"]["kind"] == "baseline"
     assert rows["drawn-2", "V1"]["kind"] == "untrained"
     assert rows["drawn-2", "V1"]["draws_of"] == "drawn"
     assert {p.name for p in out.glob("networks.*")} == {
         *("networks.csv", "networks.png", "networks.svg"),
     }
+
+
+def test_networks_that_are_not_in_use_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.workspace.HELD_BYTES", 10)
+    workspace = Workspace(experiment({"name": "pixels"}, {"name": "gabor"}))
+    held = workspace._backbones
+    first, digest = workspace.layers("gabor"), workspace.weights_digest("gabor")
+    assert list(held) == ["gabor"]
+    workspace.backbone("pixels")
+    assert list(held) == ["pixels"]
+    assert workspace.layers("gabor") is first  # known without loading it again
+    assert workspace.weights_digest("gabor") == digest
+    assert list(held) == ["pixels"]

@@ -156,6 +156,11 @@ class Backbone:
         """Where the weights are."""
         return next((p.device for p in self.module.parameters()), self._mean.device)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its weights."""
+        return sum(t.numel() * t.element_size() for t in self.module.state_dict().values())
+
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights to a device; returns the same backbone."""
         self.module.to(device)
