@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.backbones import Backbone, load_backbone, load_truncated
+from tuner.closed_form.fwrf import fit_fwrf
 from tuner.encoder import Encoder, load_encoder, save_encoder
 from tuner.errors import InputError
+from tuner.features.extract import extract
 from tuner.features.normalize import Moments, pooling
 from tuner.readouts import FeatureShape, get
 
@@ -272,3 +275,43 @@ def test_layers_inside_blocks_and_what_is_no_map() -> None:
     assert backbone.resolve(["blocks.2.attn", "blocks.0"], 64) == ("blocks.0", "blocks.2.attn")
     with pytest.raises(InputError, match="returns tokens or a vector, not a map"):
         backbone.resolve(["fc_norm"], 64)
+
+
+def test_a_unit_planted_on_a_patch_token_is_found() -> None:
+    """Its block, its place, and what it reads of each channel."""
+    backbone = loaded("vit_tiny_patch16_224")
+    layers, planted, cell = ("blocks.1", "blocks.5", "blocks.9"), "blocks.5", (2, 1)
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (500, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    features = extract(backbone, layers, _Images(coarse), max_grid=0, cache=None)
+    weights = rng.standard_normal(192) * (rng.random(192) < 0.2)
+    signal = np.asarray(features[planted].train[:, :, cell[0], cell[1]], dtype=np.float64) @ weights
+    responses = signal + 0.3 * signal.std() * rng.standard_normal(len(signal))
+    target = ((responses - responses.mean()) / responses.std())[:, None]
+    rows = np.arange(len(target))
+    fits = {
+        layer: fit_fwrf(features[layer].train, target, rows, others=rows[:0], weights=True)
+        for layer in layers
+    }
+    losses = {layer: float(fit.left_out_loss[0]) for layer, fit in fits.items()}
+    assert min(losses, key=lambda layer: losses[layer]) == planted
+    mask = fits[planted].masks[0]
+    assert divmod(int(mask.argmax()), mask.shape[1]) == cell
+    found = fits[planted].parameters["features"][0].numpy()
+    assert np.corrcoef(found, weights)[0, 1] > 0.9
+
+
+class _Images:
+    """Pictures in memory."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels, self.size = pixels, pixels.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[indices]
+
+    def digest(self) -> str:
+        return "pictures"
