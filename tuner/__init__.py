@@ -7,7 +7,7 @@ In the folder of an experiment that was searched and exported with ``tuner expor
 >>> import tuner
 >>> recording = tuner.load_recording("recording.h5")
 >>> recording.n_train, recording.n_test, recording.n_units
-(324, 30, 12)
+(315, 39, 12)
 >>> {region: len(units) for region, units in recording.regions("area").items()}
 {'A': 6, 'B': 6}
 >>> encoder = tuner.load_encoder("results/efficientnet_lite0/_blocks.2/A/full")

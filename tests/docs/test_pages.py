@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from cli.main import COMMANDS, load
@@ -69,7 +70,7 @@ def test_a_page_runs_from_top_to_bottom(
 
 def test_the_readme_runs(experiment: Path) -> None:
     """Its commands ran when the experiment was made; here its Python, on the results."""
-    _, second = [b for b in blocks(ROOT / "README.md") if b.language == "python"]
+    (second,) = [b for b in blocks(ROOT / "README.md") if b.language == "python"]
     with within(experiment):
         names: dict[str, Any] = {}
         exec(compile(second.text, second.where, "exec"), names)
@@ -85,14 +86,18 @@ def test_the_readme_runs(experiment: Path) -> None:
     assert (images / "0000_unit00.png").is_file()
 
 
-def test_the_few_lines_in_the_readme_write_a_recording(tmp_path: Path) -> None:
-    first = next(b for b in blocks(ROOT / "README.md") if b.language == "python")
-    names = write_recording(tmp_path)
-    (tmp_path / "recording.h5").unlink()
-    with within(tmp_path):
-        exec(compile(first.text, first.where, "exec"), names)
+def test_the_script_writes_what_the_readme_shows(tmp_path: Path) -> None:
+    write_recording(tmp_path)
+    text = next(b for b in blocks(ROOT / "README.md") if b.language == "text").text
+    with h5py.File(tmp_path / "recording.h5") as file:
+        assert [name for name in re.findall(r"^\S+", text, re.MULTILINE) if name not in file] == []
     recording = load_recording(tmp_path / "recording.h5")
-    assert (recording.n_train, recording.n_test, recording.n_units) == (324, 30, 12)
+    assert (recording.n_train, recording.n_test, recording.n_units) == (315, 39, 12)
+    assert not set(recording.train_groups) & set(recording.test_groups)
+    shell = "".join(b.text for b in blocks(ROOT / "README.md") if b.language == "sh")
+    assert (
+        (ROOT / "mine" / re.findall(r"^python (\S+)", shell, re.MULTILINE)[0]).resolve().is_file()
+    )
 
 
 @pytest.mark.parametrize("block", of("toml"))

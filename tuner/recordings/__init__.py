@@ -116,7 +116,7 @@ def load_recording(
     >>> import tuner
     >>> recording = tuner.load_recording("recording.h5")
     >>> recording.train_responses.shape, recording.test_responses.shape
-    ((324, 12), (4, 30, 12))
+    ((315, 12), (4, 39, 12))
     >>> recording.train_images.read(0).shape
     (48, 48, 3)
     >>> simulated = tuner.load_recording(None, "simulated", n_train=60, n_test=10, units_per_region=2)
