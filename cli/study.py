@@ -194,8 +194,9 @@ def copy_command(
     ] = None,
 ) -> None:
     """Copy the selected studies, with their trials and kept weights, to another database."""
+    from studies.database.copies import copy
     from studies.database.stores import open_stores
-    from studies.database.studies import copy, stored_studies
+    from studies.database.studies import stored_studies
 
     with open_stores(experiment()) as stores:
         chosen = select(stored_studies(stores.storage).values())

@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from studies.database import own_tables, postgres
-from studies.database.connection import lock_folder
+from studies.database.sqlite import lock_folder
 from studies.database.tokens import Claim, claim_key
 from tuner.errors import EnvironmentFailure, InputError
 

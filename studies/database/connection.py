@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -23,12 +22,11 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from studies.config.values import redact
 from studies.database import migration, optuna_tables, own_tables, postgres, tokens
 from studies.database.filesystems import refuse_network
+from studies.database.sqlite import BUSY_SECONDS, lock_folder, make_folder, pragmas
 from tuner.errors import EnvironmentFailure, InputError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-BUSY_SECONDS = 60
 
 
 class Storage:
@@ -66,7 +64,7 @@ class Storage:
                     raise InputError(
                         f"{self.path}: no studies yet; make them with 'tuner study create'"
                     )
-                _make_folder(self.path.parent)
+                make_folder(self.path.parent)
         with self.failures(), self._alone(create):
             self.engine = self._open_engine()
             try:
@@ -87,7 +85,7 @@ class Storage:
                 yield
         elif create:
             folder = lock_folder(self.path)
-            _make_folder(folder)
+            make_folder(folder)
             with FileLock(folder / "opening.lock", timeout=BUSY_SECONDS):
                 yield
         else:
@@ -100,7 +98,7 @@ class Storage:
 
     @property
     def _at_connect(self) -> Callable[[Any, Any], None]:
-        return _pragmas if self.is_sqlite else postgres.session_settings
+        return pragmas if self.is_sqlite else postgres.session_settings
 
     def _open_engine(self) -> Engine:
         engine = sa.create_engine(self.url, **self._options())
@@ -269,40 +267,6 @@ class Storage:
             self.optuna.remove_session()
             self.optuna.engine.dispose()
         self.engine.dispose()
-
-
-def lock_folder(database: Path) -> Path:
-    """Folder of the locks of an SQLite file; from its real path, so that two ways to it meet."""
-    return Path(f"{database.resolve()}.locks")
-
-
-def _pragmas(connection: Any, record: Any) -> None:
-    """WAL, so that readers and the writer do not wait for each other; a lost power supply may cost the last commits."""
-    if not isinstance(connection, sqlite3.Connection):
-        return
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-    # Two processes that switch a new file to WAL at the same moment are refused, whatever the timeout.
-    for attempt in range(50):
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            if attempt == 49:
-                raise
-            time.sleep(0.1)
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"storage.url: cannot make the folder {folder}: {error.strerror}"
-        ) from error
 
 
 def _explain(shown: str, error: BaseException) -> str:

@@ -24,9 +24,6 @@ from studies.database.connection import Storage
 from studies.database.tokens import Fenced, living, seal
 from tuner.errors import EnvironmentFailure
 
-_CHUNK = 500
-"""Identifiers in one IN (...) list."""
-
 
 class Sealed(Protocol):
     """A study as it was read."""
@@ -77,7 +74,7 @@ def gone(
         there is one writer at a time anyway.
     """
     found: dict[int, str] = {}
-    for some in _chunks([study.study_id for study in studies]):
+    for some in tables.chunks([study.study_id for study in studies]):
         query = living().where(own_tables.studies.c.study_id.in_(some))
         if lock is not None:
             query = query.with_for_update(read=lock == "shared", of=own_tables.studies)
@@ -146,14 +143,9 @@ def expect(
     owner = {trial_id: study for study, ids in expected for trial_id in ids}
     t = tables.trials.c
     found: set[tuple[int, int]] = set()
-    for some in _chunks(list(owner)):
+    for some in tables.chunks(list(owner)):
         query = sa.select(t.trial_id, t.study_id).where(t.trial_id.in_(some), t.state == state)
         found.update((row.trial_id, row.study_id) for row in connection.execute(query))
     lost = {s.name: None for i, s in owner.items() if (i, s.study_id) not in found}
     if lost:
         raise StudyGone(lost)
-
-
-def _chunks(items: Sequence[int]) -> Iterator[Sequence[int]]:
-    for begin in range(0, len(items), _CHUNK):
-        yield items[begin : begin + _CHUNK]

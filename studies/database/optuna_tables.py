@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from optuna.study import StudyDirection
@@ -22,6 +24,9 @@ KNOWN_OPTUNA = ">=5,<6"
 _metadata = sa.MetaData()
 _LONG = sa.String(512)
 _REAL = sa.Float(precision=53)
+
+_CHUNK = 500
+"""Identifiers in one ``IN (...)``."""
 
 
 class TrialValueType(enum.Enum):
@@ -156,3 +161,14 @@ def read_value(value: float | None, kind: enum.Enum) -> float:
         return _NOT_FINITE[kind.name]
     assert value is not None
     return value
+
+
+def now() -> datetime:
+    """UTC without a zone, as optuna stores it since version 5."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def chunks(identifiers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """As many at a time as go into one ``IN (...)``."""
+    for begin in range(0, len(identifiers), _CHUNK):
+        yield identifiers[begin : begin + _CHUNK]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from studies.database import own_tables, trials
+from studies.database import own_tables, writes
 from studies.database.artifacts import Artifacts, dashboard_attribute, identity
 from studies.database.connection import Storage
 from studies.database.fences import writing
@@ -58,7 +58,7 @@ def attach(
         ).all()
         for row in old:
             connection.execute(table.delete().where(table.c.artifact_id == row.artifact_id))
-            trials.remove_system_attributes(
+            writes.remove_system_attributes(
                 connection, [(row.trial_id, f"artifacts:{row.artifact_id}")]
             )
             if row.artifact_id not in new.values():
@@ -75,7 +75,7 @@ def attach(
                 )
             )
             key, value = dashboard_attribute(artifact_id, name, "image/png")
-            trials.set_system_attributes(connection, trial.trial_id, {key: value})
+            writes.set_system_attributes(connection, trial.trial_id, {key: value})
     reach("pictures attached")
     for artifact_id in gone:
         artifacts.delete(artifact_id)

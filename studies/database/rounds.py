@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
-from studies.database import trials, weights
+from studies.database import weights, writes
 from studies.database.connection import Storage
 from studies.database.fences import expect, writing
 from studies.database.killpoints import reach
@@ -63,7 +63,7 @@ def requeue(storage: Storage, studies: Sequence[Stored], point: str) -> list[int
         Here and below: if a study, or a trial of it, is no longer what it was; nothing was written then.
     """
     with writing(storage, studies) as connection:
-        orphans = trials.requeue(connection, [study.study_id for study in studies])
+        orphans = writes.requeue(connection, [study.study_id for study in studies])
         if orphans:
             reach(point)
     return orphans
@@ -76,7 +76,7 @@ def run_again(
     with writing(storage, [study]) as connection:
         weights.forget(connection, file)
         if whole_study or file.trial_number is not None:
-            trials.run_again(connection, study.study_id, file.trial_number)
+            writes.run_again(connection, study.study_id, file.trial_number)
 
 
 def forget(storage: Storage, file: KeptFile) -> None:
@@ -93,9 +93,9 @@ def ask(storage: Storage, asked: Sequence[Asked]) -> list[list[Trial]]:
         expect(connection, taken_up, TrialState.WAITING)
         for one in asked:
             mine = list(one.waiting)
-            trials.start(connection, mine)
+            writes.start(connection, mine)
             if one.new:
-                mine += trials.create(connection, one.study.study_id, one.new, one.space)
+                mine += writes.create(connection, one.study.study_id, one.new, one.space)
             out.append(mine)
         reach("asking")
     return out
@@ -106,7 +106,7 @@ def report(storage: Storage, reported: Sequence[tuple[Stored, Reports]]) -> None
     with writing(storage, [study for study, _ in reported]) as connection:
         mine = [(study, {trial_id for trial_id, _, _ in rows}) for study, rows in reported]
         expect(connection, mine, TrialState.RUNNING)
-        trials.report(connection, [row for _, rows in reported for row in rows])
+        writes.report(connection, [row for _, rows in reported for row in rows])
 
 
 def tell(storage: Storage, told: Sequence[Told]) -> None:
@@ -126,6 +126,6 @@ def fail(storage: Storage, told: Told, message: str) -> None:
 def _tell(connection: Connection, told: Sequence[Told]) -> None:
     ended = [(one.study, [o.trial_id for o in one.outcomes]) for one in told]
     expect(connection, ended, TrialState.RUNNING)
-    trials.tell(connection, [outcome for one in told for outcome in one.outcomes])
+    writes.tell(connection, [outcome for one in told for outcome in one.outcomes])
     for one in told:
         one.swap.apply(connection)

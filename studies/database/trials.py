@@ -1,24 +1,19 @@
-"""Reading and writing optuna's trials in bulk: many rows in one transaction instead of a transaction a value.
+"""Trials as the search handles them, and reading them in bulk: one query of each table, whatever there is of them.
 
-optuna's own calls take a transaction each; a trial with 20 reports costs some 30 of them. This module writes the same
-rows, and is used only where the schema's revision is one it knows; tests hold that optuna reads back equal trials.
+How they are written: :mod:`studies.database.writes`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import (
-    BaseDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
@@ -37,9 +32,6 @@ WORDS = {
 
 ORIGIN = "origin"
 """User attribute of a trial: where its parameters come from, where they were not drawn."""
-
-_CHUNK = 500
-"""Identifiers in one IN (...) list."""
 
 
 @dataclass
@@ -74,125 +66,6 @@ class Outcome:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def create(
-    connection: Connection,
-    study_id: int,
-    proposals: Sequence[Proposal],
-    space: Mapping[str, BaseDistribution],
-) -> list[Trial]:
-    """Insert RUNNING trials with their parameters; numbers go on from the study's last."""
-    first = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(tables.trials)
-        .where(tables.trials.c.study_id == study_id)
-    ).scalar_one()
-    now = _now()
-    encoded = {name: distribution_to_json(d) for name, d in space.items()}
-    made = []
-    for offset, proposal in enumerate(proposals):
-        result = connection.execute(
-            tables.trials.insert().values(
-                number=first + offset,
-                study_id=study_id,
-                state=TrialState.RUNNING,
-                datetime_start=now,
-            )
-        )
-        trial_id = int(result.inserted_primary_key[0])  # type: ignore[index]
-        made.append(
-            Trial(trial_id, study_id, first + offset, TrialState.RUNNING, dict(proposal.params))
-        )
-        if proposal.note:
-            _attributes(connection, tables.user_attrs, trial_id, {ORIGIN: proposal.note})
-    rows = [
-        {
-            "trial_id": trial.trial_id,
-            "param_name": name,
-            "param_value": distribution.to_internal_repr(trial.params[name]),
-            "distribution_json": encoded[name],
-        }
-        for trial in made
-        for name, distribution in space.items()
-    ]
-    if rows:
-        connection.execute(tables.params.insert(), rows)
-    return made
-
-
-def start(connection: Connection, chosen: Iterable[Trial]) -> None:
-    """Put WAITING trials to RUNNING."""
-    for trial in chosen:
-        connection.execute(
-            tables.trials.update()
-            .where(tables.trials.c.trial_id == trial.trial_id)
-            .values(state=TrialState.RUNNING, datetime_start=_now())
-        )
-        trial.state = TrialState.RUNNING
-
-
-def report(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
-    """Insert intermediate values ``(trial_id, step, value)``, in place of what an earlier attempt wrote there."""
-    rows = list(rows)
-    steps = {step for _, step, _ in rows}
-    for some in _chunks(sorted({trial_id for trial_id, _, _ in rows})):
-        connection.execute(
-            tables.reports.delete().where(
-                tables.reports.c.trial_id.in_(some), tables.reports.c.step.in_(steps)
-            )
-        )
-    _insert_reports(connection, rows)
-
-
-def _insert_reports(connection: Connection, rows: Iterable[tuple[int, int, float]]) -> None:
-    encoded = []
-    for trial_id, step, value in rows:
-        stored, type_ = tables.stored_report(value)
-        encoded.append(
-            {
-                "trial_id": trial_id,
-                "step": step,
-                "intermediate_value": stored,
-                "intermediate_value_type": type_,
-            }
-        )
-    if encoded:
-        connection.execute(tables.reports.insert(), encoded)
-
-
-def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write how trials ended: state, value and all reports."""
-    for some in _chunks([outcome.trial_id for outcome in outcomes]):
-        connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
-    _insert_reports(
-        connection,
-        (
-            (outcome.trial_id, step, value)
-            for outcome in outcomes
-            for step, value in outcome.curve.items()
-        ),
-    )
-    rows = []
-    for outcome in outcomes:
-        connection.execute(
-            tables.trials.update()
-            .where(tables.trials.c.trial_id == outcome.trial_id)
-            .values(state=outcome.state, datetime_complete=_now())
-        )
-        if outcome.value is not None:
-            stored, type_ = tables.stored_value(outcome.value)
-            rows.append(
-                {
-                    "trial_id": outcome.trial_id,
-                    "objective": 0,
-                    "value": stored,
-                    "value_type": type_,
-                }
-            )
-        _attributes(connection, tables.user_attrs, outcome.trial_id, outcome.attributes)
-    if rows:
-        connection.execute(tables.values.insert(), rows)
-
-
 def running(storage: Storage) -> dict[int, int]:
     """Study to how many of its trials are RUNNING; studies without any are left out."""
     t = tables.trials.c
@@ -203,45 +76,6 @@ def running(storage: Storage) -> dict[int, int]:
     )
     with storage.read() as connection:
         return {row.study_id: row[1] for row in connection.execute(query)}
-
-
-def requeue(connection: Connection, study_ids: Sequence[int]) -> list[int]:
-    """Put RUNNING trials back to WAITING under their own numbers, with their parameters, without their reports.
-
-    Returns
-    -------
-    list of int
-        Identifiers of the trials.
-    """
-    orphans: list[int] = []
-    for some in _chunks(study_ids):
-        query = sa.select(tables.trials.c.trial_id).where(
-            tables.trials.c.study_id.in_(some), tables.trials.c.state == TrialState.RUNNING
-        )
-        orphans += connection.execute(query).scalars()
-    _put_back(connection, orphans)
-    return orphans
-
-
-def run_again(connection: Connection, study_id: int, number: int | None) -> None:
-    """Put a COMPLETE trial, or all, back to WAITING under its number, with its parameters: what it came to is lost."""
-    query = sa.select(tables.trials.c.trial_id).where(
-        tables.trials.c.study_id == study_id, tables.trials.c.state == TrialState.COMPLETE
-    )
-    if number is not None:
-        query = query.where(tables.trials.c.number == number)
-    _put_back(connection, list(connection.execute(query).scalars()))
-
-
-def _put_back(connection: Connection, trial_ids: Sequence[int]) -> None:
-    for some in _chunks(trial_ids):
-        connection.execute(tables.reports.delete().where(tables.reports.c.trial_id.in_(some)))
-        connection.execute(tables.values.delete().where(tables.values.c.trial_id.in_(some)))
-        connection.execute(
-            tables.trials.update()
-            .where(tables.trials.c.trial_id.in_(some))
-            .values(state=TrialState.WAITING, datetime_start=None, datetime_complete=None)
-        )
 
 
 def load(
@@ -256,7 +90,7 @@ def load(
 
 def _load(connection: Connection, by_study: dict[int, list[Trial]], *, curves: bool) -> None:
     found: dict[int, Trial] = {}
-    for some in _chunks(list(by_study)):
+    for some in tables.chunks(list(by_study)):
         query = sa.select(
             tables.trials.c.trial_id,
             tables.trials.c.study_id,
@@ -306,7 +140,7 @@ _PARAMS = sa.select(
 
 def fill_params(connection: Connection, found: dict[int, Trial]) -> None:
     """Fill in the parameters of trials, by identifier."""
-    for some in _chunks(list(found)):
+    for some in tables.chunks(list(found)):
         _put_params(connection, _PARAMS.where(tables.params.c.trial_id.in_(some)), found)
 
 
@@ -323,7 +157,7 @@ def durations(storage: Storage, study_ids: Sequence[int]) -> dict[int, float]:
     spans: dict[int, set[tuple[datetime, datetime]]] = {study_id: set() for study_id in study_ids}
     t = tables.trials.c
     with storage.read() as connection:
-        for some in _chunks(study_ids):
+        for some in tables.chunks(study_ids):
             query = sa.select(t.study_id, t.datetime_start, t.datetime_complete).where(
                 t.study_id.in_(some), t.datetime_complete.is_not(None)
             )
@@ -341,7 +175,7 @@ def recently_finished(
 ) -> tuple[int, float]:
     """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun."""
     wanted = set(study_ids)
-    now = _now()
+    now = tables.now()
     query = sa.select(
         tables.trials.c.study_id, tables.trials.c.datetime_start, tables.trials.c.datetime_complete
     ).where(
@@ -370,47 +204,3 @@ def frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
         distributions=dict(space),
         intermediate_values=curve,
     )
-
-
-def set_system_attributes(
-    connection: Connection, trial_id: int, attributes: Mapping[str, Any]
-) -> None:
-    """Set system attributes of a trial, replacing those of the same name."""
-    _attributes(connection, tables.system_attrs, trial_id, attributes)
-
-
-def remove_system_attributes(connection: Connection, keys: Iterable[tuple[int, str]]) -> None:
-    """Remove system attributes ``(trial_id, key)``."""
-    for trial_id, key in keys:
-        connection.execute(
-            tables.system_attrs.delete().where(
-                tables.system_attrs.c.trial_id == trial_id, tables.system_attrs.c.key == key
-            )
-        )
-
-
-def _attributes(
-    connection: Connection, table: sa.Table, trial_id: int, attributes: Mapping[str, Any]
-) -> None:
-    if not attributes:
-        return
-    connection.execute(
-        table.delete().where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes)))
-    )
-    connection.execute(
-        table.insert(),
-        [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in attributes.items()
-        ],
-    )
-
-
-def _now() -> datetime:
-    """UTC without a zone, as optuna stores it since version 5."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _chunks(items: Sequence[int]) -> Iterable[Sequence[int]]:
-    for begin in range(0, len(items), _CHUNK):
-        yield items[begin : begin + _CHUNK]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from studies.database import optuna_tables, own_tables, trials
+from studies.database import optuna_tables, own_tables, writes
 from studies.database.artifacts import Artifacts, Tensors, identity
 from studies.database.connection import Storage
 
@@ -35,9 +35,9 @@ class Swap:
             )
             connection.execute(own_tables.weights.insert().values(**row))
         # The dashboard shows the files that are kept, and no others.
-        trials.remove_system_attributes(connection, self.detach)
+        writes.remove_system_attributes(connection, self.detach)
         for trial_id, key, value in self.attach:
-            trials.set_system_attributes(connection, trial_id, {key: value})
+            writes.set_system_attributes(connection, trial_id, {key: value})
 
     def finish(self, artifacts: Artifacts) -> None:
         """Delete the files that left; after the transaction."""

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from studies.database import optuna_tables as tables
-from studies.database import own_tables, trials
+from studies.database import own_tables, writes
 from studies.database.connection import Storage
 from studies.database.trials import Outcome, Trial
 
@@ -40,7 +40,7 @@ def begin(storage: Storage) -> None:
 
 def install() -> None:
     """Have every write of trials in this process and its children written down."""
-    create, start, tell, put_back = trials.create, trials.start, trials.tell, trials._put_back
+    create, start, tell, put_back = writes.create, writes.start, writes.tell, writes._put_back
 
     def created(connection: Connection, *given: Any) -> list[Trial]:
         made = create(connection, *given)
@@ -60,7 +60,7 @@ def install() -> None:
         put_back(connection, trial_ids)
         _write(connection, "back", trial_ids)
 
-    trials.create, trials.start, trials.tell, trials._put_back = created, started, told, back  # type: ignore[assignment]
+    writes.create, writes.start, writes.tell, writes._put_back = created, started, told, back  # type: ignore[assignment]
 
 
 def _write(connection: Connection, what: str, trial_ids: Sequence[int]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import optuna
 
-from studies.database.connection import lock_folder
 from studies.database.killpoints import POINTS, VARIABLE
+from studies.database.sqlite import lock_folder
 from tests.soak import journal
 from tests.soak.model import Model
 from tests.soak.zygote import Child, Zygote

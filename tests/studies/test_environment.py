@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from studies.database import trials
+from studies.database import optuna_tables
 from studies.database.artifacts import Artifacts
 from studies.search import round as rounds
 from tests.conftest import Run
@@ -129,7 +129,7 @@ def test_a_clock_that_jumps_back(
 ) -> None:
     config = start(make_experiment, run)
     back = timedelta(days=3)
-    monkeypatch.setattr(trials, "_now", lambda: datetime.now(UTC).replace(tzinfo=None) - back)
+    monkeypatch.setattr(optuna_tables, "now", lambda: datetime.now(UTC).replace(tzinfo=None) - back)
     really = time.time
     monkeypatch.setattr(time, "time", lambda: really() - back.total_seconds())
     finish(config, run, whole)

@@ -22,12 +22,14 @@ from studies.config.experiment import load_experiment
 from studies.database import fences, own_tables, rounds, trials
 from studies.database.artifacts import Artifacts
 from studies.database.claims import open_claims
-from studies.database.connection import Storage, lock_folder
+from studies.database.connection import Storage
+from studies.database.copies import copy
 from studies.database.fences import StudyGone
 from studies.database.ghosts import ghosts
 from studies.database.rounds import Asked, Told
+from studies.database.sqlite import lock_folder
 from studies.database.stores import Stores, open_stores
-from studies.database.studies import NewStudy, Stored, add, copy, delete, stored_studies
+from studies.database.studies import NewStudy, Stored, add, delete, stored_studies
 from studies.database.tokens import ClaimLost
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from studies.database import fences, own_tables, rounds, studies, trials
+from studies.database import fences, own_tables, rounds, studies, writes
 from studies.database.artifacts import Artifacts
 from studies.database.connection import Storage
 from studies.database.fences import StudyGone
@@ -166,6 +166,6 @@ def test_a_study_that_optuna_deletes_between_look_and_write_is_gone(
         fences.writing(storage, [mine]) as connection,
     ):
         optuna.delete_study(study_name=V1.name, storage=other.optuna)
-        trials.report(connection, [(trial.trial_id, 2, 0.5)])
+        writes.report(connection, [(trial.trial_id, 2, 0.5)])
     assert everything(storage)["trial_intermediate_values"] == []
     assert [ghost.name for ghost in ghosts(storage)] == [V1.name]

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 import tuner
 from studies.config.ranges import FloatRange
 from studies.database import optuna_tables as tables
-from studies.database import trials
+from studies.database import trials, writes
 from studies.database.connection import Storage
 from studies.database.studies import NewStudy, add, set_aside, stored_studies
 from studies.names import StudyKey
@@ -44,14 +44,14 @@ def config(tmp_path):
     studies = list(stored_studies(storage).values())
     space = distributions({"learning_rate": FloatRange(low=0.001, high=1.0)})
     with storage.begin() as connection:
-        made = trials.create(
+        made = writes.create(
             connection,
             studies[0].study_id,
             [trials.Proposal({"learning_rate": rate}) for rate in (0.1, 0.2, 0.3, 0.4)],
             space,
         )
         complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
-        trials.tell(
+        writes.tell(
             connection,
             [
                 trials.Outcome(made[0].trial_id, complete, 0.5, {10: 0.9, 20: 0.5, 30: 0.6}),

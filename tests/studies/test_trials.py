@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.database import optuna_tables, rounds, trials, writes
 from studies.database import optuna_tables as tables
-from studies.database import rounds, trials
 from studies.database.connection import Storage
 from studies.database.rounds import Asked, Told
 from studies.database.studies import NewStudy, Stored, add, stored_studies
@@ -218,7 +218,7 @@ def test_a_failure_half_way_writes_nothing(storage: Storage) -> None:
     made = ask(storage)
     outcomes = [Outcome(t.trial_id, TrialState.COMPLETE, 0.5, {2: 0.5}) for t in made]
     with pytest.raises(RuntimeError, match="half way"), storage.begin() as connection:
-        trials.tell(connection, outcomes)
+        writes.tell(connection, outcomes)
         raise RuntimeError("half way")
     assert {t.state for t in by_optuna(storage)} == {TrialState.RUNNING}
     assert all(not t.intermediate_values for t in by_optuna(storage))
@@ -241,7 +241,7 @@ def test_the_rate_survives_a_clock_that_jumps_back(
 ) -> None:
     made = ask(storage)
     past = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=400)
-    monkeypatch.setattr(trials, "_now", lambda: past)
+    monkeypatch.setattr(optuna_tables, "now", lambda: past)
     tell(made, storage)
     assert trials.durations(storage, [study_id(storage)]) == {study_id(storage): 0.0}
     count, seconds = trials.recently_finished(storage, [study_id(storage)], 60)
