@@ -11,12 +11,13 @@ FOLDER.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import secrets
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,10 @@ class Row:
 
     Attributes
     ----------
+    features
+        Features of its layer.
+    seed
+        What settings were drawn with.
     cold, together
         The search of the study alone, and with all others of the scene.
     winners
@@ -84,7 +89,9 @@ class Row:
     """
 
     scene: str
-    spec: Spec
+    study: str
+    features: int
+    seed: int
     reference: Reference
     cold: Course
     together: Course
@@ -171,7 +178,7 @@ def measured(
     config = written(work / scene / "together", head, layers, given.start, seed, cache)
     workspace = Workspace(load_experiment(config))
     specs = [spec for spec in workspace.grid if not spec.closed_form]
-    regions = list(workspace.regions)
+    regions = given.regions or list(workspace.regions)
     pairs = {(layer, regions[i % len(regions)]) for i, layer in enumerate(layers)}
     chosen = [spec for spec in specs if (spec.key.layer, spec.key.region) in pairs]
     for spec in chosen:
@@ -196,7 +203,9 @@ def measured(
         key = spec.name.rpartition("/")[0] + "/smooth"
         row = Row(
             scene,
-            spec,
+            spec.name,
+            spec.shape.size,
+            seed,
             found,
             courses[spec.name],
             together[spec.name],
@@ -217,7 +226,7 @@ def ratios(row: Row, which: str) -> tuple[float, float]:
 
 def line(row: Row) -> str:
     """A row of the table."""
-    cells = [row.scene, "/".join(row.spec.name.split("/")[1:]), f"{row.spec.shape.size:,}"]
+    cells = [row.scene, "/".join(row.study.split("/")[1:]), f"{row.features:,}"]
     cells += [f"{row.reference.value:.4f}", f"{row.reference.seconds:.1f}"]
     for which, winner in zip(("cold", "together"), row.winners, strict=True):
         course: Course = getattr(row, which)
@@ -232,13 +241,14 @@ def line(row: Row) -> str:
 
 def page(rows: Sequence[Row], command: str, given: argparse.Namespace) -> str:
     """All of it as Markdown."""
+    seeds = ", ".join(dict.fromkeys(str(row.seed) for row in rows))
     lines = [
         "# Work to a reference's quality",
         "",
         describe(command),
         "",
         f"The reference: {given.trials} random trials of {STEPS} steps by an autograd loop on cached features as they come, "
-        f"one after another, on one cut; settings drawn with seed {given.seed}. The contender: the search as shipped, "
+        f"one after another, on one cut; settings drawn at run time, seeds {seeds}. The contender: the search as shipped, "
         f'{given.trials} trials, on the same cut (`training.folds = 1`, `training.start = "{given.start}"`), `cold`: the '
         "study by itself; `together`: all studies of the scene, time shared among those of a round. *CPU s*: until its "
         "validation loss is within 1 % of the reference's; *s ×* and *MAC ×*: how many times less than the reference in "
@@ -263,9 +273,9 @@ def page(rows: Sequence[Row], command: str, given: argparse.Namespace) -> str:
         ("multiply-adds, times less, median", 1),
     ):
         summed(title, [f"{statistics.median(ratios(r, w)[part] for r in rows):.1f}" for w in both])
-    sizes = sorted({r.spec.shape.size for r in rows})
+    sizes = sorted({r.features for r in rows})
     for size in sizes:
-        mine = [r for r in rows if r.spec.shape.size == size]
+        mine = [r for r in rows if r.features == size]
         cells = [f"{statistics.median(ratios(r, w)[0] for r in mine):.1f}" for w in both]
         summed(f"CPU seconds, times less, at {size:,} features", cells)
     goal = [
@@ -281,6 +291,21 @@ def page(rows: Sequence[Row], command: str, given: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept(work: Path | None) -> list[Row]:
+    """What was measured before."""
+    if work is None or not work.exists():
+        return []
+    return [
+        Row(
+            **one
+            | {"reference": Reference(**one["reference"])}
+            | {which: Course(**one[which]) for which in ("cold", "together")}
+            | {"winners": tuple(Winner(**end) for end in one["winners"])}
+        )
+        for one in json.loads(work.read_text(encoding="utf-8"))
+    ]
+
+
 def main() -> int:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -288,6 +313,8 @@ def main() -> int:
     parser.add_argument("-o", "--out", type=Path, default=Path("quality.md"))
     parser.add_argument("--scenes", nargs="*", choices=("easy", "hard"), default=["easy", "hard"])
     parser.add_argument("--layers", nargs="+", default=list(LAYERS))
+    parser.add_argument("--regions", nargs="+", help="of the layers in turn; default: all in turn")
+    parser.add_argument("--work", type=Path, help="a file that keeps what was measured, and adds")
     parser.add_argument("--start", choices=("auto", "readout"), default="auto")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="drawn where not given")
@@ -295,11 +322,11 @@ def main() -> int:
     if given.seed is None:
         given.seed = secrets.randbits(31)
     torch.set_num_threads(threads())
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="quality-") as folder:
+    rows = kept(given.work)
+    with tempfile.TemporaryDirectory(prefix="quality-") as work:
         for scene in given.scenes:
             head = SIMULATED.format(difficulty=scene)
-            rows += measured(scene, head, given.layers, given, Path(folder))
+            rows += measured(scene, head, given.layers, given, Path(work))
         files = sorted(given.folder.glob("*.h5")) if given.folder else []
         if given.folder and not files:
             raise SystemExit(
@@ -307,12 +334,12 @@ def main() -> int:
             )
         for file in files:
             head = RECORDED.format(path=file.resolve())
-            rows += measured(file.stem, head, LAYERS_OF_FILES, given, Path(folder))
-    words = f" --scenes {' '.join(given.scenes)}" if given.scenes != ["easy", "hard"] else ""
-    where = " FOLDER" if given.folder else ""
-    command = (
-        f"python -m benchmarks.quality{where}{words} --start {given.start} --seed {given.seed}"
-    )
+            rows += measured(file.stem, head, LAYERS_OF_FILES, given, Path(work))
+    if given.work is not None:
+        text = json.dumps([asdict(row) for row in rows])
+        given.work.write_text(text, encoding="utf-8")
+    folder = " FOLDER" if given.folder else ""
+    command = f"python -m benchmarks.quality{folder} --start {given.start} --trials {given.trials}"
     publish(page(rows, command, given), given.out)
     return 0
 

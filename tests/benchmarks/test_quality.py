@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,9 +14,6 @@ from benchmarks.quality import __main__ as quality
 from benchmarks.quality.contender import Course, Winner
 from benchmarks.quality.reference import Data, Reference, search, trial
 from studies.config.ranges import FloatRange, IntRange, default_space
-from studies.grid import Spec
-from studies.names import StudyKey
-from tuner.readouts.readout import FeatureShape
 
 SETTINGS = {
     "sparsity": 1e-5,
@@ -67,20 +66,25 @@ def test_settings_are_drawn_from_the_ranges_anew_with_each_seed() -> None:
     assert some != quality.drawn(dict(space), 20, 2)
 
 
-def test_what_is_not_reached_counts_twice_the_whole_search() -> None:
+def test_what_is_not_reached_counts_twice_the_whole_search(tmp_path: Path) -> None:
     course = Course([(1.0, 10.0, 0.9), (2.0, 20.0, 0.505), (3.0, 30.0, 0.5)], 4.0, 40.0, 0.5)
     assert course.reached(0.51) == (2.0, 20.0)
     assert course.reached(0.4) is None
-    key = StudyKey("net", "layer", "V1", "full")
-    spec = Spec(key, 0, np.arange(2), FeatureShape(2, 1, 1), {})
+    name = "net/layer/V1/full"
     ends = (Winner(0.5, 0.5, 0.6), Winner(0.5, 0.5, 0.6))
     reached = quality.Row(
-        "easy", spec, Reference(0.5, 0.6, 100.0, 400.0), course, course, ends, 0.55
+        "easy", name, 2, 7, Reference(0.5, 0.6, 100.0, 400.0), course, course, ends, 0.55
     )
     assert quality.ratios(reached, "cold") == (50.0, 20.0)
-    never = quality.Row("easy", spec, Reference(0.4, 0.6, 80.0, 400.0), course, course, ends, 0.55)
+    never = quality.Row(
+        "easy", name, 2, 7, Reference(0.4, 0.6, 80.0, 400.0), course, course, ends, 0.55
+    )
     assert quality.ratios(never, "cold") == (10.0, 5.0)
     given = argparse.Namespace(trials=50, seed=3, start="auto")
     text = quality.page([reached, never], "python -m benchmarks.quality", given)
     assert "| reached | 1 of 2 | 1 of 2 |" in text
+    assert "seeds 7." in text
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps([asdict(row) for row in (reached, never)]))
+    assert quality.page(quality.kept(kept), "python -m benchmarks.quality", given) == text
     assert "| worst end, validation | +25.0% | +25.0% |" in text

@@ -186,11 +186,14 @@ def test_first_trials_are_the_bests_of_donors_and_say_so(
     )
 
 
-def test_a_search_in_pieces_takes_the_same_course(
+def test_a_search_in_pieces_or_in_another_order_takes_the_same_course(
     make_experiment: MakeExperiment, run: Run
 ) -> None:
+    """As when it is killed, or when another worker comes to its rounds first."""
     whole = look(search(make_experiment, run, "whole"), 12)
-    parts = search(make_experiment, run, "parts", (12, "--budget", 1), (12, "--budget", 9))
-    again = look(parts, 12)
-    assert whole.problems == again.problems == []
-    assert differences(whole.outcome, again.outcome) == []
+    pieces = search(make_experiment, run, "pieces", (12, "--budget", 1), (12, "--budget", 9))
+    depth = search(make_experiment, run, "depth", (12, "--order", "depth"))
+    for config in (pieces, depth):
+        again = look(config, 12)
+        assert whole.problems == again.problems == []
+        assert differences(whole.outcome, again.outcome) == []
