@@ -27,6 +27,7 @@ from studies.database.weights import kept_files
 from studies.grid import Spec
 from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.figures import captions
 from tuner.progress import counted
 
 if TYPE_CHECKING:
@@ -104,18 +105,34 @@ def _make(workspace: Workspace, stores: Stores, spec: Spec, summary: Summary) ->
     figures = _draw(workspace, spec, loaded, tensors)
     files = {name: style.render(figure, "png", dpi=DPI) for name, figure in figures.items()}
     try:
-        attach(stores.storage, stores.artifacts, study, best, summary.finished, files)
+        note = study_note(workspace, spec, summary)
+        attach(stores.storage, stores.artifacts, study, best, summary.finished, files, note)
     except Fenced:
         # Deleted or made anew since it was looked at: a picture is nothing that anybody waits for.
         return False
     return True
 
 
+def study_note(workspace: Workspace, spec: Spec, summary: Summary) -> str:
+    """What the dashboard says of a study: its loss, what that is over, and where its scores are."""
+    best = summary.best
+    assert best is not None
+    basis, row = basis_of(workspace), spec.columns | {"n_trials": summary.finished}
+    simulated = "*Simulated recording.* " if workspace.recording.simulated else ""
+    which = "every unit at its own setting" if spec.closed_form else f"trial {best.number}"
+    tested = captions.on_test_images(basis)
+    return (
+        f"{simulated}**Validation loss {summary.loss:.4g}** ({which}). 1 predicts every unit's mean.\n\n"
+        f"{captions.joined(f'{len(spec.units)} units', captions.trials(row, basis), captions.of_readouts([row], basis))}\n\n"
+        f"Scores on test images ({tested}) are in the report, `tuner export report -o results`: "
+        f"`results/report.html#{spec.name}`. The best trial's pictures and weights are its artifacts."
+    )
+
+
 def _draw(
     workspace: Workspace, spec: Spec, loaded: Sequence[Trial], tensors: Tensors | None
 ) -> dict[str, Figure]:
     from tuner import readouts
-    from tuner.figures import captions
     from tuner.figures.maps import masks
 
     readout, simulated = spec.key.readout, workspace.recording.simulated

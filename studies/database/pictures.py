@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from studies.database import own_tables, writes
+from studies.database import notes, own_tables, writes
 from studies.database.artifacts import Artifacts, dashboard_attribute, identity
 from studies.database.connection import Storage
 from studies.database.fences import writing
@@ -30,6 +30,7 @@ def attach(
     trial: Trial,
     finished: int,
     files: Mapping[str, bytes],
+    note: str = "",
 ) -> None:
     """Show PNG files with a trial in the dashboard, in place of those of the same name in its study; the claim is held.
 
@@ -39,6 +40,8 @@ def attach(
         Trials that the study had when they were made.
     files
         Name to content.
+    note
+        What is said of the study, in Markdown; a note that a person wrote stays.
 
     Raises
     ------
@@ -76,6 +79,8 @@ def attach(
             )
             key, value = dashboard_attribute(artifact_id, name, "image/png")
             writes.set_system_attributes(connection, trial.trial_id, {key: value})
+        if note:
+            notes.write_note(connection, study.study_id, note)
     reach("pictures attached")
     for artifact_id in gone:
         artifacts.delete(artifact_id)

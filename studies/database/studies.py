@@ -11,13 +11,16 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from sqlalchemy.engine import Connection
 
-from studies.database import fences, own_tables, tokens
+from studies.database import fences, notes, own_tables, tokens
 from studies.database import optuna_tables as tables
 from studies.database.artifacts import Artifacts
 from studies.database.connection import Storage
 from studies.fingerprint import Fingerprint
 from studies.names import Combination, StudyKey
 from tuner.errors import InputError
+
+VALUE = "validation loss"
+"""What the dashboard calls the value of a trial."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def add(storage: Storage, new: Iterable[NewStudy]) -> int:
             )
             token = tokens.new_token()
             tokens.mark(connection, study_id, token)
+            notes.call_value(connection, study_id, VALUE)
             connection.execute(
                 own_tables.studies.insert().values(
                     study_id=study_id,

@@ -82,6 +82,13 @@ def test_the_list_and_a_study_with_its_curve_and_files(board: str, page: Any) ->
     page.locator(".main-svg").first.wait_for(state="attached")
     page.wait_for_timeout(1500)
     keep(page, "study")
+    # what the value is called, and what is said of the study
+    assert page.get_by_text("validation loss").count() >= 1
+    assert page.get_by_text("Objective 0").count() == 0
+    page.goto(f"{board}/dashboard/studies/1/note")
+    page.get_by_text("mean over units").first.wait_for()
+    assert page.get_by_text("results/report.html#net/_blocks.2/V1/full").count() >= 1
+    keep(page, "note")
 
     page.goto(f"{board}/dashboard/studies/1/trials")
     page.get_by_text("Trial 0").first.wait_for()
