@@ -58,7 +58,7 @@ class _Task:
     tries: int = 0
     address: str = ""
     worker: str = ""
-    shown: tuple[str, int] | None = None
+    layers: Sequence[str] = ()
 
 
 class Coordinator:
@@ -334,8 +334,8 @@ class Coordinator:
         }
         if task.kind == "extract":
             assert task.layer is not None
-            layers = self._homes.together(task.layer, task.worker)
-            header |= {"backbone": task.layer[0], "layers": layers}
+            task.layers = self._homes.together(task.layer, task.worker)
+            header |= {"backbone": task.layer[0], "layers": task.layers}
         elif task.flight is not None:
             begun = task.flight.begun
             for what, some in (("asked", begun.asked), ("history", begun.history)):
@@ -377,8 +377,8 @@ class Coordinator:
             self._groups = self._groups_of(messages.unpack(answer).header["groups"])
         elif task.kind == "extract":
             assert task.layer is not None
-            together = self._homes.together(task.layer, task.worker)
-            self._there[task.address] |= {(task.layer[0], layer) for layer in together}
+            there = self._there.setdefault(task.address, set())
+            there |= {(task.layer[0], layer) for layer in task.layers}
         elif (flight := task.flight) is not None:
             mine = {name: flight.begun.asked[name] for name in task.names}
             flight.results |= messages.ended_of(answer, mine, flight.begun.specs)

@@ -208,6 +208,7 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
     from dask_jobqueue.pbs import PBSJob
     from dask_jobqueue.sge import SGEJob
     from dask_jobqueue.slurm import SLURMJob
+    from distributed.deploy.spec import ProcessInterface
 
     asked = experiment.cluster
     folder = experiment.folder / "cluster"
@@ -227,9 +228,14 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
         async def start(self) -> None:
             try:
                 await super().start()
-            except Exception as error:
+            except (RuntimeError, ValueError, OSError) as error:
+                # Not raised, for Dask would print it, twice: whoever looks at `failed` says it in a line.
                 failed.append(" ".join(str(error).split())[-300:])
-                raise
+                await ProcessInterface.start(self)
+
+        async def close(self) -> None:
+            await super().close()
+            await ProcessInterface.close(self)
 
     cluster = dask_jobqueue.JobQueueCluster(
         job_cls=Sent,
