@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
@@ -75,11 +77,33 @@ def unpack(message: bytes) -> Message:
 
 def document(experiment: Experiment) -> dict[str, Any]:
     """The experiment as a worker reads it: without the database's address, which it has no use for."""
-    out = experiment.model_dump(mode="json", exclude={"storage": {"url"}, "cluster": True})
+    left_out: Any = {"storage": {"url"}, "cluster": True}
+    out = experiment.model_dump(mode="json", exclude=left_out, exclude_none=True)
     out["storage"]["cache_limit"] = f"{experiment.storage.cache_limit}B"
     if isinstance(memory := experiment.training.memory, int):
         out["training"]["memory"] = f"{memory}B"
-    return {"tables": out, "file": str(experiment.file), "cache": experiment.cluster.cache}
+    return {
+        "tables": out,
+        "file": str(experiment.file),
+        "cache": experiment.cluster.cache,
+        # What a table stands for that the file does not write: which draw of random weights.
+        "backbones": [dict(table.__pydantic_private__ or {}) for table in experiment.backbone],
+    }
+
+
+def experiment_of(plain: Mapping[str, Any]) -> Experiment:
+    """The experiment that was sent, with the worker's own cache where it is to have one."""
+    from studies.config.experiment import parse_experiment
+
+    tables = dict(plain["tables"])
+    if plain["cache"] is not None:
+        folder = Path(os.path.expandvars(plain["cache"])).expanduser()
+        tables["storage"] = {**tables["storage"], "cache": str(folder)}
+    experiment = parse_experiment(tables, plain["file"])
+    for table, private in zip(experiment.backbone, plain["backbones"], strict=True):
+        for name, value in private.items():
+            setattr(table, name, value)
+    return experiment
 
 
 def plain_study(study: Stored) -> dict[str, Any]:

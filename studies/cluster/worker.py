@@ -6,14 +6,11 @@ coordinator's: its studies' fingerprints are compared before anything is fitted.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from studies.cluster import messages
-from studies.config.experiment import parse_experiment
 from studies.database.studies import Stored
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
@@ -68,12 +65,8 @@ class Room:
     """
 
     def __init__(self, plain: Mapping[str, Any]) -> None:
-        tables = dict(plain["tables"])
-        if plain["cache"] is not None:
-            folder = Path(os.path.expandvars(plain["cache"])).expanduser()
-            tables["storage"] = {**tables["storage"], "cache": str(folder)}
         self._listener: _Reporting | None = None
-        self.workspace = Workspace(parse_experiment(tables, plain["file"]), self._progress)
+        self.workspace = Workspace(messages.experiment_of(plain), self._progress)
         self.stored: dict[str, Stored] = {}
         self._specs: dict[str, Spec] = {}
         self._training: Training | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cli.main import main
 from studies.cluster import coordinator as room
 from studies.cluster import messages
 from studies.cluster.homes import Homes
-from studies.config.experiment import load_experiment, parse_experiment
+from studies.config.experiment import load_experiment
 from studies.search import round as rounds
 from tests.soak.outcome import look
 from tests.studies.conftest import MakeExperiment
@@ -199,14 +200,23 @@ def test_a_worker_reads_the_experiment_without_the_database(
     make_experiment: MakeExperiment,
 ) -> None:
     config = make_experiment(
-        {"training": {"memory": "2GB"}, "cluster": {"cache": "$HOME/tuner", "cores": 2}}
+        {
+            "training": {"memory": "2GB"},
+            "cluster": {"cache": "$HOME/tuner", "cores": 2},
+            "backbone": [
+                {"timm": ["resnet18"]},
+                {"name": "vgg11", "alias": "drawn", "weights": "random", "seeds": 2},
+            ],
+        }
     )
     experiment = load_experiment(config)
     plain = messages.document(experiment)
     assert plain["cache"] == "$HOME/tuner"
     assert "url" not in plain["tables"]["storage"]
-    there = parse_experiment(plain["tables"], plain["file"])
+    there = messages.experiment_of(json.loads(json.dumps({**plain, "cache": None})))
     left_out = {"storage": {"url"}, "cluster": True}
+    assert [b.draw for b in there.backbone] == [b.draw for b in experiment.backbone] == [0, 0, 1]
+    assert [b.draws_of for b in there.backbone] == [b.draws_of for b in experiment.backbone]
     assert there.model_dump(exclude=left_out) == experiment.model_dump(exclude=left_out)
 
 
