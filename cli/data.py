@@ -100,7 +100,7 @@ def _describe(summary: Summary) -> None:
 
 def _draw(summary: Summary, out: Path) -> None:
     """Write the figure of a recording's units."""
-    from tuner.figures import style
+    from tuner.figures import captions, style
     from tuner.figures.recordings import reliability_strips
 
     if summary.n_repeats < 2:
@@ -116,6 +116,9 @@ def _draw(summary: Summary, out: Path) -> None:
         summary.units.ceiling,
         title=summary.label,
         areas=None if summary.units.area is None else summary.units.area.tolist(),
+        about=captions.on_test_images(
+            captions.Basis(n_test=summary.n_test, n_repeats=summary.n_repeats)
+        ),
         simulated=summary.simulated,
     )
     one = is_file(out, ".png", ".svg")

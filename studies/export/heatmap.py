@@ -123,7 +123,8 @@ def export_heatmap(
         write_heatmap(made.rows, out / "heatmap.csv"),
         write_units(made.units, out / "units.csv"),
     ]
-    remember(out, workspace.recording, made.rows, basis_of(workspace))
+    basis = basis_of(workspace)
+    remember(out, workspace.recording, made.rows, basis)
     if made.references:
         paths.append(write_heatmap(made.references, out / "references.csv"))
     choices = nested_rows(workspace, made.found)
@@ -136,7 +137,8 @@ def export_heatmap(
         from studies.results.resplit import resplit, write_resplit
 
         fits = resplit(workspace, stores, specs, cuts)
-        paths += write_resplit(fits, made.found, out, simulated=workspace.recording.simulated)
+        simulated = workspace.recording.simulated
+        paths += write_resplit(fits, made.found, out, basis=basis, simulated=simulated)
     return paths
 
 

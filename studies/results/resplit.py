@@ -39,6 +39,7 @@ from tuner.scores.layers import Judged, compare_layers
 from tuner.scores.moments import nan_mean
 
 if TYPE_CHECKING:
+    from tuner.figures.captions import Basis
     from tuner.recordings import Split
 
 COLUMNS = (
@@ -293,7 +294,12 @@ def _rows(contest: _Contest, groups: NDArray[np.int64] | None) -> list[dict[str,
 
 
 def write_resplit(
-    rows: Sequence[dict[str, Any]], found: Sequence[Evaluated], out: Path, *, simulated: bool
+    rows: Sequence[dict[str, Any]],
+    found: Sequence[Evaluated],
+    out: Path,
+    *,
+    basis: Basis,
+    simulated: bool,
 ) -> list[Path]:
     """Write ``resplit.csv`` and a figure per backbone.
 
@@ -303,8 +309,14 @@ def write_resplit(
         From :func:`resplit`.
     found
         The same studies, for the scores of the chosen layers.
+    basis
+        What the scores rest on.
+    simulated
+        Whether the recording is.
     """
+    from tuner.figures import captions
     from tuner.figures.best_layers import best_layers
+    from tuner.figures.metrics import METRICS
     from tuner.figures.style import save
     from tuner.figures.tables import write_csv
 
@@ -327,8 +339,13 @@ def write_resplit(
                 }
                 best = scored[StudyKey(backbone, row["layer"], region, readout)]
                 entries.append(best.as_best_layer(metric, shares))
+        shown = [one.row for one in found if one.spec.key.backbone == backbone]
         figure = best_layers(
-            entries, [layer for _, layer in order], metric=metric, simulated=simulated
+            entries,
+            [layer for _, layer in order],
+            metric=metric,
+            about=captions.scores(shown, METRICS[metric], basis),
+            simulated=simulated,
         )
         stem = "best_layers" if len(backbones) == 1 else f"best_layers_{backbone}"
         paths += save(figure, out / stem.replace("/", "-"))

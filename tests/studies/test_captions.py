@@ -37,6 +37,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+REPEATED = dict.fromkeys(KINDS, True) | {"no test set": False, "one repeat": False}
+
+
 def change(path: Path, kind: str) -> None:
     """Make a recording one of the kinds; a unit's test responses are noise where there are several."""
     with h5py.File(path, "a") as file:
@@ -88,6 +91,7 @@ def test_every_export_says_what_its_numbers_are_over(
         ("export", "heatmap", "-o", out),
         ("export", "figures", "-o", out),
         ("export", "report", "-o", out),
+        *([("data", "inspect", "-o", tmp_path / "units")] if REPEATED[kind] else []),
     ):
         ended = run(*words, "-c", config, "-q")
         assert ended.code == 0, ended.err
@@ -109,6 +113,9 @@ def test_every_export_says_what_its_numbers_are_over(
     for _, sub in heads:
         assert ("simulated recording" in sub) == (kind == "simulated")
         assert ("ceiling" in sub) <= tested
+
+    if REPEATED[kind]:
+        assert f"{TEST} test images, {REPEATS} repeats" in heads[-1][1]
 
     written = json.loads((out / "heatmap.json").read_text())["scores"]
     assert (
