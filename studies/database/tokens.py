@@ -6,6 +6,7 @@ an epoch that grows whenever the cohort is claimed. What is made of them: :mod:`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import secrets
@@ -64,6 +65,7 @@ def claim_key(cohort: str) -> str:
     return hashlib.blake2b(cohort.encode(), digest_size=16).hexdigest()
 
 
+@functools.cache
 def living() -> sa.Select[tuple[object, ...]]:
     """Our rows of the studies that are optuna's too, under the same name and with the same token."""
     s, o, a = own_tables.studies, tables.studies, tables.study_system_attrs

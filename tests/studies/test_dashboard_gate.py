@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,3 +167,51 @@ def test_hosts() -> None:
     assert allowed_hosts("127.0.0.1", 80)[:2] == ["127.0.0.1:80", "127.0.0.1"]
     assert "0.0.0.0:8080" not in allowed_hosts("0.0.0.0", 8080)
     assert "[fe80::1]:8080" in allowed_hosts("fe80::1", 8080)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+ATTACK = """async (address) => {
+  const tried = [
+    [`${address}/api/studies/1`, {method: 'DELETE', body: '{}'}],
+    [`${address}/api/studies/1/rename`, {method: 'POST', mode: 'no-cors', body: '{"study_name": "x"}'}],
+    [`${address}/api/studies/1/note`, {method: 'POST', mode: 'no-cors', body: '{"body": "x", "version": 1}'}],
+  ];
+  const seen = [];
+  for (const [url, how] of tried) {
+    seen.push(await fetch(url, how).then(answer => answer.status, () => 'blocked'));
+  }
+  return seen;
+}"""
+"""What a page can try."""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_browser_other_pages_change_nothing_and_its_own_deletes_if_it_may(
+    board: Board, deleting_board: Board
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    before = board.studies
+    with playwright.sync_playwright() as started:
+        # A hostile name that resolves to this machine, as after DNS rebinding.
+        rules = "--host-resolver-rules=MAP *.example 127.0.0.1"
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", rules],
+        )
+        page = browser.new_page()
+        for one, other in ((board, deleting_board), (deleting_board, board)):
+            rebound = page.goto(f"http://evil.example:{one.port}/dashboard")
+            assert rebound.status == 403
+            page.evaluate(ATTACK, f"http://evil.example:{one.port}")
+            page.goto(f"http://127.0.0.1:{other.port}/dashboard")  # another port: another's page
+            page.evaluate(ATTACK, f"http://127.0.0.1:{one.port}")
+            assert board.studies == before
+        page.goto(f"http://127.0.0.1:{board.port}/dashboard")
+        assert page.evaluate(ATTACK, "")[0] == 403
+        assert board.studies == before
+        page.goto(f"http://127.0.0.1:{deleting_board.port}/dashboard")
+        assert page.evaluate(ATTACK, "")[0] < 300
+        assert len(board.studies) == len(before) - 1
+        browser.close()

@@ -15,6 +15,7 @@ import pytest
 
 from studies.database import optuna_tables
 from studies.database.artifacts import Artifacts
+from studies.database.connection import _explain as explain
 from studies.search import round as rounds
 from tests.conftest import Run
 from tests.soak.outcome import Outcome, differences, look
@@ -255,3 +256,9 @@ def test_lost_weights_are_named_and_mended(make_experiment: MakeExperiment, run:
     assert run("doctor", "--fix", "-c", config).code == 0
     assert run("doctor", "-c", config).out == ""
     assert run("optimize", "--n-trials", 8, "-c", config).code == 0
+
+
+def test_a_database_that_somebody_holds_is_not_called_missing() -> None:
+    """PostgreSQL's words for a process that was stopped while it made the tables."""
+    line = explain("storage.url", RuntimeError("canceling statement due to lock timeout"))
+    assert "another program holds it" in line
