@@ -42,6 +42,7 @@ device = "cpu"
 [search]
 parallel_trials = 6
 keep = 2
+rungs = "reports"
 """
 STUDIES = 2 * 3 * 3
 GRID = 4 * 17

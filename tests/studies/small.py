@@ -20,10 +20,16 @@ DOCUMENT: dict[str, Any] = {
         {"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2", "_blocks.4"]}
     ],
     "training": {"steps": 20, "batch_size": 20, "report_every": 2, "folds": 1, "device": "cpu"},
-    "search": {"parallel_trials": 4, "keep": 2, "space": {"full": {}, "factorized": {}}},
+    "search": {
+        "parallel_trials": 4,
+        "keep": 2,
+        "rungs": "reports",
+        "space": {"full": {}, "factorized": {}},
+    },
     "storage": {},
 }
-"""Fastened to the CPU, so that two machines with and without an accelerator run the same."""
+"""Fastened to the CPU, so that two machines with and without an accelerator run the same; cut late, so that of few trials
+several go to their end."""
 
 
 def write_recording(path: Path, *, seed: int = 0, units: Mapping[str, int] = REGIONS) -> Path:

@@ -146,7 +146,7 @@ def test_something_may_always_be_begun(
 
 
 def search(make: MakeExperiment, run: Run, name: str, *more: Any) -> Path:
-    config = make({"search": {"space": {"full": {}}}}, name)
+    config = make({"search": {"rungs": "auto", "space": {"full": {}}}}, name)
     assert run("study", "create", "-c", config).code == 0
     for words in more:
         run("optimize", "-c", config, "--n-trials", *words)

@@ -41,7 +41,7 @@ CHANGES = {
     "training.folds": {"training": {"folds": 3}},
     "search.sampler": {"search": {"sampler": "random"}},
     "search.pruner": {"search": {"pruner": "none"}},
-    "search.rungs": {"search": {"rungs": "reports"}},
+    "search.rungs": {"search": {"rungs": "auto"}},
     "search.parallel_trials": {"search": {"parallel_trials": 3}},
     "search.warm_start": {"search": {"warm_start": False}},
     "search.seed": {"search": {"seed": 5}},

@@ -240,7 +240,7 @@ def test_out_of_memory_goes_on_finer_and_loses_no_trial(
     assert "1/2 of the planned memory" in ended.err
     seen = look(small, 4)
     assert seen.problems == []
-    assert calls[:5] == [1, 3, 7, 1, 3]
+    assert calls[:5] == [2, 4, 6, 2, 4]
 
 
 def test_pictures_are_made_once_the_trials_are_there_and_anew_when_more_came(
