@@ -285,7 +285,9 @@ def main() -> int:
     """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/benchmarks/cluster.md"))
-    parser.add_argument("--trials", type=int, default=50, help="of each of the 840 studies")
+    parser.add_argument(
+        "--trials", type=int, default=50, help="of each of the 840 studies; 0: none"
+    )
     parser.add_argument("--pairs", type=int, default=3, help="of runs of one process and of two")
     parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -295,7 +297,7 @@ def main() -> int:
         _search(Path(config), int(workers), int(trials))
         return 0
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
-        coordinating = alone(options.trials, Path(folder) / "alone")
+        coordinating = alone(options.trials, Path(folder) / "alone") if options.trials else []
         speed = together(16, options.pairs, Path(folder)) if options.pairs else []
     text = "\n".join(
         [
