@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -203,13 +204,9 @@ def has_dashboard() -> bool:
 
 
 def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place:
-    import dask_jobqueue
-    from dask_jobqueue.lsf import LSFJob
-    from dask_jobqueue.pbs import PBSJob
-    from dask_jobqueue.sge import SGEJob
-    from dask_jobqueue.slurm import SLURMJob
     from distributed.deploy.spec import ProcessInterface
 
+    cluster_class, jobs = job_classes()
     asked = experiment.cluster
     folder = experiment.folder / "cluster"
     try:
@@ -220,9 +217,9 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
             "the config file writable"
         ) from error
     failed: list[str] = []
-    job = {"slurm": SLURMJob, "pbs": PBSJob, "lsf": LSFJob, "sge": SGEJob}[on]
+    job: Any = jobs[on]
 
-    class Sent(job):  # type: ignore[misc,valid-type]
+    class Sent(job):  # type: ignore[misc]
         """A job that says why it could not be sent."""
 
         async def start(self) -> None:
@@ -237,7 +234,7 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
             await super().close()
             await ProcessInterface.close(self)
 
-    cluster = dask_jobqueue.JobQueueCluster(
+    cluster = cluster_class(
         job_cls=Sent,
         name=on,
         security=security,
@@ -248,6 +245,23 @@ def _jobs(on: str, workers: int, experiment: Experiment, security: Any) -> Place
     )
     cluster.scale(jobs=workers)
     return Place(cluster, security, workers, folder, failed=failed)
+
+
+def job_classes() -> tuple[Any, dict[str, Any]]:
+    """The class of clusters of jobs, and that of each scheduler's jobs; Ctrl-C goes on meaning what it meant.
+
+    Importing dask-jobqueue sets a handler by which Ctrl-C ends the process at once, with exit code 0.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import JobQueueCluster
+        from dask_jobqueue.lsf import LSFJob
+        from dask_jobqueue.pbs import PBSJob
+        from dask_jobqueue.sge import SGEJob
+        from dask_jobqueue.slurm import SLURMJob
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return JobQueueCluster, {"slurm": SLURMJob, "pbs": PBSJob, "lsf": LSFJob, "sge": SGEJob}
 
 
 def job_options(on: str, asked: ClusterConfig, folder: Path) -> dict[str, Any]:

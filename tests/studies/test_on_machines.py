@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from studies.cluster.places import job_classes, job_options
+from studies.config.cluster import ClusterConfig
 from tests.conftest import Run
 from tests.soak.outcome import look
 from tests.studies import slurm
@@ -114,6 +116,26 @@ def test_jobs_of_a_slurm(make_experiment: MakeExperiment, alone: Any, tmp_path: 
     found = look(config, TRIALS)
     assert not found.problems
     assert found.outcome == alone
+
+
+def test_what_is_asked_of_each_scheduler_is_what_it_understands(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    _, jobs = job_classes()
+    assert signal.getsignal(signal.SIGINT) is before
+    asked = ClusterConfig(
+        queue="long", account="lab", memory="2GB", cores=3, gpus=1, walltime="01:30:00"
+    )
+    wanted = {
+        "slurm": ["-p long", "-A lab", "--cpus-per-task=3", "-t 01:30:00", "--gres=gpu:1"],
+        "pbs": ["-q long", "-A lab", "select=1:ncpus=3:mem=2000mb:ngpus=1"],
+        "lsf": ["-q long", '-P "lab"', "-n 3", "-gpu num=1"],
+        "sge": ["-q long", "-P lab", "-l gpu=1"],
+    }
+    for on, parts in wanted.items():
+        options = job_options(on, asked, tmp_path)
+        script = jobs[on]("tls://here:1", name="w", **options).job_script()
+        for part in [*parts, "export OMP_NUM_THREADS=3", "--lifetime 5280s"]:
+            assert part in script, script
 
 
 def test_what_no_workers_can_be_had_from_is_refused(
