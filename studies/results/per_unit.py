@@ -9,7 +9,8 @@ of :math:`y` on :math:`x`, a linear regression, under a normal prior that is cen
 .. math:: \hat\lambda = \frac{\sum x y}{\sum x^2}, \qquad
           \lambda = \min\Bigl(1, \max\bigl(0, \hat\lambda \frac{\tau^2}{\tau^2 + s^2}\bigr)\Bigr)
 
-where :math:`s` is the slope's standard error, over groups of images where there are groups.
+where :math:`s` is the slope's standard error, over groups of images where there are groups. A slope of less than one and a
+half standard errors counts nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-PRIOR = 0.2
+PRIOR = 0.1
 r""":math:`\tau`, standard deviation of what a unit's own trial is expected to count."""
+
+CLEAR = 1.5
+"""Standard errors that a slope must exceed."""
 
 
 def shares(x: Floats, y: Floats, groups: NDArray[np.int64]) -> Floats:
@@ -59,7 +63,8 @@ def shares(x: Floats, y: Floats, groups: NDArray[np.int64]) -> Floats:
     scores = np.zeros((n, x.shape[1]))
     np.add.at(scores, member, x * (y - slope * x))
     variance = np.square(scores).sum(0) * n / (n - 1) / safe**2
-    return np.where(differs, np.clip(slope * PRIOR**2 / (PRIOR**2 + variance), 0.0, 1.0), 0.0)
+    clear = differs & (slope > CLEAR * np.sqrt(variance))
+    return np.where(clear, np.clip(slope * PRIOR**2 / (PRIOR**2 + variance), 0.0, 1.0), 0.0)
 
 
 def shrunken(
