@@ -13,7 +13,7 @@ interval is where Student's is due; how few they are follows from the mean squar
 References
 ----------
 .. [1] Owen (2007), Annals of Applied Statistics 1:386, the pigeonhole bootstrap.
-.. [2] Romano & Wolf (2005), Econometrica 73:1237, studentized simultaneous intervals.
+.. [2] Dunnett (1955), Journal of the American Statistical Association 50:1096.
 .. [3] Satterthwaite (1946), Biometrics Bulletin 2:110.
 """
 
@@ -27,6 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.scores.moments import Floats, nan_mean
+
+_SAMPLES = 20_000
+"""Samples behind a quantile of several differences together."""
 
 BUNCHES = 500
 """Groups, or images, beyond this number are drawn in so many random bunches: the spread is the same, the work bounded."""
@@ -117,23 +120,20 @@ def compare_layers(
         for layer in rivals
         if np.isfinite(estimate[layer]) and not np.isinf(moved[layer]).any()
     ]
-    largest = np.zeros(draws)
-    for layer in counted:  # a draw that holds nothing of what was judged is NaN, and none is larger
-        deviation = np.abs(moved[layer] - np.nanmean(moved[layer]))
-        width = np.nanstd(moved[layer])
-        if width > 0:
-            largest = np.fmax(largest, deviation / width)
-    quantile = float(np.quantile(largest, level))
+    widths = {layer: spread(gaps[layer]) for layer in counted}
+    quantile = together(
+        np.stack([moved[layer] for layer in counted]) if counted else np.zeros((0, draws)),
+        float(np.median([freedom for _, freedom in widths.values()])) if counted else np.inf,
+        level,
+        seed,
+    )
     out = {}
     for share, layer in zip(best, parts, strict=True):
         if layer == chosen:
             out[layer] = LayerDifference(0.0, 0.0, 0.0, float(share))
             continue
         middle = estimate[layer]
-        half = np.nan
-        if layer in counted:
-            variance, freedom = spread(gaps[layer])
-            half = np.sqrt(variance) * _widened(quantile, freedom)
+        half = quantile * np.sqrt(widths[layer][0]) if layer in widths else np.nan
         out[layer] = LayerDifference(middle, middle - half, middle + half, float(share))
     return out
 
@@ -247,10 +247,31 @@ def _weighted(each: Floats, weights: Floats) -> Floats:
         return np.asarray(product.sum((0, 2)) / counts.sum((0, 2)))
 
 
-def _widened(quantile: float, freedom: float) -> float:
-    """A normal quantile as Student's."""
-    from scipy.stats import norm, t
+def together(moved: Floats, freedom: float, level: float, seed: int) -> float:
+    """Standard errors on each side within which all of some differences lie, in a share `level` of recordings.
 
-    if not np.isfinite(freedom) or quantile <= 0:
-        return quantile
-    return float(t.isf(norm.sf(quantile), freedom))
+    The quantile of the largest of several of Student's t, as correlated as the differences are over draws (Dunnett).
+
+    Parameters
+    ----------
+    moved
+        ``(n, draws)`` differences; NaN where a draw has none.
+    freedom
+        Degrees of freedom of their standard errors.
+    level, seed
+        As of :func:`compare_layers`.
+    """
+    whole = moved[:, ~np.isnan(moved).any(axis=0)]
+    if not whole.size:
+        return 0.0
+    deviation = whole - whole.mean(1, keepdims=True)
+    size = np.sqrt(np.square(deviation).sum(1, keepdims=True))
+    unit = np.divide(deviation, size, out=np.zeros_like(deviation), where=size > 0)
+    values, vectors = np.linalg.eigh(unit @ unit.T)
+    rng = np.random.default_rng([seed, _SAMPLES])
+    sample = rng.standard_normal((_SAMPLES, len(unit)))
+    normal = sample @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    scale = np.ones(_SAMPLES)
+    if np.isfinite(freedom):
+        scale = np.sqrt(rng.chisquare(freedom, _SAMPLES) / freedom)
+    return float(np.quantile(np.abs(normal).max(1) / scale, level))
