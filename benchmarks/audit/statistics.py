@@ -130,7 +130,7 @@ def layer_coverage(recordings: int, difficulty: str = "easy") -> float:
 @defect(
     5,
     "coverage of nominal 95 % intervals, images in groups of 4: of a region's correlation (400 recordings); where images "
-    "are drawn one by one; and of the differences of two layers to the best, both at once, over cuts, groups and units (300)",
+    "are drawn one by one; and of the differences of two layers to the best, both at once, over cuts, groups, units (300)",
     "standard errors 1.28 times too small (images), 1.5 to 2 times for layers",
 )
 def interval_coverage(difficulty: str) -> str:

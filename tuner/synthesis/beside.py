@@ -64,14 +64,14 @@ class Beside:
         >>> import numpy as np
         >>> empty = np.zeros((2, 1, 1, 3), np.uint8)
         >>> held = Beside(empty, np.array([1.8, 2.0]), ["a", "b"], empty, np.zeros(2), 30, 30)
-        >>> held.verdict(np.array([[0.7], [6.4]]))
-        '1 of 2 images are predicted to do better than the best of 30 natural images at equal mean and contrast'
+        >>> print(held.verdict(np.array([[0.7], [6.4]])))  # doctest: +ELLIPSIS
+        1 of 2 images are predicted to do better than the best of 30 natural images at equal mean and contrast (by...
         """
         better = activation > self.natural_activation[:, None]
         of = f"{self.searched} of {self.there}" if self.searched < self.there else f"{self.there}"
         return (
             f"{int(better.sum())} of {better.size} images are predicted to do better than the best of "
-            f"{of} natural images at equal mean and contrast"
+            f"{of} natural images at equal mean and contrast (by what made them: no evidence)"
         )
 
     def losing(self, activation: Floats) -> bool:

@@ -88,6 +88,8 @@ def predicted_against_measured(
         "across: predicted, up: measured response; correlation r over all images and (its ceiling); "
         f"{scores.repeats} repeat{'s' * (scores.repeats != 1)}"
     )
+    made = any(row["kind"] == "mei" and row["study"] == encoder for row in folder.rows)
+    sub += "; this encoder made images that are shown" if made else "; no image was made with it"
     if left_out > 0:
         sub += f"; the {MOST} best predicted of {MOST + left_out} units"
     figure, top = tiles(
