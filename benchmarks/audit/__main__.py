@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.audit import recordings, searched, sentences, size, statistics
+from benchmarks.audit import limits, recordings, searched, sentences, size, statistics
 from benchmarks.audit.registry import DIFFICULTIES, REGISTRY
 from benchmarks.machine import describe, publish, threads
 
@@ -43,6 +43,18 @@ def page() -> str:
                 flush=True,
             )
         lines.append(f"| {one.number} | {one.what} | {one.before} | {' | '.join(shown)} |")
+    lines += [
+        "",
+        "## What limits receptive fields",
+        "",
+        "All V1 units, whatever their quality, by the closed form of the full readout: the share within one true sigma",
+        "where it is fitted to the responses as recorded, and to the same without noise. Where noise is what limits, the",
+        "second is high; where it is low too, a cell is too wide.",
+        "",
+        "| recording | layer | a cell, px | median sigma, px | as recorded | without noise |",
+        "|---|---|---|---|---|---|",
+        *limits.table(),
+    ]
     return "\n".join(lines) + "\n"
 
 

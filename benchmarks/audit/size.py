@@ -21,8 +21,8 @@ CHANNELS = 256
 SIDES = (2, 12, 40)
 """Cells of a map's side: 1,024, 36,864 and 409,600 features."""
 IMAGES, HELD_OUT, UNITS, STEPS = 160, 80, 2, 60
-RATES = tuple(float(10.0**p) for p in np.arange(-2.5, 0.3, 0.5))
-PENALTIES = tuple(float(10.0**p) for p in np.arange(-3.5, 0.1, 0.5))
+RATES = tuple(float(10.0**p) for p in np.arange(-4.0, 0.3, 0.5))
+PENALTIES = tuple(float(10.0**p) for p in np.arange(-4.0, 0.1, 0.5))
 LETHAL = 0.98
 """Loss from which a penalty is held to have killed a fit: nothing but the mean is left."""
 
