@@ -167,4 +167,6 @@ def _default(field: FieldInfo) -> str:
     default = field.default
     if default is None or default is PydanticUndefined or default == "":
         return ""
+    if isinstance(default, tuple):
+        return shown(list(default))
     return shown(f"{default}" if isinstance(default, Path) else default)
