@@ -288,6 +288,7 @@ def main() -> int:
     parser.add_argument(
         "--trials", type=int, default=50, help="of each of the 840 studies; 0: none"
     )
+    parser.add_argument("--layers", type=int, help="of one network, in the place of all 28 of two")
     parser.add_argument("--pairs", type=int, default=3, help="of runs of one process and of two")
     parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -296,6 +297,8 @@ def main() -> int:
         torch.set_num_threads(1)
         _search(Path(config), int(workers), int(trials))
         return 0
+    if options.layers:
+        storage.LAYERS = (options.layers,)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         coordinating = alone(options.trials, Path(folder) / "alone") if options.trials else []
         speed = together(16, options.pairs, Path(folder)) if options.pairs else []
