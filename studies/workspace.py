@@ -43,6 +43,9 @@ FOLDS, FEW_IMAGES = 5, 4000
 LOCATED_IMAGES = 1500
 """Training images below which ``training.start = "auto"`` is the closed form: its time grows with their cube."""
 
+LOCATED_CELLS = 4
+"""Cells along a grid's shorter side from which it is: on fewer there is no place to know."""
+
 HELD_BYTES = 2 * 10**9
 """Weights of networks that are held at a time, so that hundreds of networks can be compared; at least one network's."""
 
@@ -152,13 +155,14 @@ class Workspace:
         """Into how many folds the training images are dealt; 1: they are cut once."""
         return len(self.splits)
 
-    @property
-    def start(self) -> str:
-        """What ``training.start`` means for this recording: ``closed_form`` or ``readout``."""
+    def start(self, spec: Spec) -> str:
+        """What ``training.start`` means for a study: ``closed_form`` or ``readout``."""
         start = self.experiment.training.start
         if start != "auto":
             return start
-        return "closed_form" if self.recording.n_train < LOCATED_IMAGES else "readout"
+        few = self.recording.n_train < LOCATED_IMAGES
+        wide = min(spec.shape.height, spec.shape.width) >= LOCATED_CELLS
+        return "closed_form" if few and wide else "readout"
 
     @cached_property
     def folds(self) -> NDArray[np.int64]:
@@ -389,7 +393,7 @@ class Workspace:
             tokens=self.settings(spec.key.backbone).tokens,
             rectify=self.settings(spec.key.backbone).rectify,
             folds=self.n_folds,
-            start=self.start,
+            start=self.start(spec),
         )
 
     @cached_property

@@ -359,7 +359,8 @@ class TrainingConfig(Table):
     start: Literal["auto", "closed_form", "readout"] = Field(
         "auto",
         description="what columns begin with: the closed form that knows where each unit looks, or "
-        "the readout's own start; auto: the closed form below 1,500 training images",
+        "the readout's own start; auto: the closed form below 1,500 training images, on grids of at "
+        "least 4 cells a side",
     )
     folds: Folds = Field(
         "auto",

@@ -82,7 +82,7 @@ def starts_elsewhere(workspace: Workspace, spec: Spec) -> bool:
 
     from tuner import readouts
 
-    if workspace.start == "readout":
+    if workspace.start(spec) == "readout":
         return False
     weight = torch.zeros(1, spec.shape.channels, spec.shape.height, spec.shape.width)
     return readouts.get(spec.key.readout).start(weight, torch.zeros(1)) is not None

@@ -113,6 +113,7 @@ def test_a_row_has_the_columns_that_are_promised(storage: Storage) -> None:
         "trials": {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "waiting": 0},
         "best": None,
         "below_smooth": None,
+        "settled": None,
     }
 
 

@@ -32,3 +32,17 @@ def test_no_closed_form_is_solved_for_a_readout_that_starts_by_itself(
     monkeypatch.setattr(FullReadout, "start", lambda *_: None)
     assert start.start_of(*arguments, center=None) is None  # type: ignore[arg-type]
     assert asked == ["located"]
+
+
+def test_where_there_is_no_place_to_know_the_readout_starts_by_itself(
+    make_experiment: MakeExperiment,
+) -> None:
+    """At 32 pixels the two layers have grids of 4 and of 2 cells a side."""
+    layers = [{"name": "efficientnet_lite0", "layers": ["_blocks.4", "_blocks.10"]}]
+    workspace = Workspace(load_experiment(make_experiment({"backbone": layers})))
+    starts = {
+        (spec.shape.height, workspace.start(spec), workspace.fingerprint(spec)["training.start"])
+        for spec in workspace.grid
+        if not spec.closed_form
+    }
+    assert starts == {(4, "closed_form", "closed_form"), (2, "readout", "readout")}
