@@ -172,6 +172,9 @@ def alone(trials: int, folder: Path) -> list[tuple[str, str]]:
 
 # -- two workers against one process ----------------------------------------------------------------
 
+PAIR_TRIALS = 48
+"""Of each study; with few of them most of a search is its first two rounds, in which layers wait for their donors."""
+
 SPEED = """
 [data]
 format = "simulated"
@@ -301,7 +304,7 @@ def main() -> int:
         storage.LAYERS = (options.layers,)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         coordinating = alone(options.trials, Path(folder) / "alone") if options.trials else []
-        speed = together(16, options.pairs, Path(folder)) if options.pairs else []
+        speed = together(PAIR_TRIALS, options.pairs, Path(folder)) if options.pairs else []
     text = "\n".join(
         [
             "# A search on workers",
