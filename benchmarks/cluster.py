@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 
 from benchmarks import storage
 from benchmarks.machine import describe, load, publish
-from studies.cluster import coordinator, messages
+from studies.cluster import messages
 from studies.cluster.coordinator import Coordinator
 from studies.cluster.engine import Ended, Heard
 from studies.config.experiment import load_experiment
@@ -36,6 +36,7 @@ from studies.database.stores import open_stores
 from studies.database.trials import Outcome
 from studies.search import proposals
 from studies.search.best_weights import Fitted
+from studies.search.ledger import Ledger
 from studies.search.listener import Listener
 from studies.search.space import propose
 from studies.workspace import Workspace
@@ -148,7 +149,7 @@ def alone(trials: int, folder: Path) -> list[tuple[str, str]]:
     experiment = load_experiment(config)
     with (
         storage.replaced(proposals, "propose", timed),
-        storage.replaced(coordinator, "make_pictures", lambda *a: 0),
+        storage.replaced(Ledger, "draw", lambda self, standings: None),
         open_stores(experiment) as stores,
     ):
         workspace = Workspace(experiment)

@@ -28,6 +28,7 @@ from studies.database import trials
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
 from studies.search.create import create
+from studies.search.ledger import Ledger
 from studies.search.search import Search
 from studies.workspace import Workspace
 
@@ -64,12 +65,12 @@ class Searched:
 @contextmanager
 def without_pictures() -> Iterator[None]:
     """Leave out what is made for the dashboard after a search."""
-    before = Search._draw
-    Search._draw = lambda self, progress: None  # type: ignore[method-assign]
+    before = Ledger.draw
+    Ledger.draw = lambda self, standings: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Search._draw = before  # type: ignore[method-assign]
+        Ledger.draw = before  # type: ignore[method-assign]
 
 
 def search(

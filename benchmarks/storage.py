@@ -41,6 +41,7 @@ from studies.database.trials import Outcome, Proposal
 from studies.search import proposals
 from studies.search import round as search_round
 from studies.search.best_weights import Fitted
+from studies.search.ledger import Ledger
 from studies.search.search import Search
 from studies.search.space import distributions, propose
 from studies.workspace import Workspace
@@ -224,7 +225,7 @@ def bookkeeping(config: Path, n_trials: int, layer: str) -> tuple[int, float, fl
     with (
         replaced(search_round.Round, "run", made_up),
         replaced(proposals, "propose", timed),
-        replaced(Search, "_draw", lambda self, progress: None),
+        replaced(Ledger, "draw", lambda self, standings: None),
     ):
         search = Search(
             workspace,

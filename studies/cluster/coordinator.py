@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,21 @@ from studies.cluster import messages
 from studies.cluster.engine import Ended, Engine, Heard
 from studies.cluster.homes import Homes, Layer
 from studies.cluster.schedule import may_begin
-from studies.dashboard.pictures import make_pictures
 from studies.database.fences import StudyGone
 from studies.database.stores import Stores
 from studies.grid import Spec, cohorts
-from studies.search.ledger import ATTEMPTS, Begun, Done, Ledger, blameless, one_line, totals
+from studies.search.ledger import (
+    ATTEMPTS,
+    WAITING,
+    Begun,
+    Done,
+    Ledger,
+    blameless,
+    one_line,
+    totals,
+)
 from studies.search.listener import Listener
 from studies.search.queue import Standing, Work
-from studies.search.search import CLOSED_FORMS_DONE
 from studies.search.training import Ended as Results
 from studies.workspace import Workspace
 from tuner.errors import EnvironmentFailure, TunerError
@@ -101,18 +108,18 @@ class Coordinator:
         self.stores = stores
         self.engine = engine
         self.order = order
-        self.budget = budget
         self.listener = listener = listener or Listener()
         self.ledger = Ledger(
             workspace,
             stores,
             specs,
             n_trials=n_trials,
+            timeout=timeout,
+            budget=budget,
             until_settled=until_settled,
             listener=listener,
         )
         self.specs = self.ledger.specs
-        self._deadline = None if timeout is None else time.monotonic() + timeout
         self._experiment = messages.pack(messages.document(workspace.experiment))
         self._round_size = workspace.experiment.search.parallel_trials
         self._homes = _homes(workspace, self.specs)
@@ -145,10 +152,7 @@ class Coordinator:
                 for flight in self._flights:
                     ledger.put_back(flight.begun.specs)
                 raise
-        done = [
-            s for s in self.specs if not self._standings[s.name].open and s.name not in ledger.gone
-        ]
-        make_pictures(self.workspace, self.stores, done, ledger.stored)
+        ledger.draw(self._standings)
         return ledger.conclude(self._standings)
 
     def _loop(self, claims: contextlib.ExitStack) -> None:
@@ -164,7 +168,7 @@ class Coordinator:
                     return
                 if not self._open_and_claimed():
                     if not waiting:
-                        self.listener.say("all that is left is being worked on by others; waiting")
+                        self.listener.say(WAITING)
                     waiting = True
                     self._claim(claims)
                     self._refresh()
@@ -178,18 +182,9 @@ class Coordinator:
 
     def _over(self) -> bool:
         """Whether no round is missing, or none is begun any more."""
-        if not any(one.open for one in self._standings.values()):
-            return True
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self.listener.say("the time given is over")
-            return True
-        if self._spent(self._standings):
-            self.listener.say(f"the budget of {self.budget} trials is spent")
-            return True
-        return False
-
-    def _spent(self, standings: Mapping[str, Standing]) -> bool:
-        return self.budget is not None and self.ledger.searched(standings) >= self.budget
+        return not any(one.open for one in self._standings.values()) or self.ledger.over(
+            self._standings
+        )
 
     def _open_and_claimed(self) -> bool:
         return any(
@@ -207,12 +202,7 @@ class Coordinator:
                     self.ledger.recover(cohort)
 
     def _refresh(self) -> None:
-        was, self._standings = self._standings, self.ledger.standings()
-        self.listener.told(totals(self._standings)[0])
-        if self.ledger.closed_forms_open(was) and not self.ledger.closed_forms_open(
-            self._standings
-        ):
-            self.listener.say(CLOSED_FORMS_DONE)
+        self._standings = self.ledger.refreshed(self._standings)
 
     def _look(self) -> None:
         """See who lives, take back what the lost had, and write what was reported."""
@@ -245,7 +235,7 @@ class Coordinator:
             name = None if task.layer is None else self._homes.of(task.layer)
             name = name if name in idle else next(iter(idle))
             self._send(task, idle.pop(name), name)
-        if not idle or (self._deadline is not None and now >= self._deadline):
+        if not idle or self.ledger.late():
             return
         if not self._groups:
             if not any(task.kind == "groups" for task in self._tasks.values()):
@@ -286,7 +276,7 @@ class Coordinator:
                 running=[flight.work for flight in self._flights],
                 awaits=self.ledger.asking.awaits,
                 after=self.ledger.asking.after,
-                spent=self._spent,
+                spent=self.ledger.spent,
             )
         )
 

@@ -6,12 +6,14 @@ Whoever trains a round begins it and concludes it here, in whatever process it i
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from optuna.trial import TrialState
 
+from studies.dashboard.pictures import make_pictures
 from studies.database import rounds, trials
 from studies.database.fences import StudyGone, still_there
 from studies.database.ghosts import left_out
@@ -39,6 +41,12 @@ Written = TypeVar("Written")
 
 ATTEMPTS = 3
 """Times that a trial may raise with the same parameters."""
+
+CLOSED_FORMS_DONE = (
+    "all closed forms are fitted: 'tuner export heatmap -o OUT' shows every layer now"
+)
+
+WAITING = "all that is left is being worked on by others; waiting"
 
 
 @dataclass
@@ -101,10 +109,14 @@ class Ledger:
         The selected studies, in the grid's order.
     n_trials
         Finished trials that each is brought to.
+    timeout
+        Seconds after which no new round is begun.
+    budget
+        Finished trials over all selected studies after which no new round is begun; those of closed forms do not count.
     until_settled
         Whether a study has enough trials once it is settled, see :mod:`studies.search.settled`.
     listener
-        Whom it tells what is out of the ordinary.
+        Whom it tells how far the studies are, and what is out of the ordinary.
 
     Raises
     ------
@@ -119,6 +131,8 @@ class Ledger:
         specs: Sequence[Spec],
         *,
         n_trials: int,
+        timeout: float | None = None,
+        budget: int | None = None,
         until_settled: bool = False,
         listener: Listener,
     ) -> None:
@@ -126,6 +140,8 @@ class Ledger:
         self.stores = stores
         self.storage = storage = stores.storage
         self.n_trials = n_trials
+        self.budget = budget
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         self.listener = listener
         self.done = Done()
         self.stored = stored_studies(storage)
@@ -185,13 +201,42 @@ class Ledger:
         }
         return found if self._settling is None else self._settling.applied(found)
 
-    def searched(self, standings: Mapping[str, Standing]) -> int:
-        """Finished trials that a budget counts: those of closed forms do not."""
-        return totals({s.name: standings[s.name] for s in self.specs if not s.closed_form})[0]
+    def refreshed(self, was: Mapping[str, Standing]) -> dict[str, Standing]:
+        """How far the studies are after a round; says how many trials there are, and when the closed forms are done."""
+        standings = self.standings()
+        self.listener.told(totals(standings)[0])
+        if self._closed_forms_open(was) and not self._closed_forms_open(standings):
+            self.listener.say(CLOSED_FORMS_DONE)
+        return standings
 
-    def closed_forms_open(self, standings: Mapping[str, Standing]) -> bool:
-        """Whether a closed form is still to be fitted."""
+    def _closed_forms_open(self, standings: Mapping[str, Standing]) -> bool:
         return any(standings[spec.name].open for spec in self.specs if spec.closed_form)
+
+    def late(self) -> bool:
+        """Whether the time given is over."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def spent(self, standings: Mapping[str, Standing]) -> bool:
+        """Whether the budget is; finished trials of closed forms do not count."""
+        if self.budget is None:
+            return False
+        searched = {s.name: standings[s.name] for s in self.specs if not s.closed_form}
+        return totals(searched)[0] >= self.budget
+
+    def over(self, standings: Mapping[str, Standing]) -> bool:
+        """Whether no round is begun any more, and says why."""
+        if self.late():
+            self.listener.say("the time given is over")
+            return True
+        if self.spent(standings):
+            self.listener.say(f"the budget of {self.budget} trials is spent")
+            return True
+        return False
+
+    def draw(self, standings: Mapping[str, Standing]) -> None:
+        """Pictures for the dashboard of the studies that have their trials."""
+        done = [s for s in self.specs if not standings[s.name].open and s.name not in self.gone]
+        make_pictures(self.workspace, self.stores, done, self.stored)
 
     def conclude(self, standings: Mapping[str, Standing]) -> Done:
         """Say what was done, at the end."""

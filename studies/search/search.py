@@ -10,25 +10,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from studies.dashboard.pictures import make_pictures
 from studies.database.fences import StudyGone
 from studies.database.stores import Stores
 from studies.database.tokens import ClaimLost
 from studies.grid import Spec, cohorts
 from studies.search.closed_form import ClosedForm
-from studies.search.ledger import ATTEMPTS, Begun, Done, Ledger, blameless, one_line, totals
+from studies.search.ledger import (
+    ATTEMPTS,
+    WAITING,
+    Begun,
+    Done,
+    Ledger,
+    blameless,
+    one_line,
+    totals,
+)
 from studies.search.listener import Listener
-from studies.search.queue import Standing, Work, next_work
+from studies.search.queue import Work, next_work
 from studies.search.training import Ended, Training
 from studies.workspace import Workspace
 from tuner.errors import TunerError
 
 POLL_SECONDS = 1.0
 """How often it is looked whether what others hold has become free."""
-
-CLOSED_FORMS_DONE = (
-    "all closed forms are fitted: 'tuner export heatmap -o OUT' shows every layer now"
-)
 
 
 class Search:
@@ -77,20 +81,20 @@ class Search:
         self.workspace = workspace
         self.stores = stores
         self.order = order
-        self.budget = budget
         self.listener = listener = listener or Listener()
         self.ledger = Ledger(
             workspace,
             stores,
             specs,
             n_trials=n_trials,
+            timeout=timeout,
+            budget=budget,
             until_settled=until_settled,
             listener=listener,
         )
         self.specs = self.ledger.specs
         self._closed_form = ClosedForm(workspace, self.ledger.stored, listener)
         self._training = Training(workspace, self.ledger.stored, listener, self.ledger.report)
-        self._deadline = None if timeout is None else time.monotonic() + timeout
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -110,30 +114,18 @@ class Search:
                 round_size=self.workspace.experiment.search.parallel_trials,
                 after=ledger.asking.after,
             )
-            if not work or self._spent(progress):
+            if not work or ledger.over(progress):
                 break
             if self._work_on_first_free(work):
                 waiting = False
             else:
                 if not waiting:
-                    self.listener.say("all that is left is being worked on by others; waiting")
+                    self.listener.say(WAITING)
                 waiting = True
                 time.sleep(POLL_SECONDS)
-            was, progress = progress, ledger.standings()
-            self.listener.told(totals(progress)[0])
-            if ledger.closed_forms_open(was) and not ledger.closed_forms_open(progress):
-                self.listener.say(CLOSED_FORMS_DONE)
-        self._draw(progress)
+            progress = ledger.refreshed(progress)
+        ledger.draw(progress)
         return ledger.conclude(progress)
-
-    def _draw(self, progress: dict[str, Standing]) -> None:
-        """Pictures for the dashboard of the studies that have their trials."""
-        done = [
-            spec
-            for spec in self.specs
-            if not progress[spec.name].open and spec.name not in self.ledger.gone
-        ]
-        make_pictures(self.workspace, self.stores, done, self.ledger.stored)
 
     def _work_on_first_free(self, work: Sequence[Work]) -> bool:
         for item in work:
@@ -141,15 +133,6 @@ class Search:
                 if mine:
                     self._round(item)
                     return True
-        return False
-
-    def _spent(self, progress: dict[str, Standing]) -> bool:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self.listener.say("the time given is over")
-            return True
-        if self.budget is not None and self.ledger.searched(progress) >= self.budget:
-            self.listener.say(f"the budget of {self.budget} trials is spent")
-            return True
         return False
 
     # -- what makes a round together ---------------------------------------------------------------
