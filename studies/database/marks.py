@@ -12,6 +12,7 @@ from studies.database import optuna_tables as tables
 from studies.database.connection import Storage
 from studies.database.fences import writing
 from studies.database.studies import Stored
+from studies.database.writes import set_attributes
 
 SETTLED = "settled"
 """That further trials are not expected to gain anything: after how many trials, and how much they would."""
@@ -31,15 +32,12 @@ def mark(storage: Storage, study: Stored, key: str, value: Any) -> None:
         return
     table = tables.study_user_attrs
     with writing(storage, [study]) as connection:
+        if value is not None:
+            set_attributes(connection, table, study.study_id, {key: value})
+            return
         connection.execute(
             table.delete().where(table.c.study_id == study.study_id, table.c.key == key)
         )
-        if value is not None:
-            connection.execute(
-                table.insert().values(
-                    study_id=study.study_id, key=key, value_json=json.dumps(value)
-                )
-            )
 
 
 def marks(storage: Storage, studies: Sequence[Stored], key: str) -> dict[int, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from studies.database import optuna_tables as tables
+from studies.database.writes import set_attributes
 
 METRIC_NAMES = "study:metric_names"
 """Where optuna keeps what values are called."""
@@ -27,7 +27,7 @@ PIECE = 2045
 
 def call_value(connection: Connection, study_id: int, name: str) -> None:
     """Say what the value of a study's trials is called."""
-    _set(connection, study_id, {METRIC_NAMES: [name]})
+    set_attributes(connection, tables.study_system_attrs, study_id, {METRIC_NAMES: [name]})
 
 
 def write_note(connection: Connection, study_id: int, text: str) -> bool:
@@ -43,7 +43,12 @@ def write_note(connection: Connection, study_id: int, text: str) -> bool:
     parts += [""] * (len(pieces) - len(parts))  # what is left of a longer one
     new: dict[str, Any] = {f"{NOTE}{number}": part for number, part in enumerate(parts)}
     version = int(before.get(VERSION, 0)) + 1
-    _set(connection, study_id, new | {VERSION: version, OURS: _digest(text)})
+    set_attributes(
+        connection,
+        tables.study_system_attrs,
+        study_id,
+        new | {VERSION: version, OURS: _digest(text)},
+    )
     return True
 
 
@@ -55,17 +60,3 @@ def _attributes(connection: Connection, study_id: int) -> dict[str, Any]:
     table = tables.study_system_attrs
     query = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id)
     return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
-
-
-def _set(connection: Connection, study_id: int, attributes: Mapping[str, Any]) -> None:
-    table = tables.study_system_attrs
-    connection.execute(
-        table.delete().where(table.c.study_id == study_id, table.c.key.in_(list(attributes)))
-    )
-    connection.execute(
-        table.insert(),
-        [
-            {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in attributes.items()
-        ],
-    )

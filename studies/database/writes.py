@@ -49,7 +49,7 @@ def create(
             Trial(trial_id, study_id, first + offset, TrialState.RUNNING, dict(proposal.params))
         )
         if proposal.note:
-            _attributes(connection, tables.user_attrs, trial_id, {ORIGIN: proposal.note})
+            set_attributes(connection, tables.user_attrs, trial_id, {ORIGIN: proposal.note})
     rows = [
         {
             "trial_id": trial.trial_id,
@@ -134,7 +134,7 @@ def tell(connection: Connection, outcomes: Sequence[Outcome]) -> None:
                     "value_type": type_,
                 }
             )
-        _attributes(connection, tables.user_attrs, outcome.trial_id, outcome.attributes)
+        set_attributes(connection, tables.user_attrs, outcome.trial_id, outcome.attributes)
     if rows:
         connection.execute(tables.values.insert(), rows)
 
@@ -182,7 +182,7 @@ def set_system_attributes(
     connection: Connection, trial_id: int, attributes: Mapping[str, Any]
 ) -> None:
     """Set system attributes of a trial, replacing those of the same name."""
-    _attributes(connection, tables.system_attrs, trial_id, attributes)
+    set_attributes(connection, tables.system_attrs, trial_id, attributes)
 
 
 def remove_system_attributes(connection: Connection, keys: Iterable[tuple[int, str]]) -> None:
@@ -195,18 +195,20 @@ def remove_system_attributes(connection: Connection, keys: Iterable[tuple[int, s
         )
 
 
-def _attributes(
-    connection: Connection, table: sa.Table, trial_id: int, attributes: Mapping[str, Any]
+def set_attributes(
+    connection: Connection, table: sa.Table, owner: int, attributes: Mapping[str, Any]
 ) -> None:
+    """Write attributes of a study or a trial, in one of optuna's four tables of them, in place of those of these names."""
     if not attributes:
         return
+    name = "trial_id" if "trial_id" in table.c else "study_id"
     connection.execute(
-        table.delete().where(table.c.trial_id == trial_id, table.c.key.in_(list(attributes)))
+        table.delete().where(table.c[name] == owner, table.c.key.in_(list(attributes)))
     )
     connection.execute(
         table.insert(),
         [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            {name: owner, "key": key, "value_json": json.dumps(value)}
             for key, value in attributes.items()
         ],
     )

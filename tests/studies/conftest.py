@@ -13,6 +13,7 @@ from cli.main import main
 from studies.config.experiment import load_experiment
 from studies.database.stores import Stores, open_stores
 from tests.soak.outcome import look
+from tests.studies.server import Server, running
 from tests.studies.small import write_experiment
 from tests.studies.workers import SMALL, TRIALS, created
 from tuner.recordings.hdf5 import probe
@@ -33,6 +34,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of the module's own; modules that have it skip where none is installed."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: Server, request: pytest.FixtureRequest) -> str:
+    """A new database on it."""
+    return server.new_database(request.node.name[:60])
 
 
 @pytest.fixture(scope="session")

@@ -21,24 +21,13 @@ from studies.database.ghosts import ghosts
 from studies.database.rounds import Told
 from studies.database.studies import NewStudy, add, delete, stored_studies
 from studies.database.trials import Outcome
-from tests.studies.server import Server, running, why_not
+from tests.studies.server import Server, why_not
 from tests.studies.test_fences import IT, V1, ask, everything, stored
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Server, request: pytest.FixtureRequest) -> str:
-    return server.new_database(request.node.name[:60])
 
 
 @pytest.fixture

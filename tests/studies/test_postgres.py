@@ -24,7 +24,7 @@ from tests.conftest import Run
 from tests.soak.outcome import differences, look
 from tests.soak.zygote import Zygote
 from tests.studies.conftest import MakeExperiment
-from tests.studies.server import PASSWORD, Server, running, why_not
+from tests.studies.server import PASSWORD, Server, why_not
 from tuner.errors import EnvironmentFailure, InputError
 
 pytestmark = [
@@ -36,17 +36,6 @@ TRIALS = 12
 
 WORKERS = int(os.environ.get("TUNER_TEST_WORKERS", "3"))
 """Processes that are killed together; more of them in the soak."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Server, request: pytest.FixtureRequest) -> str:
-    return server.new_database(request.node.name[:60])
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ class Source:
         return self.path.is_file()
 
 
+def offline() -> bool:
+    """Whether ``TUNER_OFFLINE`` forbids downloads."""
+    return os.environ.get("TUNER_OFFLINE", "") not in ("", "0")
+
+
 def hub_file(url: str) -> Path:
     """Return where torch keeps (or would keep) its copy of a published weights file."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
@@ -73,7 +78,7 @@ def fetch(source: Source, backbone: str) -> Path:
         f"get {source.url} and put it at {source.path}, or set weights to the path of a local "
         'state dict, or to "random"'
     )
-    if os.environ.get("TUNER_OFFLINE", "") not in ("", "0"):
+    if offline():
         raise InputError(
             f'backbone {backbone}: weights "imagenet" are not on this machine and TUNER_OFFLINE '
             f"forbids the download; {remedy}"

@@ -9,7 +9,6 @@ output has as rows and columns, those layers are left out.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from tuner.backbones.family import Family
 from tuner.backbones.preprocessing import Preprocessing
-from tuner.backbones.published import Source, hub_source
+from tuner.backbones.published import Source, hub_source, offline
 from tuner.backbones.tokens import Arrangement, Keep, Tokens
 from tuner.backbones.torchvision_models import stages
 from tuner.backbones.trace import Traced
@@ -177,7 +176,7 @@ class TimmModels(Family):
             f"get {_hub_files(config)[0]} of https://huggingface.co/{config.hf_hub_id} and name it in "
             'weights (with mean and std), or set weights to "random"'
         )
-        if os.environ.get("TUNER_OFFLINE", "") not in ("", "0"):
+        if offline():
             raise InputError(
                 f"backbone {name}: published weights are not on this machine and TUNER_OFFLINE forbids "
                 f"the download; {remedy}"
