@@ -19,6 +19,7 @@ BEFORE: Mapping[str, Any] = {
     "training.start": "readout",
     "training.relative": False,
     "search.rungs": "reports",
+    "search.proposals": "optuna",
     "search.space.full.weight_decay": 0.0,
     "data.duplicates": "ignore",
 }

@@ -16,7 +16,7 @@ import math
 import secrets
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -171,9 +171,14 @@ def searched(
 
 
 def measured(
-    scene: str, head: str, layers: Sequence[str], given: argparse.Namespace, work: Path
+    scene: str,
+    head: str,
+    layers: Sequence[str],
+    given: argparse.Namespace,
+    work: Path,
+    known: Mapping[tuple[str, str, int], Reference],
 ) -> Iterator[Row]:
-    """Measure the combinations of a scene: each layer with one region, both readouts."""
+    """Measure the combinations of a scene: each layer with one region, both readouts; known references are not run again."""
     seed, cache = given.seed, work / "cache"
     config = written(work / scene / "together", head, layers, given.start, seed, cache)
     workspace = Workspace(load_experiment(config))
@@ -191,11 +196,10 @@ def measured(
     for number, spec in enumerate(chosen):
         alone = written(work / scene / f"cold{number}", head, layers, given.start, seed, cache)
         courses, winners = searched(alone, [spec.name], given.trials)
-        settings = drawn(dict(spec.space), given.trials, seed + number)
-        found = reference.search(
+        found = known.get((scene, spec.name, seed)) or reference.search(
             data_of(workspace, spec),
             spec.key.readout,
-            settings,
+            drawn(dict(spec.space), given.trials, seed + number),
             steps=STEPS,
             batch=BATCH,
             seed=seed,
@@ -314,7 +318,12 @@ def main() -> int:
     parser.add_argument("--scenes", nargs="*", choices=("easy", "hard"), default=["easy", "hard"])
     parser.add_argument("--layers", nargs="+", default=list(LAYERS))
     parser.add_argument("--regions", nargs="+", help="of the layers in turn; default: all in turn")
-    parser.add_argument("--work", type=Path, help="a file that keeps what was measured, and adds")
+    parser.add_argument("--layers-of-files", nargs="+", default=list(LAYERS_OF_FILES))
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="a file that keeps what was measured; with the same --seed references are not run again",
+    )
     parser.add_argument("--start", choices=("auto", "readout"), default="auto")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="drawn where not given")
@@ -322,25 +331,25 @@ def main() -> int:
     if given.seed is None:
         given.seed = secrets.randbits(31)
     torch.set_num_threads(threads())
-    rows = kept(given.work)
+    files = sorted(given.folder.glob("*.h5")) if given.folder else []
+    if given.folder and not files:
+        raise SystemExit(f"error: {given.folder}: no .h5 file in it; write recordings there first")
+    scenes = [(one, SIMULATED.format(difficulty=one), given.layers) for one in given.scenes]
+    scenes += [
+        (file.stem, RECORDED.format(path=file.resolve()), given.layers_of_files) for file in files
+    ]
+    rows = {(row.scene, row.study, row.seed): row for row in kept(given.work)}
+    known = {key: row.reference for key, row in rows.items()}
     with tempfile.TemporaryDirectory(prefix="quality-") as work:
-        for scene in given.scenes:
-            head = SIMULATED.format(difficulty=scene)
-            rows += measured(scene, head, given.layers, given, Path(work))
-        files = sorted(given.folder.glob("*.h5")) if given.folder else []
-        if given.folder and not files:
-            raise SystemExit(
-                f"error: {given.folder}: no .h5 file in it; write recordings there first"
-            )
-        for file in files:
-            head = RECORDED.format(path=file.resolve())
-            rows += measured(file.stem, head, LAYERS_OF_FILES, given, Path(work))
-    if given.work is not None:
-        text = json.dumps([asdict(row) for row in rows])
-        given.work.write_text(text, encoding="utf-8")
+        for scene, head, layers in scenes:
+            for row in measured(scene, head, layers, given, Path(work), known):
+                rows[row.scene, row.study, row.seed] = row
+                if given.work is not None:
+                    text = json.dumps([asdict(one) for one in rows.values()])
+                    given.work.write_text(text, encoding="utf-8")
     folder = " FOLDER" if given.folder else ""
     command = f"python -m benchmarks.quality{folder} --start {given.start} --trials {given.trials}"
-    publish(page(rows, command, given), given.out)
+    publish(page(list(rows.values()), command, given), given.out)
     return 0
 
 

@@ -414,6 +414,11 @@ class SearchConfig(Table):
     """``[search]``: how settings are chosen, and which are possible."""
 
     sampler: Literal["tpe", "random"] = Field("tpe", description="what proposes settings")
+    proposals: Literal["tuner", "optuna"] = Field(
+        "tuner",
+        description="who computes what tpe proposes: tuner, a round's trials at once, or optuna's own sampler, "
+        "as before; they differ by rounding alone, and in time",
+    )
     pruner: Literal["median", "none"] = Field(
         "median", description="what stops trials that do worse than the others"
     )

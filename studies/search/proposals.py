@@ -96,6 +96,7 @@ class Asking:
             seed=search.seed,
             study=spec.name,
             given=given,
+            by=search.proposals,
         )
 
     def after(self, spec: Spec, finished: int) -> list[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """What each trial may vary, and what the sampler proposes next.
 
-The sampler works on a copy of the study in memory, seeded by (seed, study, number of the round's first trial): what it
+The sampler is seeded by (seed, study, number of the round's first trial): what it
 proposes depends on the finished trials alone, not on this process's history, so a search that was interrupted goes on as
 if it had not been.
 """
@@ -22,7 +22,8 @@ from studies.config.ranges import (
     logarithmic,
     varied,
 )
-from studies.database.trials import Proposal, Trial, frozen
+from studies.database.trials import FINISHED, Proposal, Trial, frozen
+from studies.search import tpe
 
 if TYPE_CHECKING:
     import optuna
@@ -109,6 +110,7 @@ def propose(
     seed: int,
     study: str,
     given: Sequence[tuple[Mapping[str, float], str]] = (),
+    by: str = "tuner",
 ) -> list[Proposal]:
     """Parameters of the next ``count`` trials of a study, asked together.
 
@@ -129,20 +131,43 @@ def propose(
     given
         Parameters that the first trials take over, and which studies' best they are; what does not lie in the space is
         left out.
+    by
+        Who computes what ``tpe`` proposes: ``tuner`` or ``optuna``.
     """
     searched = distributions(space)
     if not searched:
         return [Proposal({}) for _ in range(count)]
-    copy = memory_study(sampler=_sampler(kind, round_seed(seed, study, len(trials))))
-    copy.add_trials([frozen(trial, searched) for trial in trials])
-    taken = [(params, origin) for params, origin in given if _fits(params, searched)][:count]
-    for params, _ in taken:
-        copy.enqueue_trial({name: params[name] for name in searched})
-    proposals = []
-    for i in range(count):
-        params = copy.ask(fixed_distributions=searched).params
-        proposals.append(Proposal(params, f"best of {taken[i][1]}" if i < len(taken) else None))
-    return proposals
+    mixed = round_seed(seed, study, len(trials))
+    taken = [
+        Proposal({name: params[name] for name in searched}, f"best of {origin}")
+        for params, origin in given
+        if _fits(params, searched)
+    ][:count]
+    begun, missing = [one.params for one in taken], count - len(taken)
+    finished = [trial for trial in trials if trial.state in FINISHED]
+    if not missing:
+        drawn = []
+    elif kind == "tpe" and by == "tuner" and len(finished) >= STARTUP_TRIALS:
+        drawn = tpe.proposals(finished, begun, missing, searched, mixed)
+    else:
+        drawn = _by_optuna(trials, begun, missing, searched, _sampler(kind, mixed))
+    return taken + [Proposal(params) for params in drawn]
+
+
+def _by_optuna(
+    trials: Sequence[Trial],
+    begun: Sequence[Mapping[str, float]],
+    count: int,
+    space: dict[str, BaseDistribution],
+    sampler: BaseSampler,
+) -> list[dict[str, float]]:
+    """What a sampler of optuna's proposes, on a copy of the study in memory in which ``begun`` are running."""
+    copy = memory_study(sampler=sampler)
+    copy.add_trials([frozen(trial, space) for trial in trials])
+    for params in begun:
+        copy.enqueue_trial(dict(params))
+        copy.ask(fixed_distributions=space)
+    return [copy.ask(fixed_distributions=space).params for _ in range(count)]
 
 
 def _fits(params: Mapping[str, float], space: Mapping[str, BaseDistribution]) -> bool:

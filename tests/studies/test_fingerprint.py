@@ -40,6 +40,7 @@ CHANGES = {
     "training.center": {"training": {"center": False}},
     "training.folds": {"training": {"folds": 3}},
     "search.sampler": {"search": {"sampler": "random"}},
+    "search.proposals": {"search": {"proposals": "optuna"}},
     "search.pruner": {"search": {"pruner": "none"}},
     "search.rungs": {"search": {"rungs": "auto"}},
     "search.parallel_trials": {"search": {"parallel_trials": 3}},
