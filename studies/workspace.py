@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.cuts import Cuts
 from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.progress import Progress, nobody
-from tuner.recordings.split import cut, deal
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +32,10 @@ if TYPE_CHECKING:
     from tuner.fitting.losses import ResponseScaling
     from tuner.fitting.targets import Targets
     from tuner.readouts.readout import FeatureShape
-    from tuner.recordings import PreparedImages, Recording, Split
+    from tuner.recordings import PreparedImages, Recording
 
 _log = logging.getLogger("tuner")
 
-
-FOLDS, FEW_IMAGES = 5, 4000
-"""Folds that ``training.folds = "auto"`` means below so many training images."""
 
 LOCATED_IMAGES = 1500
 """Training images below which ``training.start = "auto"`` is the closed form: its time grows with their cube."""
@@ -99,7 +96,7 @@ class Workspace:
         from tuner.recordings import check_responses
 
         loss, column = self.experiment.training.loss, self.experiment.data.region
-        splits = self.cuts(self.experiment.data.seed, recording)
+        splits = Cuts(self.experiment, recording).splits
         for fold, split in enumerate(splits):
             check_responses(recording, split, loss, column, None if len(splits) == 1 else fold)
         return recording
@@ -118,42 +115,9 @@ class Workspace:
         return {name: str(columns["area"][units[0]]) for name, units in self.regions.items()}
 
     @cached_property
-    def split(self) -> Split:
-        """Fit and validation images of a single cut; with folds, which every study is then about, of use to references."""
-        data, recording = self.experiment.data, self.recording
-        return cut(recording.n_train, recording.train_groups, data.validation_fraction, data.seed)
-
-    @cached_property
-    def splits(self) -> tuple[Split, ...]:
-        """What studies are fitted and judged on: a single cut, or a cut for each fold."""
-        return self.cuts(self.experiment.data.seed, self.recording)
-
-    def cuts(self, seed: int, recording: Recording) -> tuple[Split, ...]:
-        """As :attr:`splits`, with another seed.
-
-        Raises
-        ------
-        InputError
-            If there is too little to cut, naming the recording.
-        """
-        try:
-            return self._cuts(seed, recording)
-        except InputError as error:
-            raise InputError(f"{recording.source}: {error}") from error
-
-    def _cuts(self, seed: int, recording: Recording) -> tuple[Split, ...]:
-        data, groups, n_train = self.experiment.data, recording.train_groups, recording.n_train
-        folds = self.experiment.training.folds
-        if folds == "auto":
-            folds = FOLDS if n_train < FEW_IMAGES else 1
-        if folds == 1:
-            return (cut(n_train, groups, data.validation_fraction, seed),)
-        return deal(n_train, groups, folds, seed)
-
-    @property
-    def n_folds(self) -> int:
-        """Into how many folds the training images are dealt; 1: they are cut once."""
-        return len(self.splits)
+    def cuts(self) -> Cuts:
+        """Which training images studies are fitted to and judged on."""
+        return Cuts(self.experiment, self.recording)
 
     def start(self, spec: Spec) -> str:
         """What ``training.start`` means for a study: ``closed_form`` or ``readout``."""
@@ -163,50 +127,6 @@ class Workspace:
         few = self.recording.n_train < LOCATED_IMAGES
         wide = min(spec.shape.height, spec.shape.width) >= LOCATED_CELLS
         return "closed_form" if few and wide else "readout"
-
-    @cached_property
-    def folds(self) -> NDArray[np.int64]:
-        """Fold of each training image, ``(n_train,)``; all 0 where they are cut once."""
-        fold = np.zeros(self.recording.n_train, dtype=np.int64)
-        if self.n_folds > 1:
-            for number, split in enumerate(self.splits):
-                fold[split.validation] = number
-        return fold
-
-    @property
-    def held_out(self) -> NDArray[np.int64]:
-        """Rows of the training images that a trial is judged on: the validation images, with folds all images."""
-        return self.splits[0].validation if self.n_folds == 1 else np.arange(self.recording.n_train)
-
-    @property
-    def judged(self) -> int:
-        """Images of a fold, at most, the answers to which are kept with each fit; 0 with a single cut."""
-        sizes = [len(split.validation) for split in self.splits]
-        return max(sizes) if len(sizes) > 1 else 0
-
-    @property
-    def fitted(self) -> NDArray[np.int64]:
-        """Rows of the training images that are fitted to, with folds in one fold or another."""
-        return self.splits[0].fit if self.n_folds == 1 else np.arange(self.recording.n_train)
-
-    @cached_property
-    def halves(self) -> NDArray[np.int64]:
-        """Half of each held-out image, 0 or 1, whole groups at a time."""
-        groups = self.recording.train_groups
-        mine = None if groups is None else groups[self.held_out]
-        if mine is not None and len(np.unique(mine)) < 2:
-            mine = None
-        half = np.zeros(len(self.held_out), dtype=np.int64)
-        half[cut(len(half), mine, 0.5, self.experiment.data.seed).validation] = 1
-        return half
-
-    @cached_property
-    def validation_groups(self) -> NDArray[np.int64] | None:
-        """Group of each held-out image, where intervals are drawn over groups and there are any."""
-        groups = self.recording.train_groups
-        if groups is None or self.experiment.data.intervals == "images":
-            return None
-        return groups[self.held_out]
 
     @cached_property
     def scoring(self) -> dict[str, Any]:
@@ -223,7 +143,7 @@ class Workspace:
         """How responses become targets, from the images that are fitted to."""
         from tuner.fitting.losses import response_scaling
 
-        fit = self.recording.train_responses[self.fitted]
+        fit = self.recording.train_responses[self.cuts.fitted]
         return response_scaling(self.experiment.training.loss, fit)
 
     @cached_property
@@ -232,13 +152,22 @@ class Workspace:
         from tuner.fitting.targets import Targets
 
         scaled = self.scaling.apply(self.recording.train_responses)
-        return Targets.of(scaled, self.splits, self.halves)
+        return Targets.of(scaled, self.cuts.splits, self.cuts.halves)
+
+    @property
+    def divided_by_mean(self) -> bool:
+        """Whether a study's losses are divided by the mean predictor's on the same images.
+
+        Not where that is 1 by construction (with folds the mean is over these very images, and under ``poisson`` the loss of
+        the mean does not depend on the images), and not where `training.relative` is off.
+        """
+        training = self.experiment.training
+        return training.relative and training.loss == "mse" and self.cuts.n_folds == 1
 
     def mean_loss(self, units: NDArray[np.int64]) -> float:
         """Loss of predicting every unit's mean on the held-out images, which a study's losses are divided by.
 
-        1 where it is so by construction (with folds the mean is over these very images, and under ``poisson`` the loss of
-        the mean does not depend on the images), where `training.relative` is off, and where no unit varies there.
+        1 where they are not, and where no unit varies there.
 
         Parameters
         ----------
@@ -247,10 +176,9 @@ class Workspace:
         """
         from tuner.fitting.losses import mean_loss
 
-        training = self.experiment.training
-        if not training.relative or self.n_folds > 1 or training.loss != "mse":
+        if not self.divided_by_mean:
             return 1.0
-        return mean_loss(training.loss, self.targets.validation[:, units])
+        return mean_loss(self.experiment.training.loss, self.targets.validation[:, units])
 
     @cached_property
     def images(self) -> PreparedImages:
@@ -326,7 +254,7 @@ class Workspace:
             if table.alias in layers
         )
         twin = Workspace(self.experiment.model_copy(update={"backbone": tables}), self.progress)
-        shared = ("device", "recording", "regions", "split", "images", "test_images", "cache")
+        shared = ("device", "recording", "regions", "cuts", "images", "test_images", "cache")
         for name in shared:  # what was read and decoded once
             setattr(twin, name, getattr(self, name))
         return twin
@@ -369,9 +297,9 @@ class Workspace:
 
     @cached_property
     def _split_digest(self) -> str:
-        if self.n_folds > 1:
-            return array_digest(self.folds)
-        return array_digest(self.splits[0].fit, self.splits[0].validation)
+        if self.cuts.n_folds > 1:
+            return array_digest(self.cuts.folds)
+        return array_digest(self.cuts.fitted, self.cuts.held_out)
 
     def _responses_digest(self, region: str) -> str:
         """Of one region's units; the same for every layer and readout, so taken once."""
@@ -392,7 +320,7 @@ class Workspace:
             max_grid=self.settings(spec.key.backbone).max_grid,
             tokens=self.settings(spec.key.backbone).tokens,
             rectify=self.settings(spec.key.backbone).rectify,
-            folds=self.n_folds,
+            folds=self.cuts.n_folds,
             start=self.start(spec),
         )
 
@@ -479,7 +407,7 @@ class Workspace:
             return None
         if (alias, layer) not in self._centers:
             shape = FeatureShape(*store.shape)
-            self._centers[alias, layer] = feature_mean(store, self.fitted, shape)
+            self._centers[alias, layer] = feature_mean(store, self.cuts.fitted, shape)
         return self._centers[alias, layer]
 
     def cached_bytes(self, shape: FeatureShape) -> int:

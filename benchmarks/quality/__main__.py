@@ -126,7 +126,7 @@ def data_of(workspace: Workspace, spec: Spec) -> Data:
     test = torch.from_numpy(np.asarray(features.test, dtype=np.float32))
     scaled = workspace.scaling.apply(workspace.recording.train_responses)[:, spec.units]
     target = torch.from_numpy(np.asarray(scaled, dtype=np.float32))
-    split = workspace.splits[0]
+    split = workspace.cuts.splits[0]
     return Data(
         train[split.fit],
         train[split.validation],

@@ -72,7 +72,7 @@ class _Watch:
         }
         self._specs = {spec.name: spec for spec in specs}
         self._batch = workspace.experiment.training.batch_size
-        self._held_out = len(workspace.held_out)
+        self._held_out = len(workspace.cuts.held_out)
         self._last = time.process_time()
 
     def begin(self) -> None:

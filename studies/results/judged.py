@@ -40,8 +40,7 @@ def per_unit(
     from tuner.scores.moments import nan_mean
 
     own = nan_mean(each)
-    training = workspace.experiment.training
-    if not training.relative or training.loss != "mse" or workspace.n_folds > 1:
+    if not workspace.divided_by_mean:
         return own
     mean = nan_mean(np.where(np.isnan(each), np.nan, flat))
     return np.asarray(own / np.where(mean > 1e-12, mean, 1.0))
@@ -79,5 +78,5 @@ def fit_failed(
         return True
     if workspace.experiment.data.intervals != "groups":
         return False
-    groups = workspace.validation_groups
+    groups = workspace.cuts.held_out_groups
     return not beyond_chance(by_image(each), by_image(flat), trials=trials, groups=groups)

@@ -42,7 +42,7 @@ def nested_rows(workspace: Workspace, found: Sequence[Evaluated]) -> list[dict[s
         key = one.spec.key
         if one.image_losses is not None:
             contests.setdefault((key.backbone, key.region, key.readout), []).append(one)
-    folds = workspace.halves if workspace.n_folds == 1 else workspace.folds
+    folds = workspace.cuts.halves if workspace.cuts.n_folds == 1 else workspace.cuts.folds
     rows = []
     for (backbone, region, readout), layers in contests.items():
         if len(layers) < 2:

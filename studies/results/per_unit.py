@@ -94,13 +94,13 @@ def shrunken(
     from tuner.scores.moments import nan_mean
 
     loss = workspace.experiment.training.loss
-    report = workspace.halves == REPORT
+    report = workspace.cuts.halves == REPORT
     raw = [held_out(workspace, spec, dict(one))[report] for one in (region, own)]
     target = workspace.targets.validation[report][:, spec.units]
     ours, theirs = (respond(loss, one).astype(np.float64) for one in raw)
     x, y = theirs - ours, target - ours
     groups = workspace.recording.train_groups
-    codes = np.arange(len(x)) if groups is None else groups[workspace.held_out][report]
+    codes = np.arange(len(x)) if groups is None else groups[workspace.cuts.held_out][report]
     found = shares(x, y, codes)
 
     part = np.unique(codes, return_inverse=True)[1].reshape(-1) % 2

@@ -46,10 +46,10 @@ def held_out(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[n
 
     With folds they were made by the fold that did not see the image; with a single cut the encoder itself makes them.
     """
-    if workspace.n_folds > 1:
+    if workspace.cuts.n_folds > 1:
         return parameters[HELD_OUT].numpy()
     features = workspace.features(spec.key.backbone, spec.key.layer)
-    return predictions(spec.key.readout, parameters, features.train, workspace.held_out)
+    return predictions(spec.key.readout, parameters, features.train, workspace.cuts.held_out)
 
 
 def tested(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[np.float32]:

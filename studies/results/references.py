@@ -83,7 +83,7 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
     fit, kind = _closed_form(readout)
     layers = list(dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs))
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
-    recording, splits = workspace.recording, workspace.splits
+    recording, splits = workspace.recording, workspace.cuts.splits
     fitted, others, groups = arranged(splits, recording.train_groups)
     scaling = response_scaling("mse", recording.train_responses[fitted])
     targets = scaling.apply(recording.train_responses)
@@ -111,18 +111,18 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             device=workspace.algebra_device,
         )
         predicted = judged_predictions(found, splits)
-        judged = targets[workspace.held_out][:, every]
+        judged = targets[workspace.cuts.held_out][:, every]
         each = np.square(predicted - judged).astype(np.float64)
         flat = mean_losses("mse", judged)
         # With folds each unit's setting was chosen on the images that it is judged on.
-        tried = 1 if workspace.n_folds == 1 else len(PENALTIES)
+        tried = 1 if workspace.cuts.n_folds == 1 else len(PENALTIES)
         tested = None
         if features.test is not None:
             rows_there = np.arange(len(features.test))
             scaled = predictions(kind, found.parameters, features.test, rows_there)
             tested = scaled * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
-            held_out = targets[workspace.held_out][None, :, every[mine]]
+            held_out = targets[workspace.cuts.held_out][None, :, every[mine]]
             relative = workspace.experiment.training.relative
             mean_loss = losses.mean_loss("mse", held_out[0]) if relative else 1.0
             row: dict[str, Any] = {

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
+from studies.cuts import Cuts
 from studies.database.stores import Stores
 from studies.database.summaries import Summary
 from studies.database.trials import Trial
@@ -131,21 +132,20 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
 
     experiment, device, recording = workspace.experiment, workspace.device, workspace.recording
     data, training = experiment.data, experiment.training
-    splits = workspace.cuts(data.seed + k, recording)
+    cuts = Cuts(experiment, recording, data.seed + k)
     responses = recording.train_responses
-    judged = np.all([fittable(responses, split) for split in splits], axis=0)
+    judged = np.all([fittable(responses, split) for split in cuts.splits], axis=0)
     if not judged.all():
         responses = np.where(judged, responses, np.float32(0))  # never trained on
-    fitted = splits[0].fit if len(splits) == 1 else np.arange(recording.n_train)
-    scaled = response_scaling(training.loss, responses[fitted]).apply(responses)
-    held_out = np.sort(np.concatenate([split.validation for split in splits]))
+    scaled = response_scaling(training.loss, responses[cuts.fitted]).apply(responses)
+    held_out = cuts.held_out
     spec = members[0][0]
     memory = resolve_memory(training.memory, device)
     if spec.closed_form:
-        return _solved(workspace, [one for one, _ in members], judged, scaled, splits, memory)
+        return _solved(workspace, [one for one, _ in members], judged, scaled, cuts.splits, memory)
     store = workspace.store(spec.key.backbone, spec.key.layer, memory)
-    targets = Targets.of(scaled, splits, np.arange(len(held_out)) % 2)
-    center = feature_mean(store, fitted, spec.shape) if training.center else None
+    targets = Targets.of(scaled, cuts.splits, np.arange(len(held_out)) % 2)
+    center = feature_mean(store, cuts.fitted, spec.shape) if training.center else None
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
         store,
@@ -188,10 +188,9 @@ def _mean_loss(workspace: Workspace, target: NDArray[np.float32]) -> float:
     """Loss of predicting every unit's mean on the images that a cut holds out, where losses are divided by it."""
     from tuner.fitting.losses import mean_loss
 
-    training = workspace.experiment.training
-    if not training.relative or workspace.n_folds > 1 or training.loss != "mse":
+    if not workspace.divided_by_mean:
         return 1.0
-    return mean_loss(training.loss, target)
+    return mean_loss(workspace.experiment.training.loss, target)
 
 
 def _solved(

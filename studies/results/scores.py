@@ -133,7 +133,7 @@ def _evaluate_one(
     value = item.loss
     validation, each, flat = _validation(workspace, spec, parameters)
     # On a single cut a closed form is chosen among the fit images: nothing was picked on these.
-    trials = 1 if spec.closed_form and workspace.n_folds == 1 else item.finished
+    trials = 1 if spec.closed_form and workspace.cuts.n_folds == 1 else item.finished
     failed = fit_failed(workspace, value, each, flat, trials=trials)
     row |= {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
@@ -149,7 +149,14 @@ def _evaluate_one(
     for i, unit in enumerate(units):
         unit |= {name: values[i] for name, values in scores.items()}
     return Evaluated(
-        spec, item, row, units, parameters, intervals, by_image(each), workspace.validation_groups
+        spec,
+        item,
+        row,
+        units,
+        parameters,
+        intervals,
+        by_image(each),
+        workspace.cuts.held_out_groups,
     )
 
 

@@ -107,7 +107,7 @@ def _stack(workspace: Workspace, members: Sequence[Member]) -> Stack:
         ]
     )
     measured = workspace.targets.validation[:, units] - base
-    half = workspace.halves
+    half = workspace.cuts.halves
     crossed = np.zeros(measured.shape)
     for side in (0, 1):
         other = stacking_weights(predicted[:, half != side], measured[half != side])

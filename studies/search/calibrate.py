@@ -187,7 +187,7 @@ def trial_seconds(workspace: Workspace, one: Timed, budget: Budget) -> Span:
     )
     most = max(8, int(_PARAMETER_BYTES / (4 * parameters)))
     units = np.concatenate([s.units for s in one.members])
-    folds = workspace.n_folds
+    folds = workspace.cuts.n_folds
     units = np.resize(units, max(1, min(one.columns, most) // folds))
     middle = {
         name: float(np.sqrt(max(setting.low, 1e-9) * setting.high))

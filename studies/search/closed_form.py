@@ -89,7 +89,7 @@ class ClosedForm:
                 self.workspace,
                 specs[0],
                 units,
-                self.workspace.splits,
+                self.workspace.cuts.splits,
                 memory=self.stored[specs[0].name].plan["memory"],
                 tell=lambda done, total: self.listener.training(cohort, count, done, total, count),
             )
@@ -110,7 +110,7 @@ class ClosedForm:
         import torch
 
         place = {(s.width, s.penalty): i for i, s in enumerate(found.settings)}
-        folds = self.workspace.n_folds
+        folds = self.workspace.cuts.n_folds
         losses = found.other_loss if folds == 1 else found.left_out_loss
         mean_loss = self.workspace.mean_loss(spec.units)
         values = losses[:, mine].mean(axis=1) / mean_loss
@@ -135,7 +135,7 @@ class ClosedForm:
         ]
         if best is None:
             return outcomes, []
-        predicted = judged_predictions(found, self.workspace.splits)[:, mine]
+        predicted = judged_predictions(found, self.workspace.cuts.splits)[:, mine]
         unit_loss = self._unit_loss(spec, predicted)
         parameters = {name: value[mine].clone() for name, value in found.parameters.items()}
         numbers = np.array([at[i].number if i in at else -1 for i in chosen], dtype=np.int64)
@@ -171,8 +171,8 @@ def problem(workspace: Workspace, specs: Sequence[Spec]) -> Problem:
 
     space = specs[0].space
     return Problem(
-        images=len(workspace.fitted),
-        others=len(workspace.held_out) if workspace.n_folds == 1 else 0,
+        images=len(workspace.cuts.fitted),
+        others=len(workspace.cuts.held_out) if workspace.cuts.n_folds == 1 else 0,
         shape=specs[0].shape,
         units=sum(len(spec.units) for spec in specs),
         widths=points(space["width"]),

@@ -46,7 +46,7 @@ def plans(workspace: Workspace, specs: Sequence[Spec]) -> dict[str, dict[str, An
         columns = sum(len(s.units) for s in members) * experiment.search.parallel_trials
         if members[0].closed_form:
             problem(workspace, members).plan(memory)  # refused where it will not fit
-        columns *= workspace.n_folds
+        columns *= workspace.cuts.n_folds
         readout = readouts.get(members[0].key.readout)
         steps = experiment.training.steps
         compiled = not readout.closed_form and worth_compiling(

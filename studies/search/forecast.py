@@ -183,7 +183,7 @@ def _images_seen(workspace: Workspace, members: Sequence[Spec], cohort: CohortPl
         return float((pieces + 1) * (sizes.images + sizes.others))
     training = workspace.experiment.training
     reports = len(ReportGrid.of(workspace.experiment).steps)
-    seen = training.batch_size * training.steps + len(workspace.held_out) * reports
+    seen = training.batch_size * training.steps + len(workspace.cuts.held_out) * reports
     return float(cohort.rounds_at_once * seen)
 
 
@@ -203,10 +203,10 @@ def _start_seconds(workspace: Workspace, spec: Spec) -> Span:
     if not starts_elsewhere(workspace, spec):
         return ZERO
     value = located_seconds(
-        len(workspace.fitted),
+        len(workspace.cuts.fitted),
         spec.shape,
         sum(map(len, workspace.regions.values())),
-        workspace.n_folds,
+        workspace.cuts.n_folds,
         workspace.algebra_device,
     )
     return Span(value, value, value).widened(_START_UNKNOWN)
@@ -274,12 +274,12 @@ def _cohort(
         device=workspace.device,
         memory=how["memory"] - held,
         compiled=how["compiled"],
-        folds=workspace.n_folds,
-        judged=workspace.judged,
+        folds=workspace.cuts.n_folds,
+        judged=workspace.cuts.judged,
     )
     kernel = readout.kernel(spec.shape, workspace.device, compiled=how["compiled"])
-    per_column = column_bytes(kernel, training.batch_size, workspace.judged)
-    folds = workspace.n_folds
+    per_column = column_bytes(kernel, training.batch_size, workspace.cuts.judged)
+    folds = workspace.cuts.n_folds
     most = max(sum(len(block.units) for block in turn) for group in groups for turn in group.turns)
     largest = most * size * folds
     target = max(s.target(n_trials) for s in members)
@@ -334,12 +334,12 @@ def _weights_bytes(workspace: Workspace, members: Sequence[Spec]) -> int:
     """Of one weights file of each study, with folds the predictions of held-out images too."""
     from tuner import readouts
 
-    folds = workspace.n_folds
+    folds = workspace.cuts.n_folds
     readout = readouts.get(members[0].key.readout)
     parameters = sum(
         int(np.prod(shape))
         for s in members
         for shape in readout.parameter_shapes(s.shape, len(s.units), folds).values()
     )
-    answers = 0 if folds == 1 else len(workspace.held_out) * sum(len(s.units) for s in members)
+    answers = 0 if folds == 1 else len(workspace.cuts.held_out) * sum(len(s.units) for s in members)
     return 4 * (parameters + answers)

@@ -76,8 +76,8 @@ class Training:
                 device=self.workspace.device,
                 memory=(memory - self.workspace.held_features(some[0].shape, memory)) // shrink,
                 compiled=compiled,
-                folds=self.workspace.n_folds,
-                judged=self.workspace.judged,
+                folds=self.workspace.cuts.n_folds,
+                judged=self.workspace.cuts.judged,
             )
             out += [([some[i] for i in group.studies], group) for group in groups]
         return out

@@ -72,8 +72,8 @@ def test_grid_points_are_trials_valued_as_all_trials_are(small: Path) -> None:
             found = fit_smooth(
                 features,
                 responses[:, spec.units],
-                workspace.split.fit,
-                others=workspace.split.validation,
+                workspace.cuts.fitted,
+                others=workspace.cuts.held_out,
                 widths=(0.0, 1.5),
                 penalties=[t.params["penalty"] for t in mine[:7]],
             )
@@ -84,11 +84,13 @@ def test_grid_points_are_trials_valued_as_all_trials_are(small: Path) -> None:
             assert list(kept) == [None]
             tensors = kept[None].read(stores.artifacts)
             assert tensors["trial"].tolist() == found.chosen.tolist()
-            y = predictions("smooth", tensors, features, workspace.split.validation)
+            y = predictions("smooth", tensors, features, workspace.cuts.held_out)
             np.testing.assert_allclose(y, found.others, atol=1e-4)
             halves = [
                 np.mean(
-                    (y - workspace.targets.validation[:, spec.units])[workspace.halves == h] ** 2, 0
+                    (y - workspace.targets.validation[:, spec.units])[workspace.cuts.halves == h]
+                    ** 2,
+                    0,
                 )
                 for h in (0, 1)
             ]
@@ -178,7 +180,7 @@ def test_the_row_is_of_the_encoder_that_is_exported(small: Path, run: Run, tmp_p
     assert run("export", "heatmap", "-o", tmp_path, *only).code == 0
     assert run("export", "best", "-o", tmp_path, *only).code == 0
     workspace = Workspace(load_experiment(small))
-    rows = workspace.split.validation
+    rows = workspace.cuts.held_out
     images = torch.from_numpy(workspace.images.read(rows)).permute(0, 3, 1, 2).float() / 255
     with (tmp_path / "units.csv").open(encoding="utf-8", newline="") as file:
         units = list(csv.DictReader(file))
@@ -278,7 +280,7 @@ def test_counts_are_fitted_by_their_loss(make_experiment: MakeExperiment, run: R
         study = stored_studies(stores.storage)[spec.name]
         tensors = kept_files(stores.storage, study.study_id)[None].read(stores.artifacts)
     features = workspace.features(spec.key.backbone, spec.key.layer).train
-    y = predictions("smooth", tensors, features, workspace.split.validation)
+    y = predictions("smooth", tensors, features, workspace.cuts.held_out)
     rate = np.where(y > 0, y + 1, np.exp(np.minimum(y, 0)))
     target = workspace.targets.validation[:, spec.units]
     loss = float(np.mean(rate - target * np.log(rate + 1e-9)))

@@ -51,14 +51,14 @@ def test_from_the_search_to_encoders(
     workspace, stores = Workspace(load_experiment(searched)), open_experiment(searched)
     targets = workspace.targets.validation
     assert len(targets) == IMAGES
-    assert [len(split.validation) for split in workspace.splits] == [40, 40, 40]
+    assert [len(split.validation) for split in workspace.cuts.splits] == [40, 40, 40]
     for best in best_studies(workspace, stores, workspace.grid):
         kept = next(best.whole()).parameters
         held_out = kept["held_out"].numpy()
         assert held_out.shape == (IMAGES, len(best.spec.units))
         each = np.square(held_out - targets[:, best.spec.units])
         assert each.mean() == pytest.approx(best.value, rel=1e-4)
-        halves = [each[workspace.halves == half].mean(0) for half in (0, 1)]
+        halves = [each[workspace.cuts.halves == half].mean(0) for half in (0, 1)]
         np.testing.assert_allclose(kept["unit_loss"].numpy(), np.stack(halves, 1), rtol=1e-3)
         units = best.parameters(None)
         assert units["held_out"].shape == held_out.shape
@@ -127,6 +127,6 @@ def test_all_folds_of_a_unit_take_turns_together(
 
 def test_few_groups_make_few_folds(make_experiment: MakeExperiment) -> None:
     changes = {**CHANGES, "training": {"folds": 50}}
-    assert Workspace(load_experiment(make_experiment(changes))).n_folds == 50
+    assert Workspace(load_experiment(make_experiment(changes))).cuts.n_folds == 50
     auto = make_experiment({**CHANGES, "training": {"folds": "auto"}}, "auto")
-    assert Workspace(load_experiment(auto)).n_folds == 5
+    assert Workspace(load_experiment(auto)).cuts.n_folds == 5

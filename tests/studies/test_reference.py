@@ -64,8 +64,8 @@ def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fi
     assert row["readout"] == FWRF
     features, scaling = workspace.features("net", "_blocks.2"), workspace.scaling
     targets = scaling.apply(workspace.recording.train_responses)[:, chosen[0].units]
-    fit = fit_fwrf(features.train, targets, workspace.split.fit, others=workspace.split.validation)
-    missed = np.square(fit.others - targets[workspace.split.validation]).mean()
+    fit = fit_fwrf(features.train, targets, workspace.cuts.fitted, others=workspace.cuts.held_out)
+    missed = np.square(fit.others - targets[workspace.cuts.held_out]).mean()
     missed /= workspace.mean_loss(chosen[0].units)
     assert row["validation_loss"] == pytest.approx(missed, rel=1e-5)
     assert features.test is not None

@@ -186,9 +186,9 @@ def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> Recor
         )
     facts = {
         "training images": recording.n_train,
-        "fitted on": len(workspace.fitted),
-        "validated on": len(workspace.held_out),
-        "folds": workspace.n_folds,
+        "fitted on": len(workspace.cuts.fitted),
+        "validated on": len(workspace.cuts.held_out),
+        "folds": workspace.cuts.n_folds,
         "test images": recording.n_test,
         "repeats of each": recording.n_repeats,
         "image size, px": data.image_size,
