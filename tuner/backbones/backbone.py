@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, TypeVar
@@ -17,6 +16,7 @@ from tuner.backbones.tokens import MAP, Arrangement, Keep
 from tuner.backbones.trace import Traced, trace
 from tuner.backbones.weights import state_digest
 from tuner.errors import InputError, unknown
+from tuner.exact import exact
 
 T = TypeVar("T")
 Rectify = Literal["auto"] | bool
@@ -64,21 +64,6 @@ class LayerInfo:
 
 class _Enough(BaseException):
     """Ends a forward pass at the deepest layer that is wanted; no network may handle it."""
-
-
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Keep a GPU from rounding convolutions to 10 bits, and from timing its way to an algorithm."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, True, False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
 def _within(parts: Sequence[str]) -> list[str]:
@@ -387,7 +372,7 @@ class Backbone:
         ]
         try:
             if entries:
-                with _exact(prepared.device):
+                with exact():
                     self.module(prepared)
         except _Enough:
             pass

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tuner.closed_form.gram import EXACT_IMAGES, Maps
 from tuner.closed_form.smooth import PENALTIES, Pattern, by_missing, fit_smooth
+from tuner.exact import exact
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -89,6 +90,7 @@ def _profiles(cells: int, size: float) -> NDArray[np.float64]:
     return unit
 
 
+@exact()
 def best_masks(
     features: Maps,
     targets: ArrayLike,
@@ -197,6 +199,7 @@ class _Choice:
         return self._units[better], least[better]
 
 
+@exact()
 def fit_fwrf(
     features: Maps,
     targets: ArrayLike,

@@ -24,6 +24,7 @@ from tuner.closed_form.gram import Gram, Maps, Plan, Spectrum, transposed_produc
 from tuner.closed_form.leave_out import LeaveOut
 from tuner.closed_form.prior import SpatialPrior
 from tuner.closed_form.smooth import Pattern, among, by_missing, mean_loss, together
+from tuner.exact import exact
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -76,6 +77,7 @@ class LocatedFit:
     bias: Tensor
 
 
+@exact()
 def fit_located(
     features: Maps,
     targets: ArrayLike,

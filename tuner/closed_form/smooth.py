@@ -26,6 +26,7 @@ from tuner.closed_form.gram import (
 )
 from tuner.closed_form.leave_out import LeaveOut
 from tuner.closed_form.prior import SpatialPrior
+from tuner.exact import exact
 from tuner.fitting.losses import value
 
 Floats = NDArray[np.float64]
@@ -106,6 +107,7 @@ class Pattern:
     own: Rows | None
 
 
+@exact()
 def fit_smooth(
     features: Maps,
     targets: ArrayLike,

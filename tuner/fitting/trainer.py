@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tuner.exact import exact
 from tuner.fitting import losses
 from tuner.fitting.columns import Columns, ColumnState
 from tuner.fitting.schedule import BatchStream, learning_rates
@@ -159,6 +160,7 @@ class Trainer:
         )
 
     @torch.no_grad()
+    @exact()
     def advance(self, state: ColumnState, first: int, last: int) -> None:
         """Train ``state`` from step ``first`` up to, not including, step ``last``, in place."""
         if last <= first or not len(state):
@@ -245,6 +247,7 @@ class Trainer:
         )
 
     @torch.no_grad()
+    @exact()
     def validate(self, state: ColumnState) -> NDArray[np.float64]:
         """Sum of the loss over the valid images of each half that a column is judged on, ``(K, 2)``.
 
