@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from studies.database import own_tables, postgres
-from studies.database.sqlite import lock_folder
+from studies.database.sqlite import lock_folder, make_folder
 from studies.database.tokens import Claim, claim_key
 from tuner.errors import EnvironmentFailure, InputError
 
@@ -64,12 +64,7 @@ class FileLocks:
 
     def _lock(self, cohort: str) -> FileLock:
         name = hashlib.blake2b(cohort.encode(), digest_size=12).hexdigest()
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise EnvironmentFailure(
-                f"{self.folder}: cannot be made: {error.strerror}; make the database's folder writable"
-            ) from error
+        make_folder(self.folder)
         return FileLock(self.folder / f"{name}.lock", thread_local=False)
 
     @contextlib.contextmanager

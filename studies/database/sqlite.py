@@ -40,9 +40,16 @@ def pragmas(connection: Any, record: Any) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder that the database needs, or say why not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"storage.url: cannot make the folder {folder}: {error.strerror}"
-        ) from error
+    for attempt in range(3):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except OSError as error:
+            # Somebody cleared it away between the attempt to make it and the look whether it is there.
+            cleared = isinstance(error, FileExistsError) and not folder.exists()
+            if cleared and attempt < 2:
+                continue
+            raise EnvironmentFailure(
+                f"storage.url: cannot make the folder {folder}: {error.strerror}; make the folder "
+                "around it writable"
+            ) from error

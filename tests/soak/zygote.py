@@ -26,11 +26,12 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 @dataclass
 class Child:
-    """A running ``tuner``."""
+    """A running ``tuner``, or one that ran: how it ended is kept here, as its number is another's soon after."""
 
     pid: int
     log: Path
     zygote: Zygote
+    code: int | None = None
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -41,18 +42,20 @@ class Child:
         while time.monotonic() < end:
             if text in self.text():
                 return True
-            if self.zygote.ended(self.pid) is not None:
+            if self.poll() is not None:
                 return text in self.text()
             time.sleep(0.005)
         raise TimeoutError(f"{text!r} not in {seconds} s: {self.text()}")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        if self.zygote.ended(self.pid) is None:
+        if self.poll() is None:
             os.kill(self.pid, number)
 
     def poll(self) -> int | None:
         """Exit code, negative for a signal; None while it runs."""
-        return self.zygote.ended(self.pid)
+        if self.code is None:
+            self.code = self.zygote.ended(self.pid)
+        return self.code
 
     def wait(self, seconds: float = 300.0) -> int:
         end = time.monotonic() + seconds
@@ -81,7 +84,6 @@ class Zygote:
             text=True,
             env=os.environ | ONE_THREAD | {"MPLBACKEND": "Agg"},
         )
-        self._ended: dict[int, int] = {}
         assert self._ask({"what": "hello"}) == "hello"
         if prepare is not None:
             assert self._ask({"what": "prepare", "call": prepare}) == "hello"
@@ -120,13 +122,10 @@ class Zygote:
         return Child(pid, log, self)
 
     def ended(self, pid: int) -> int | None:
-        if pid not in self._ended:
-            code = self._ask({"what": "poll", "pid": pid})
-            if code is None:
-                return None
-            assert isinstance(code, int)
-            self._ended[pid] = code
-        return self._ended[pid]
+        """Exit code of a child that was not asked for before; None while it runs."""
+        code = self._ask({"what": "poll", "pid": pid})
+        assert code is None or isinstance(code, int)
+        return code
 
 
 def _child(words: Sequence[str], log: str, env: Mapping[str, str]) -> None:

@@ -90,6 +90,29 @@ def test_locks_that_are_cleared_away_while_one_is_taken(
         assert free(claims)
 
 
+def test_locks_that_are_cleared_away_between_the_attempt_to_make_them_and_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = FileLocks(tmp_path / "t.db")
+    assert free(claims)
+    make = os.mkdir
+
+    def cleared(path: str, mode: int = 0o777) -> None:
+        monkeypatch.setattr(os, "mkdir", make)
+        shutil.rmtree(claims.folder)
+        raise FileExistsError(17, "File exists", str(path))
+
+    monkeypatch.setattr(os, "mkdir", cleared)
+    assert free(claims)
+    assert os.mkdir is make
+
+
+def test_a_file_where_locks_belong_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.db.locks").write_bytes(b"")
+    with pytest.raises(EnvironmentFailure, match=r"t\.db\.locks: File exists; make"):
+        free(FileLocks(tmp_path / "t.db"))
+
+
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
     claims = FileLocks(tmp_path / "t.db")
     process = holder(tmp_path / "t.db", what=FORK)
