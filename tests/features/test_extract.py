@@ -17,7 +17,7 @@ import torch
 from tests.features.tiny import Pictures, raw, tiny
 from tuner.backbones.backbone import Backbone
 from tuner.errors import InputError
-from tuner.features import sweeps
+from tuner.features import sweeps, waiting
 from tuner.features.cache import FeatureCache
 from tuner.features.extract import LayerFeatures, extract
 from tuner.features.layout import chunk_images, feature_key, layouts
@@ -28,6 +28,13 @@ LAYERS = ("first", "relu", "second", "third")
 @pytest.fixture
 def cache(tmp_path: Path) -> FeatureCache:
     return FeatureCache(tmp_path / "cache")
+
+
+def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have images go through the network twice."""
+    monkeypatch.setattr(
+        "tuner.features.extract.waiting", lambda *_: waiting.Waiting((), 0, 1.0)
+    )
 
 
 def _same(one: dict[str, LayerFeatures], two: dict[str, LayerFeatures]) -> bool:
@@ -78,8 +85,61 @@ def test_kept_and_recomputed_maps_agree(
     cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = extract(tiny(), LAYERS, Pictures(50), max_grid=6, cache=None)
-    monkeypatch.setattr(sweeps, "_KEEP_BYTES", 0)
+    nothing_waits(monkeypatch)
     assert _same(kept, extract(tiny(), LAYERS, Pictures(50), max_grid=6, cache=cache))
+
+
+def test_images_go_through_the_network_once(cache: FeatureCache) -> None:
+    train, test = Pictures(70), Pictures(9, seed=1)
+    extract(tiny(), LAYERS, train, test, max_grid=6, cache=cache)
+    assert train.reads == list(range(70))
+    assert test.reads == list(range(9))
+    assert not list(cache.folder.rglob("train.raw"))
+
+
+def test_without_room_they_go_twice(tmp_path: Path) -> None:
+    train = Pictures(70)
+    found = extract(tiny(), LAYERS, train, max_grid=6, cache=FeatureCache(tmp_path / "wide"))
+    features = sum(features.train.nbytes for features in found.values())
+    again, narrow = Pictures(70), FeatureCache(tmp_path / "narrow", features + 10_000)
+    assert _same(extract(tiny(), LAYERS, again, max_grid=6, cache=narrow), found)
+    assert again.reads == 2 * list(range(70))
+
+
+def test_a_full_disk_has_nothing_wait(
+    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = extract(tiny(), LAYERS, Pictures(70), max_grid=6, cache=None)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tuner.features.waiting.OnDisk.__init__", full)
+    assert _same(extract(tiny(), LAYERS, Pictures(70), max_grid=6, cache=cache), expected)
+
+
+def test_the_deepest_layers_wait() -> None:
+    sizes = {
+        "wide": waiting.Layout(64, 112, 112, 4, (28, 28), False),
+        "middle": waiting.Layout(64, 28, 28, 1, (28, 28), False),
+        "deep": waiting.Layout(64, 7, 7, 1, (7, 7), False),
+    }
+    macs = {"wide": 10**7, "middle": 10**9, "deep": 2 * 10**9}
+    images = 10_000
+
+    def chosen(room: float, device: str = "cpu") -> waiting.Waiting:
+        return waiting.waiting(sizes, macs, images, room, device)
+
+    # what is large and soon computed again does not wait, whatever the room
+    assert chosen(1e15).layers == ("deep", "middle")
+    assert chosen(1e15).n_bytes == 4 * 64 * (28**2 + 7**2) * images
+    assert chosen(1e15).again == pytest.approx((100 * 4 * 64 * (28**2 + 7**2) + 1e7) / 2e9)
+    assert chosen(4 * 64 * 7**2 * images).layers == ("deep",)
+    assert chosen(0) == waiting.Waiting((), 0, 1.0)
+    # a device that computes more in the time of a byte has less wait
+    assert chosen(1e15, "cuda").layers == ("deep",)
+    # little always waits
+    assert set(waiting.waiting(sizes, macs, 5, 1e15, "cpu").layers) == set(sizes)
 
 
 def test_a_second_run_extracts_nothing(cache: FeatureCache) -> None:
@@ -157,7 +217,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(
     cache: FeatureCache, stop: int, keep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not keep:
-        monkeypatch.setattr(sweeps, "_KEEP_BYTES", 0)
+        nothing_waits(monkeypatch)
     train, test = Pictures(130), Pictures(40, seed=1)
     expected = extract(tiny(), LAYERS, train, test, max_grid=6, cache=None)
     train.reads.clear()
@@ -230,7 +290,8 @@ def _child(folder: Path, delay: float) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_killed_and_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_killed_and_run_again(tmp_path: Path, damaged: bool) -> None:
     child = _child(tmp_path, 0.2)
     assert child.stdout is not None
     seen = [int(child.stdout.readline()) for _ in range(7)]
@@ -240,8 +301,16 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
     assert seen == [32, 64, 96, 128, 160, 192, 224]
     train, cache = Pictures(160), FeatureCache(tmp_path)
     assert [entry.partial for entry in cache.entries()] == [True, True]
+    for entry in cache.entries():
+        raw = tmp_path / f"{entry.key}.partial" / "train.raw"
+        if damaged:  # in its fourth chunk of five
+            with raw.open("r+b") as file:
+                file.seek(3 * raw.stat().st_size // 5 + 8)
+                file.write(b"torn")
     found = extract(tiny(), ["first", "third"], train, max_grid=6, cache=cache)
-    assert sorted(set(train.reads)) == list(range(64, 160))
+    # what the layers returned waited for its statistics; what is not as it was written is computed again
+    assert train.reads == (list(range(96, 128)) if damaged else [])
+    assert not list(tmp_path.rglob("train.raw"))
     expected = extract(tiny(), ["first", "third"], Pictures(160), max_grid=6, cache=None)
     assert _same(found, expected)
 
@@ -254,7 +323,7 @@ def test_two_processes_extract_once(tmp_path: Path) -> None:
         assert child.returncode == 0
         reads.append(int(out.split()[-1]))
     assert sorted(reads)[0] == 0
-    assert sorted(reads)[1] in (160, 320)  # kept between the sweeps, or read twice
+    assert sorted(reads)[1] == 160
 
 
 def test_values_that_are_not_finite_name_backbone_and_layer(cache: FeatureCache) -> None:
@@ -310,7 +379,7 @@ def test_too_little_device_memory_splits_the_chunk(monkeypatch: pytest.MonkeyPat
         return capture(self, images, *args)
 
     monkeypatch.setattr(Backbone, "capture", small)
-    monkeypatch.setattr(sweeps, "_KEEP_BYTES", 0)
+    nothing_waits(monkeypatch)
     found = extract(tiny(), LAYERS, Pictures(50), Pictures(9, seed=1), max_grid=6, cache=None)
     for layer in LAYERS:
         np.testing.assert_allclose(found[layer].train, expected[layer].train, rtol=2e-3, atol=1e-4)

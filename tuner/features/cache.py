@@ -186,7 +186,12 @@ class FeatureCache:
                 lock.release()
 
     def begin(
-        self, key: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], chunk: int
+        self,
+        key: str,
+        meta: Mapping[str, Any],
+        shapes: Mapping[str, tuple[int, ...]],
+        chunk: int,
+        waits: tuple[int, int, int, int] | None = None,
     ) -> PartialEntry:
         """Start an entry, or go on where an interrupted extraction of it stopped.
 
@@ -200,6 +205,8 @@ class FeatureCache:
             Name of a set of images to the shape of its features.
         chunk
             Images per chunk, the unit of progress.
+        waits
+            Shape of what the layer returns for all images, where that waits for its statistics.
 
         Raises
         ------
@@ -211,7 +218,7 @@ class FeatureCache:
         with disk(self.folder, need):
             for doomed in self.folder.glob(".*.removed"):  # a kill came between the two steps
                 shutil.rmtree(doomed, ignore_errors=True)
-            return PartialEntry(folder, meta, shapes, chunk)
+            return PartialEntry(folder, meta, shapes, chunk, waits)
 
     def finish(self, key: str, entry: PartialEntry, meta: Mapping[str, Any]) -> None:
         """Turn a complete partial entry into a finished one."""
@@ -253,6 +260,18 @@ class FeatureCache:
                 f"{readable(need)} of features are to be stored in {self.folder} beside "
                 f"{readable(total)} in use; raise it, or lower max_grid"
             )
+
+    def room(self, need: int) -> int:
+        """Return the bytes that are left for what is only needed for a while, beside `need` bytes of features.
+
+        Within the limit, no entry being evicted for it, and at most half of what the disk has free.
+        """
+        folder = next(f for f in (self.folder, *self.folder.absolute().parents) if f.is_dir())
+        with disk(self.folder, 0):
+            free = (shutil.disk_usage(folder).free - need) // 2
+        if self.limit_bytes is None:
+            return max(0, free)
+        return max(0, min(free, self.limit_bytes - self.used_bytes() - need))
 
     def _lock(self, key: str) -> filelock.BaseFileLock:
         return filelock.FileLock(self.folder / "locks" / f"{key}.lock")

@@ -22,6 +22,7 @@ from tuner.features.normalize import Normalization
 from tuner.features.partial import MemoryEntry, PartialEntry
 from tuner.features.sweeps import Job, Sweeps
 from tuner.features.tiers import RecomputeStore
+from tuner.features.waiting import SMALL, Waiting, waiting
 from tuner.progress import Progress
 
 Half = NDArray[np.float16]
@@ -123,7 +124,11 @@ def extract(
 
 
 def _in_memory(job: Job, keys: Mapping[str, str]) -> dict[str, LayerFeatures]:
-    sinks = {layer: MemoryEntry(_shapes(job, layer), job.chunk) for layer in job.layouts}
+    waits = _waiting(job, list(job.layouts), SMALL).layers
+    sinks = {
+        layer: MemoryEntry(_shapes(job, layer), job.chunk, waits=layer in waits)
+        for layer in job.layouts
+    }
     normalizations = Sweeps(job, sinks, nullcontext).run()
     return {
         layer: _features(job, layer, keys[layer], normalizations[layer], sink.arrays)
@@ -201,11 +206,19 @@ def _fill(job: Job, keys: Mapping[str, str], cache: FeatureCache, layers: Sequen
     mine = {keys[layer] for layer in layers}
     begun = sum(entry.bytes for entry in cache.entries() if entry.partial and entry.key in mine)
     cache.reserve(max(0, need - begun), keep=list(keys.values()))
+    waits = _waiting(job, layers, cache.room(max(0, need - begun))).layers
     sinks: dict[str, PartialEntry] = {}
     with ExitStack() as stack:
         try:
             for layer in layers:
-                sink = cache.begin(keys[layer], _meta(job, layer), _shapes(job, layer), job.chunk)
+                raw = job.layouts[layer].raw_shape(len(job.sources["train"]))
+                sink = cache.begin(
+                    keys[layer],
+                    _meta(job, layer),
+                    _shapes(job, layer),
+                    job.chunk,
+                    raw if layer in waits else None,
+                )
                 stack.callback(sink.abandon)
                 sinks[layer] = sink
         except EnvironmentFailure:
@@ -224,6 +237,17 @@ def _fill(job: Job, keys: Mapping[str, str], cache: FeatureCache, layers: Sequen
                 "sd": normalizations[layer].sd.tolist(),
             }
             cache.finish(keys[layer], sink, {"normalization": state})
+
+
+def _waiting(job: Job, layers: Sequence[str], room: int) -> Waiting:
+    infos = job.backbone.describe(layers, job.sources["train"].size)
+    return waiting(
+        {layer: job.layouts[layer] for layer in layers},
+        {info.name: info.macs for info in infos},
+        len(job.sources["train"]),
+        room,
+        job.device.type,
+    )
 
 
 def _shapes(job: Job, layer: str) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -74,9 +75,13 @@ class Layout:
         """Return the size of the half-precision features of so many images."""
         return 2 * self.features * n_images
 
+    def raw_shape(self, n_images: int) -> tuple[int, int, int, int]:
+        """Return the shape of what the layer returns for so many images."""
+        return n_images, self.channels, self.height, self.width
+
     def raw_bytes(self, n_images: int) -> int:
-        """Return the size of what the layer returns for so many images, in float32."""
-        return 4 * self.channels * self.height * self.width * n_images
+        """Return the size of that, in float32."""
+        return 4 * math.prod(self.raw_shape(n_images))
 
 
 def layouts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from tuner.errors import InputError
 # own mean, where float32 sees little but rounding.
 _CONSTANT_OF_LAYER = 1e-5
 _CONSTANT_OF_MEAN = 1e-6
+_PIECE = 1 << 15  # numbers that statistics are taken of at a time: as many as stay near the processor
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +136,27 @@ class Moments:
     @classmethod
     def of(cls, raw: Tensor) -> Moments:
         """Return the moments of (B, C, H, W) over images and positions."""
+        if raw.device.type == "cpu":
+            return reduce(Moments.merge, map(Moments._of_image, raw))
         # Apple's devices have no float64
         values = (raw.cpu() if raw.device.type == "mps" else raw).double()
         mean = values.mean(dim=(0, 2, 3))
-        # two passes: faster than var_mean on a CPU, and as exact
         deviations = (values - mean.view(1, -1, 1, 1)).square_().sum(dim=(0, 2, 3))
         count = values.shape[0] * values.shape[2] * values.shape[3]
         return cls(count, mean.cpu().numpy(), deviations.cpu().numpy())
+
+    @classmethod
+    def _of_image(cls, raw: Tensor) -> Moments:
+        """Return the moments of (C, H, W), in pieces that stay in a processor's own memory."""
+        values = raw.flatten(1)
+        count = values.shape[1]
+        means, squares = [], []
+        for part in values.split(max(1, _PIECE // count)):
+            exact = part.double()
+            mean = exact.mean(1, keepdim=True)
+            means.append(mean[:, 0])
+            squares.append((exact - mean).square_().sum(1))  # two passes, as exact as can be
+        return cls(count, torch.cat(means).numpy(), torch.cat(squares).numpy())
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of values."""

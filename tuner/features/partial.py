@@ -13,6 +13,7 @@ import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 
 from tuner.atomic import write_bytes
 from tuner.features.normalize import Moments
+from tuner.features.waiting import InMemory, OnDisk
 
 _SAVE_EVERY = 2.0  # seconds
+_RAW = "train.raw"
 
 
 class Sink(ABC):
@@ -35,7 +38,14 @@ class Sink(ABC):
         Name of a set of images to the shape (n, C, h, w) of its features.
     chunk
         Images per chunk.
+
+    Attributes
+    ----------
+    raw
+        Where what the layer returned waits until its statistics are known; None where it does not.
     """
+
+    raw: InMemory | OnDisk | None = None
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> None:
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
@@ -72,10 +82,21 @@ class Sink(ABC):
 
 
 class MemoryEntry(Sink):
-    """Features in memory, gone with the process."""
+    """Features in memory, gone with the process.
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], chunk: int) -> None:
+    Parameters
+    ----------
+    shapes, chunk
+        As of every sink.
+    waits
+        Whether what the layer returns waits for its statistics.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], chunk: int, *, waits: bool = False
+    ) -> None:
         super().__init__(shapes, chunk)
+        self.raw = InMemory() if waits else None
         self.arrays = {n: np.empty(s, dtype=np.float16) for n, s in self.shapes.items()}
         self._done = dict.fromkeys(self.shapes, 0)
 
@@ -106,6 +127,9 @@ class PartialEntry(Sink):
         Name of a set of images to the shape (n, C, h, w) of its features.
     chunk
         Images per chunk.
+    waits
+        (n, C, H, W) of what the layer returns, where that is to wait for its statistics, beside the features; a disk
+        without room for it does without.
     """
 
     def __init__(
@@ -114,6 +138,7 @@ class PartialEntry(Sink):
         meta: Mapping[str, Any],
         shapes: Mapping[str, tuple[int, ...]],
         chunk: int,
+        waits: tuple[int, int, int, int] | None = None,
     ) -> None:
         super().__init__(shapes, chunk)
         self.folder = folder
@@ -126,7 +151,12 @@ class PartialEntry(Sink):
         try:
             for name in self.shapes:
                 self._files[name] = self._open(name)
-            self._resume()
+            held = self._resume()
+            if waits is not None:
+                with suppress(OSError):
+                    self.raw = OnDisk(self.folder / _RAW, waits, chunk, held)
+            else:
+                (self.folder / _RAW).unlink(missing_ok=True)
         except BaseException:
             self.abandon()
             self.discard_unless_begun()
@@ -145,11 +175,12 @@ class PartialEntry(Sink):
         os.pwrite(handle, self._headers[name], 0)
         return handle
 
-    def _resume(self) -> None:
+    def _resume(self) -> dict[str, list[int]]:
+        """Take the progress up; return what is known of what waits."""
         try:
             record = json.loads((self.folder / "progress.json").read_text())
             if record["meta"] != self.meta or record["chunk"] != self.chunk:
-                return
+                return {}
             moments = record["moments"]
             restored = Moments(
                 int(moments["count"]),
@@ -158,16 +189,18 @@ class PartialEntry(Sink):
             )
             done = int(moments["chunks"])
             if restored.mean.shape != self.moments.mean.shape or not restored.finite():
-                return
+                return {}
             checks = {n: [int(c) for c in record["files"][n]["checks"]] for n in self.shapes}
+            held = dict(record.get("raw", {}))
         except (OSError, ValueError, KeyError, TypeError):
-            return  # nothing usable: from the start
+            return {}  # nothing usable: from the start
         self._statistics = (restored, done)
         for name, values in checks.items():
             for index, value in enumerate(values):
                 if zlib.crc32(self._read(name, index)) != value:
                     break
                 self._checks[name].append(value)
+        return held
 
     def done(self, name: str) -> int:
         """Return how many chunks of a set of images have been written."""
@@ -194,6 +227,8 @@ class PartialEntry(Sink):
             "mean": self.moments.mean.tolist(),
             "deviations": self.moments.deviations.tolist(),
         }
+        if isinstance(self.raw, OnDisk):
+            record["raw"] = self.raw.record()
         write_bytes(self.folder / "progress.json", json.dumps(record).encode(), durable=True)
         self._saved = time.monotonic()
 
@@ -226,6 +261,8 @@ class PartialEntry(Sink):
         """Force everything to disk and write the final record."""
         for handle in self._files.values():
             os.fsync(handle)
+        if isinstance(self.raw, OnDisk):
+            self.raw.remove()
         self.abandon()
         write_bytes(self.folder / "entry.json", record.encode(), durable=True)
 
@@ -234,6 +271,8 @@ class PartialEntry(Sink):
         for handle in self._files.values():
             os.close(handle)
         self._files = {}
+        if isinstance(self.raw, OnDisk):
+            self.raw.close()
 
     def _position(self, name: str, index: int) -> int:
         row = 2 * int(np.prod(self.shapes[name][1:]))

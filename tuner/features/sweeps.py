@@ -1,6 +1,6 @@
 """The two sweeps over the images: statistics first, then normalised, rectified, pooled maps.
 
-Images go through in chunks of a fixed size, the last one filled up, so that the numbers depend
+Where what a layer returned waits for its statistics, the second sweep reads it; the network then runs once. Images go through in chunks of a fixed size, the last one filled up, so that the numbers depend
 neither on where an extraction was interrupted nor on which images shared a chunk.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,14 +24,13 @@ from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.layout import Images, Layout
 from tuner.features.normalize import Moments, Normalization
 from tuner.features.partial import Sink
+from tuner.features.waiting import in_pieces
 from tuner.progress import Progress
 
 T = TypeVar("T")
 Half = NDArray[np.float16]
 
 _LARGEST_HALF = 65504.0
-# what the layers return is kept from the first sweep for the second where all of it is this small
-_KEEP_BYTES = 256 * 2**20
 
 
 def to_half(features: Tensor) -> Tensor:
@@ -71,9 +71,6 @@ class Sweeps:
         self.backbone = job.backbone.to(job.device)
         self.total = len(job.sources["train"]) + job.n_images
         self.seen = 0
-        raw = sum(job.layouts[layer].raw_bytes(len(job.sources["train"])) for layer in sinks)
-        self.kept: dict[tuple[str, int], Tensor] = {}
-        self.keeping = job.device.type == "cpu" and raw <= _KEEP_BYTES
 
     def run(self, *, maps: bool = True) -> dict[str, Normalization]:
         """Go on from where the sinks are; return each layer's normalisation. Without maps, only the first sweep."""
@@ -98,8 +95,10 @@ class Sweeps:
 
     def _statistics(self) -> None:
         def keep(layer: str, raw: Tensor) -> Moments:
-            if self.keeping:
-                self.kept[layer, index] = raw.clone()
+            waiting = self.sinks[layer].raw
+            if waiting is not None and len(raw) == count:  # not where memory was short and halves run
+                with self.guard():
+                    waiting.put(index, raw)
             return Moments.of(raw)
 
         pending = {layer: sink.moments_done for layer, sink in self.sinks.items()}
@@ -115,10 +114,7 @@ class Sweeps:
 
     def _maps(self, name: str, normalizations: Mapping[str, Normalization]) -> None:
         def keep(layer: str, raw: Tensor) -> Half:
-            features = normalizations[layer].apply(raw)
-            self._require_finite(layer, bool(torch.isfinite(features).all()))
-            half: Half = to_half(features).cpu().numpy()
-            return half
+            return in_pieces(raw, partial(self._made, layer, normalizations[layer]))
 
         def join(first: Half, second: Half) -> Half:
             return np.concatenate([first, second])
@@ -128,23 +124,49 @@ class Sweeps:
             index: [layer for layer, done in pending.items() if done <= index]
             for index in self._todo(name, pending)
         }
-        known = {
-            index
+        held = {
+            (layer, index)
             for index, layers in wanted.items()
-            if name == "train" and all((layer, index) in self.kept for layer in layers)
+            for layer in layers
+            if name == "train" and (raw := self.sinks[layer].raw) and raw.holds(index)
         }
-        with closing(self._chunks(name, [i for i in wanted if i not in known])) as chunks:
+        again = [i for i, layers in wanted.items() if any((la, i) not in held for la in layers)]
+        with closing(self._chunks(name, again)) as chunks:
             for index, layers in wanted.items():
-                if index in known:
-                    raws = {layer: self.kept.pop((layer, index)) for layer in layers}
-                    count = len(next(iter(raws.values())))
-                    results = {layer: keep(layer, raw) for layer, raw in raws.items()}
-                else:
+                lost = []
+                for layer in layers:
+                    if (layer, index) not in held:
+                        lost.append(layer)
+                    elif not self._take(layer, index, normalizations[layer]):
+                        lost.append(layer)
+                if index in again:
                     _, pixels, count = next(chunks)
-                    results = self._run(pixels, count, layers, keep, join)
-                for layer, half in results.items():
-                    self._write(name, layer, half)
-                self._step(count)
+                elif lost:
+                    _, pixels, count = self._read(name, index)
+                if lost:
+                    for layer, half in self._run(pixels, count, lost, keep, join).items():
+                        self._write(name, layer, half)
+                self._step(self._count(name, index))
+
+    def _take(self, layer: str, index: int, normalization: Normalization) -> bool:
+        """Write a chunk of training features from what waited; False where it is not as it was written."""
+        waiting = self.sinks[layer].raw
+        assert waiting is not None
+
+        def made(raw: Tensor) -> Half:
+            return self._made(layer, normalization, raw.to(self.job.device))
+
+        with self.guard():
+            half = waiting.take(index, made)
+        if half is not None:
+            self._write("train", layer, half)
+        return half is not None
+
+    def _made(self, layer: str, normalization: Normalization, raw: Tensor) -> Half:
+        features = normalization.apply(raw)
+        self._require_finite(layer, bool(torch.isfinite(features).all()))
+        half: Half = to_half(features).cpu().numpy()
+        return half
 
     def _todo(self, name: str, pending: Mapping[str, int]) -> range:
         """Return the chunks that some layer still needs; counts the others as seen."""
@@ -178,21 +200,11 @@ class Sweeps:
         self, name: str, indices: Sequence[int]
     ) -> Generator[tuple[int, NDArray[np.uint8], int]]:
         """Read chunks ahead of the backbone; yields index, filled-up pixels, true count."""
-        source, chunk = self.job.sources[name], self.job.chunk
-
-        def read(index: int) -> tuple[int, NDArray[np.uint8], int]:
-            wanted = np.arange(index * chunk, min((index + 1) * chunk, len(source)))
-            pixels = source.read(wanted)
-            if len(wanted) < chunk:
-                filler = np.repeat(pixels[-1:], chunk - len(wanted), axis=0)
-                pixels = np.concatenate([pixels, filler])
-            return index, pixels, len(wanted)
-
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead: deque[Future[tuple[int, NDArray[np.uint8], int]]] = deque()
             try:
                 for index in indices:
-                    ahead.append(reader.submit(read, index))
+                    ahead.append(reader.submit(self._read, name, index))
                     if len(ahead) > 2:
                         yield ahead.popleft().result()
                 while ahead:
@@ -200,6 +212,19 @@ class Sweeps:
             finally:
                 for future in ahead:
                     future.cancel()
+
+    def _read(self, name: str, index: int) -> tuple[int, NDArray[np.uint8], int]:
+        source, chunk = self.job.sources[name], self.job.chunk
+        count = self._count(name, index)
+        pixels = source.read(np.arange(index * chunk, index * chunk + count))
+        if count < chunk:
+            filler = np.repeat(pixels[-1:], chunk - count, axis=0)
+            pixels = np.concatenate([pixels, filler])
+        return index, pixels, count
+
+    def _count(self, name: str, index: int) -> int:
+        """Return the number of images in a chunk."""
+        return min(self.job.chunk, len(self.job.sources[name]) - index * self.job.chunk)
 
     def _run(
         self,
