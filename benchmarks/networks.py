@@ -1,28 +1,33 @@
 """What extraction costs beside the network itself: all layers of a network in one pass, against its own forward pass.
 
-``python -m benchmarks.networks -o PAGE.md`` runs each network on the same images in the same chunks, once as it is and once
-through `tuner.features.extract`: hooks, tokens laid out as maps, statistics, normalisation, pooling, rounding, and reading
-images. Times are CPU seconds, the least of a few alternating runs. Random weights; nothing is downloaded.
+``python -m benchmarks.networks -o PAGE.md`` runs each network on the same images in the same chunks, once as it is and
+once through `tuner.features.extract` into a cache on disk: reading images, hooks, tokens laid out as maps, statistics,
+waiting for them, normalisation, pooling, rounding, writing. What waits is chosen as for many images. Times are CPU
+seconds, the least of a few alternating runs. Random weights; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.machine import describe, load, publish
-from tuner.backbones import Backbone, load_backbone
-from tuner.features import sweeps
+from tuner.backbones import load_backbone
+from tuner.features.cache import FeatureCache
 from tuner.features.extract import extract
-from tuner.features.layout import chunk_images
+from tuner.features.layout import chunk_images, layouts
 from tuner.features.sweeps import as_images
+from tuner.features.waiting import Waiting, waiting
+from tuner.recordings.images import PreparedImages
+from tuner.recordings.sources import ArrayImages
 
 NETWORKS = (
     "timm/vit_small_patch16_224",
@@ -30,7 +35,7 @@ NETWORKS = (
     "timm/resnet50",
     "efficientnet_lite0",
 )
-SIZE, IMAGES, TIMES = 224, 16, 2
+SIZE, IMAGES, TIMES, MAX_GRID = 224, 32, 2, 28
 
 
 @dataclass(frozen=True)
@@ -39,29 +44,10 @@ class Row:
 
     network: str
     layers: int
+    waits: Waiting
     forward: float
     once: float
     twice: float
-
-
-class Pictures:
-    """Random images in memory."""
-
-    def __init__(self, count: int, size: int) -> None:
-        rng = np.random.default_rng(0)
-        self.pixels = rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return images ``(n, S, S, 3)``."""
-        return self.pixels[indices]
-
-    def digest(self) -> str:
-        """Return a name."""
-        return "pictures"
 
 
 def least(*works: Callable[[], object]) -> list[float]:
@@ -78,35 +64,30 @@ def least(*works: Callable[[], object]) -> list[float]:
 def measure(name: str) -> Row:
     """Run a network as it is, and all its layers through extraction."""
     backbone = load_backbone(name, "random", image_size=SIZE)
-    pictures = Pictures(IMAGES, SIZE)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, SIZE, SIZE, 3)).astype(np.uint8)
+    pictures = PreparedImages(ArrayImages(pixels), SIZE)
     layers = backbone.layers
+    macs = {info.name: info.macs for info in backbone.describe(layers, SIZE)}
+    waits = waiting(layouts(backbone, layers, SIZE, MAX_GRID), macs, 10**6, 1e18, "cpu")
 
     def forward() -> None:
         step = chunk_images(SIZE)
         with torch.no_grad():
             for begin in range(0, IMAGES, step):
-                pixels = pictures.read(np.arange(begin, min(begin + step, IMAGES)))
-                backbone.module(backbone.preprocess(as_images(pixels, "cpu")))
+                some = pictures.read(np.arange(begin, min(begin + step, IMAGES)))
+                backbone.module(backbone.preprocess(as_images(some, "cpu")))
 
-    def once() -> None:
-        extract(backbone, layers, pictures, max_grid=28, cache=None)
+    def extracted(chosen: Waiting) -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            patch("tuner.features.extract.waiting", lambda *_: chosen),
+        ):
+            extract(backbone, layers, pictures, max_grid=MAX_GRID, cache=FeatureCache(folder))
 
-    def twice() -> None:
-        kept = sweeps._KEEP_BYTES
-        sweeps._KEEP_BYTES = 0
-        try:
-            once()
-        finally:
-            sweeps._KEEP_BYTES = kept
-
-    _check(backbone, pictures)
-    times = least(forward, once, twice)
-    return Row(name, len(layers), *(seconds / IMAGES for seconds in times))
-
-
-def _check(backbone: Backbone, pictures: Pictures) -> None:
-    """One image each, so that what is made once (traces) is there."""
-    backbone.features(as_images(pictures.pixels[:1], "cpu"), backbone.layers)
+    # what is made once is there
+    backbone.features(as_images(pictures.read([0]), "cpu"), layers)
+    times = least(forward, lambda: extracted(waits), lambda: extracted(Waiting((), 0, 1.0)))
+    return Row(name, len(layers), waits, *(seconds / IMAGES for seconds in times))
 
 
 def page(rows: list[Row]) -> str:
@@ -116,18 +97,21 @@ def page(rows: list[Row]) -> str:
         "",
         f"{describe('python -m benchmarks.networks')} Load before {load():.1f}, so times are CPU seconds.",
         "",
-        f"{IMAGES} images of {SIZE} px, random weights, all layers of each network in one pass, pooled to 28 cells. "
+        f"{IMAGES} images of {SIZE} px, random weights, all layers of each network, pooled to {MAX_GRID} cells. "
         "*forward*: the network alone.",
-        "*extraction*: features of all its layers, read, normalised, rectified, pooled and rounded. What the "
-        "layers return is kept from the sweep that takes means for the sweep that applies them where it is below "
-        f"{sweeps._KEEP_BYTES >> 20} MiB "
-        "in all; beyond that images go through the network twice (*two sweeps*).",
+        "*extraction*: features of all its layers, read, normalised, rectified, pooled, rounded and "
+        "written. Means and sds over all images come first, so what a layer returns waits for them on "
+        "disk, in the cache's folder; early layers, whose maps are large and soon computed again, do not. "
+        "*waits*: how many layers' outputs wait, as for many images with room on the disk, and their "
+        "size for an image. *without waiting*: all images go through the network a second time.",
         "",
-        "| network | layers | forward, ms an image | extraction, ms | over forward | two sweeps, ms | over forward |",
-        "|---|---|---|---|---|---|---|",
+        "| network | layers | waits | MB an image | forward, ms an image | extraction, ms | over forward "
+        "| without waiting, ms | over forward |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.network} | {row.layers} | {1e3 * row.forward:.0f} | {1e3 * row.once:.0f} | "
+        f"| {row.network} | {row.layers} | {len(row.waits.layers)} | {row.waits.n_bytes / 1e12:.1f} | "
+        f"{1e3 * row.forward:.0f} | {1e3 * row.once:.0f} | "
         f"{row.once / row.forward:.2f} | {1e3 * row.twice:.0f} | {row.twice / row.forward:.2f} |"
         for row in rows
     ]

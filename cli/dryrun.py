@@ -87,6 +87,8 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
 
 
 def _show_sums(workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[CohortPlan]) -> None:
+    from studies.search.extraction import waiting_bytes
+
     # Readouts of a layer share its features.
     cache = sum({(c.backbone, c.layer): c.cache for c in cohorts}.values())
     limit = workspace.experiment.storage.cache_limit
@@ -97,6 +99,9 @@ def _show_sums(workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[Co
     write(f"studies              {len(specs)}, {sum(s.target(TRIALS) for s in specs)} trials")
     write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
     write(f"feature cache        {size_text(cache)}{over}")
+    write(
+        f"meanwhile            {size_text(waiting_bytes(workspace, specs))} (while it is extracted)"
+    )
     write(f"kept weights         {size_text(sum(c.kept for c in cohorts))}")
 
 

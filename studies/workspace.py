@@ -449,9 +449,12 @@ class Workspace:
         wanted = [spec for spec in self.grid if spec.key.backbone == alias]
         shapes = {spec.key.layer: spec.shape for spec in wanted}
         together = sum(self.cached_bytes(shape) for shape in shapes.values())
-        if together <= 0.9 * self.experiment.storage.cache_limit:
-            return list(shapes)
-        return [layer]
+        return list(shapes) if together <= self.extracted_together else [layer]
+
+    @property
+    def extracted_together(self) -> float:
+        """Bytes of features of a backbone up to which all its layers are extracted in one sweep."""
+        return 0.9 * self.experiment.storage.cache_limit
 
     def extract(self, alias: str, layers: list[str]) -> None:
         """Bring features of these layers into the cache."""

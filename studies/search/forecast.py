@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from studies.search.calibrate import (
 )
 from studies.search.closed_form import problem
 from studies.search.create import plans
+from studies.search.extraction import sweeps
 from studies.search.rungs import ReportGrid
 from studies.search.start import starts_elsewhere
 from studies.workspace import Workspace
@@ -213,44 +213,19 @@ def _start_seconds(workspace: Workspace, spec: Spec) -> Span:
 
 
 def _extraction(workspace: Workspace, specs: Sequence[Spec], images: _Images) -> Span:
-    """Time to extract what is not yet in the cache, both sweeps.
+    """Time to extract what is not yet in the cache, and what of it is computed a second time.
 
     Of a layer that the cache cannot hold, only the statistics are taken.
     """
     total = ZERO
     recording = workspace.recording
-    there = _in_cache(workspace)
-    for alias in dict.fromkeys(spec.key.backbone for spec in specs):
-        layers = {s.key.layer: s.shape for s in specs if s.key.backbone == alias}
-        digest = workspace.weights_digest(alias)
-        missing = [layer for layer in layers if (digest, layer) not in there]
-        fitting = [
-            layer
-            for layer in missing
-            if workspace.cache.holds(workspace.cached_bytes(layers[layer]))
-        ]
-        if fitting:
-            total += images.of(alias, fitting) * (2 * recording.n_train + recording.n_test)
-        for layer in missing:
-            if layer not in fitting:
-                total += images.of(alias, [layer]) * recording.n_train
+    for sweep in sweeps(workspace, specs):
+        if sweep.waits is None:
+            total += images.of(sweep.backbone, sweep.layers) * recording.n_train
+        else:
+            passes = recording.n_train * (1 + sweep.waits.again) + recording.n_test
+            total += images.of(sweep.backbone, sweep.layers) * passes
     return total
-
-
-def _in_cache(workspace: Workspace) -> set[tuple[str, str]]:
-    """Backbone digest and layer of what lies in the cache, by its own word: to hash all images would take minutes."""
-    found = set()
-    for entry in workspace.cache.entries():
-        if entry.partial:
-            continue
-        try:
-            path = workspace.cache.folder / entry.key / "entry.json"
-            meta = json.loads(path.read_text(encoding="utf-8"))["meta"]
-            if meta["image_size"] == workspace.experiment.data.image_size:
-                found.add((str(meta["backbone_digest"]), str(meta["layer"])))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return found
 
 
 def _cohort(

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.backbones import Backbone, load_backbone, load_truncated
@@ -19,6 +18,8 @@ from tuner.errors import InputError
 from tuner.features.extract import extract
 from tuner.features.normalize import Moments, pooling
 from tuner.readouts import FeatureShape, get
+from tuner.recordings.images import PreparedImages
+from tuner.recordings.sources import ArrayImages
 
 pytest.importorskip("timm")
 
@@ -283,7 +284,9 @@ def test_a_unit_planted_on_a_patch_token_is_found() -> None:
     layers, planted, cell = ("blocks.1", "blocks.5", "blocks.9"), "blocks.5", (2, 1)
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (500, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    features = extract(backbone, layers, _Images(coarse), max_grid=0, cache=None)
+    features = extract(
+        backbone, layers, PreparedImages(ArrayImages(coarse), 64), max_grid=0, cache=None
+    )
     weights = rng.standard_normal(192) * (rng.random(192) < 0.2)
     signal = np.asarray(features[planted].train[:, :, cell[0], cell[1]], dtype=np.float64) @ weights
     responses = signal + 0.3 * signal.std() * rng.standard_normal(len(signal))
@@ -299,19 +302,3 @@ def test_a_unit_planted_on_a_patch_token_is_found() -> None:
     assert divmod(int(mask.argmax()), mask.shape[1]) == cell
     found = fits[planted].parameters["features"][0].numpy()
     assert np.corrcoef(found, weights)[0, 1] > 0.9
-
-
-class _Images:
-    """Pictures in memory."""
-
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.pixels, self.size = pixels, pixels.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.pixels[indices]
-
-    def digest(self) -> str:
-        return "pictures"

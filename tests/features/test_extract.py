@@ -32,9 +32,7 @@ def cache(tmp_path: Path) -> FeatureCache:
 
 def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have images go through the network twice."""
-    monkeypatch.setattr(
-        "tuner.features.extract.waiting", lambda *_: waiting.Waiting((), 0, 1.0)
-    )
+    monkeypatch.setattr("tuner.features.extract.waiting", lambda *_: waiting.Waiting((), 0, 1.0))
 
 
 def _same(one: dict[str, LayerFeatures], two: dict[str, LayerFeatures]) -> bool:
@@ -106,9 +104,7 @@ def test_without_room_they_go_twice(tmp_path: Path) -> None:
     assert again.reads == 2 * list(range(70))
 
 
-def test_a_full_disk_has_nothing_wait(
-    cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_has_nothing_wait(cache: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = extract(tiny(), LAYERS, Pictures(70), max_grid=6, cache=None)
 
     def full(*_: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from studies.config.experiment import load_experiment
-from studies.search import calibrate, forecast
+from studies.search import calibrate, extraction, forecast
 from studies.search.calibrate import Budget, Span, Timed, column_seconds, read_off
 from studies.workspace import Workspace
 from tests.conftest import Run
@@ -97,7 +97,7 @@ def test_sizes_are_printed_before_anything_is_timed(
     monkeypatch.setattr(forecast, "column_seconds", interrupted)
     ended = run("study", "create", "--dry-run", "-c", config)
     assert ended.code == 130
-    for line in ("studies ", "memory at most ", "feature cache ", "kept weights "):
+    for line in ("studies ", "memory at most ", "feature cache ", "meanwhile ", "kept weights "):
         assert line in ended.out
     rows = run("study", "create", "--dry-run", "--format", "json", "-c", config)
     assert rows.code == 130
@@ -122,6 +122,32 @@ def test_the_closed_form_that_training_starts_in_is_counted_once_a_layer(
         return forecast.times(workspace, workspace.grid, planned, 0.0).search.value
 
     assert seconds("closed_form") - seconds("readout") == pytest.approx(2000)
+
+
+def test_what_waits_while_features_are_extracted_is_planned(
+    make_experiment: MakeExperiment,
+) -> None:
+    backbone = [{"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2"]}]
+
+    def sweep(limit: str) -> extraction.Sweep:
+        storage = {"cache_limit": limit}
+        config = make_experiment({"backbone": backbone, "storage": storage}, f"limit-{limit}")
+        workspace = Workspace(load_experiment(config))
+        assert extraction.waiting_bytes(workspace, workspace.grid) == workspace_bytes(workspace)
+        (one,) = extraction.sweeps(workspace, workspace.grid)
+        return one
+
+    def workspace_bytes(workspace: Workspace) -> int:
+        (info,) = workspace.layers("net")
+        raw = 4 * info.channels * info.height * info.width * workspace.recording.n_train
+        room = workspace.cache.room(workspace.cached_bytes(workspace.grid[0].shape))
+        return raw if raw <= room else 0
+
+    wide, narrow = sweep("1GB"), sweep("1MB")
+    assert wide.waits is not None
+    assert wide.waits.layers == ("_blocks.2",)
+    assert wide.waits.again < 1
+    assert narrow.waits is None or narrow.waits.again == 1
 
 
 def test_what_a_closed_form_to_start_in_takes_grows_with_images_units_and_folds() -> None:

@@ -23,7 +23,9 @@ from tuner.errors import InputError
 # own mean, where float32 sees little but rounding.
 _CONSTANT_OF_LAYER = 1e-5
 _CONSTANT_OF_MEAN = 1e-6
-_PIECE = 1 << 15  # numbers that statistics are taken of at a time: as many as stay near the processor
+_PIECE = (
+    1 << 15
+)  # numbers that statistics are taken of at a time: as many as stay near the processor
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +153,7 @@ class Moments:
         values = raw.flatten(1)
         count = values.shape[1]
         means, squares = [], []
-        for part in values.split(max(1, _PIECE // count)):
+        for part in torch.split(values, max(1, _PIECE // count)):
             exact = part.double()
             mean = exact.mean(1, keepdim=True)
             means.append(mean[:, 0])

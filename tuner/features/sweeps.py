@@ -1,11 +1,14 @@
 """The two sweeps over the images: statistics first, then normalised, rectified, pooled maps.
 
-Where what a layer returned waits for its statistics, the second sweep reads it; the network then runs once. Images go through in chunks of a fixed size, the last one filled up, so that the numbers depend
+Where what a layer returned waits for its statistics, the second sweep reads it; the network then runs once.
+
+Images go through in chunks of a fixed size, the last one filled up, so that the numbers depend
 neither on where an extraction was interrupted nor on which images shared a chunk.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,7 +99,9 @@ class Sweeps:
     def _statistics(self) -> None:
         def keep(layer: str, raw: Tensor) -> Moments:
             waiting = self.sinks[layer].raw
-            if waiting is not None and len(raw) == count:  # not where memory was short and halves run
+            if (
+                waiting is not None and len(raw) == count
+            ):  # not where memory was short and halves run
                 with self.guard():
                     waiting.put(index, raw)
             return Moments.of(raw)
@@ -133,12 +138,12 @@ class Sweeps:
         again = [i for i, layers in wanted.items() if any((la, i) not in held for la in layers)]
         with closing(self._chunks(name, again)) as chunks:
             for index, layers in wanted.items():
-                lost = []
-                for layer in layers:
-                    if (layer, index) not in held:
-                        lost.append(layer)
-                    elif not self._take(layer, index, normalizations[layer]):
-                        lost.append(layer)
+                lost = [
+                    layer
+                    for layer in layers
+                    if (layer, index) not in held
+                    or not self._take(layer, index, normalizations[layer])
+                ]
                 if index in again:
                     _, pixels, count = next(chunks)
                 elif lost:
@@ -164,7 +169,9 @@ class Sweeps:
 
     def _made(self, layer: str, normalization: Normalization, raw: Tensor) -> Half:
         features = normalization.apply(raw)
-        self._require_finite(layer, bool(torch.isfinite(features).all()))
+        # a sum is quicker to look at, and beyond all numbers only where there is reason to look closer
+        if not math.isfinite(float(features.sum())):
+            self._require_finite(layer, bool(torch.isfinite(features).all()))
         half: Half = to_half(features).cpu().numpy()
         return half
 
