@@ -188,7 +188,7 @@ class OnDisk:
         check, at = 0, 4 * index * self._chunk * self._row
         for piece in torch.split(raw, _rows(self._row)):
             ordered = piece.permute(0, 2, 3, 1) if last else piece
-            view = memoryview(ordered.contiguous().cpu().numpy()).cast("B")
+            view = memoryview(cast("Any", ordered.contiguous().cpu().numpy())).cast("B")
             check = zlib.crc32(view, check)
             while view:
                 written = os.pwrite(self._file, view, at)
