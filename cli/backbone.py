@@ -13,7 +13,7 @@ from cli.options import example, experiment, settings
 from cli.show import Column, Format, FormatOption, note, show
 
 if TYPE_CHECKING:
-    from tuner.backbones.tokens import Keep
+    from studies.config.keys import BackboneConfig
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -81,7 +81,7 @@ def layers(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
     """List a backbone's layers in depth order, with shape, receptive field and cost."""
-    known, size, tokens, folder = _from_config(name)
+    known, size, entry, folder = _from_config(name)
     size = image_size or size
 
     from tuner.backbones import load_backbone
@@ -92,7 +92,13 @@ def layers(
         # Shapes depend on neither the weights nor the input's range, and random ones need no file.
         weights = "imagenet" if family_of(known).source(known) is None else "random"
         loaded = load_backbone(
-            known, weights, image_size=size, tokens=tokens, mean=(0.0,) * 3, std=(1.0,) * 3
+            known,
+            weights,
+            image_size=size,
+            tokens=entry.tokens if entry else "grid",
+            size=entry.size if entry else None,
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
         )
     size = size or loaded.reference
     described = loaded.describe(layer or "all", size)
@@ -118,12 +124,11 @@ def layers(
     show(rows, format, columns, title=f"{known}, images of {size} x {size} px")
 
 
-def _from_config(name: str) -> tuple[str, int | None, Keep, Path]:
-    """Look an alias, the image size and what becomes of tokens up in the config file, if there is one; and its folder."""
+def _from_config(name: str) -> tuple[str, int | None, BackboneConfig | None, Path]:
+    """Look an alias up in the config file, if there is one: the network, the image size, its table, the file's folder."""
     if not settings().config.exists() and settings().config.name == "tuner.toml":
-        return name, None, "grid", Path.cwd()
+        return name, None, None, Path.cwd()
     configured = experiment()
     entry = next((entry for entry in configured.backbone if entry.alias == name), None)
-    if entry is None:
-        return name, configured.data.image_size, "grid", configured.folder
-    return entry.name, configured.data.image_size, entry.tokens, configured.folder
+    known = name if entry is None else entry.name
+    return known, configured.data.image_size, entry, configured.folder

@@ -35,7 +35,11 @@ JUDGED_BEFORE: Mapping[str, Any] = {
 """The same of keys that change how results are judged and not the results: free to change, so in no fingerprint. They go
 with `data.duplicates`, which is as old as they are."""
 
-OF_BACKBONES_BEFORE: Mapping[str, Any] = {"backbone.tokens": "grid", "backbone.rectify": "auto"}
+OF_BACKBONES_BEFORE: Mapping[str, Any] = {
+    "backbone.tokens": "grid",
+    "backbone.rectify": "auto",
+    "backbone.precision": "float32",
+}
 """The same of keys of ``[[backbone]]``, whose defaults are what was done before there were the keys."""
 
 READOUTS_BEFORE = ("full", "factorized")

@@ -64,6 +64,7 @@ def fingerprint(
     max_grid: int,
     tokens: str,
     rectify: str | bool,
+    precision: str,
     folds: int,
     start: str,
 ) -> Fingerprint:
@@ -83,6 +84,8 @@ def fingerprint(
         The backbone's pooling limit.
     tokens, rectify
         What becomes of its tokens, and of values below 0.
+    precision
+        What it computes in.
     folds
         How many folds ``training.folds`` comes to.
     start
@@ -99,10 +102,12 @@ def fingerprint(
         "training.start": start,
         "training.relative": training.relative,
         "data.split": split,
+        # before the digest, which depends on them too and would say less
+        "backbone.tokens": tokens,
+        "backbone.precision": precision,
         "backbone.weights": weights,
         "backbone.layers": spec.key.layer,
         "backbone.max_grid": max_grid,
-        "backbone.tokens": tokens,
         "backbone.rectify": rectify,
         "training.steps": training.steps,
         "training.batch_size": training.batch_size,

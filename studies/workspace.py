@@ -219,6 +219,8 @@ class Workspace:
                     std=settings.std,
                     tokens=settings.tokens,
                     rectify=settings.rectify,
+                    precision=settings.precision,
+                    size=settings.size,
                 )
             self._backbones[alias] = loaded.to(self.device)
         self._backbones[alias] = self._backbones.pop(alias)
@@ -320,6 +322,7 @@ class Workspace:
             max_grid=self.settings(spec.key.backbone).max_grid,
             tokens=self.settings(spec.key.backbone).tokens,
             rectify=self.settings(spec.key.backbone).rectify,
+            precision=self.settings(spec.key.backbone).precision,
             folds=self.cuts.n_folds,
             start=self.start(spec),
         )

@@ -293,6 +293,18 @@ class BackboneConfig(Table):
         "and scaled and keep their sign",
         json_schema_extra={"words": '"auto" or true or false'},
     )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="what the network computes in; half precision is faster on a GPU that has it and changes "
+        "features in their third digit (bfloat16) or fourth (float16). Readouts are trained in float32 in any case",
+    )
+    size: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description="pixels a side of the only images that a network of your own takes, which data.image_size must "
+        "then be; where not given it takes any",
+    )
     seeds: int = Field(
         1,
         ge=1,

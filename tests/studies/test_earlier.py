@@ -52,6 +52,9 @@ def test_a_space_without_a_hyperparameter_had_none_of_it() -> None:
 def test_what_networks_are_read_by_is_as_it_was() -> None:
     assert difference(MADE_BEFORE, MADE_BEFORE | {"backbone.rectify": "auto"}) is None
     assert difference(MADE_BEFORE, MADE_BEFORE | {"backbone.rectify": False}) == "backbone.rectify"
+    assert difference(MADE_BEFORE, MADE_BEFORE | {"backbone.precision": "float32"}) is None
+    half = MADE_BEFORE | {"backbone.precision": "bfloat16"}
+    assert difference(MADE_BEFORE, half) == "backbone.precision"
     closed = {"data.split": "a"}  # of a closed form, which takes no steps
     assert difference(closed, closed | {"backbone.tokens": "grid"}) is None
     own = experiment(backbone=[{"name": "vgg16", "weights": "w.pth"}])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.backbones.family import Family
+from tuner.backbones.precision import FULL, Precision, computing
 from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.tokens import MAP, Arrangement, Keep
 from tuner.backbones.trace import Traced, trace
@@ -90,6 +91,10 @@ class Backbone:
     rectify
         Which layers are centred and rectified before they are read: "auto", those that can return values below
         0, while others are only scaled; True, all; False, none, signed ones are centred and keep their sign.
+    precision
+        What the network computes in; what its layers return is float32 in any case.
+    size
+        Side of the only images that it takes, px, where its family does not know of it.
 
     Attributes
     ----------
@@ -110,6 +115,8 @@ class Backbone:
         *,
         keep: Keep = "grid",
         rectify: Rectify = "auto",
+        precision: Precision = FULL,
+        size: int | None = None,
     ) -> None:
         self.name = name
         self.module = module.eval().requires_grad_(False)
@@ -119,9 +126,9 @@ class Backbone:
         self._std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
         self._parts = {path: part for path, part in module.named_modules() if path}
         self._traces: dict[int, dict[str, Traced]] = {}
-        self.keep, self.rectify = keep, rectify
+        self.keep, self.rectify, self.precision = keep, rectify, precision
         self._tokens = family.tokens(name, module, keep)
-        self.size = family.only_size(name, module)
+        self.size = size or family.only_size(name, module)
         self.reference = self.size or family.reference_size(name)
         self.digest = state_digest(self._identity, module.state_dict())
         self.layers: tuple[str, ...] = family.canonical(name, module, self._trace(self.reference))
@@ -131,10 +138,15 @@ class Backbone:
 
     @property
     def _identity(self) -> str:
-        kept = "" if self.keep == "grid" else f" {self.keep}"
-        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}{kept}" + (
+        return f"1 {self.name} {self.preprocessing.mean} {self.preprocessing.std}{self._how}" + (
             self._family.identity(self.module)
         )
+
+    @property
+    def _how(self) -> str:
+        """What features depend on besides, left away where it is as it always was."""
+        kept = "" if self.keep == "grid" else f" {self.keep}"
+        return kept + ("" if self.precision == FULL else f" {self.precision}")
 
     @property
     def device(self) -> torch.device:
@@ -354,7 +366,8 @@ class Backbone:
 
         def hook(layer: str, read: Arrangement) -> Callable[[nn.Module, object, object], None]:
             def returned(_module: nn.Module, _inputs: object, output: object) -> None:
-                kept[layer] = keep(layer, read.apply(output))
+                found = read.apply(output)
+                kept[layer] = keep(layer, found if self.precision == FULL else found.float())
                 if len(kept) == len(wanted):
                     raise _Enough
 
@@ -372,7 +385,7 @@ class Backbone:
         ]
         try:
             if entries:
-                with exact():
+                with exact(), computing(self.precision, prepared.device):
                     self.module(prepared)
         except _Enough:
             pass
@@ -427,5 +440,4 @@ class Backbone:
 
     def digest_upto(self, layer: str) -> str:
         """Return the hash of what determines one layer's features, whatever lies above it."""
-        kept = "" if self.keep == "grid" else f" {self.keep}"
-        return state_digest(f"1 {self.name} {layer}{kept}", self.truncated_state(layer))
+        return state_digest(f"1 {self.name} {layer}{self._how}", self.truncated_state(layer))

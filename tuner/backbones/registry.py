@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuner.backbones import timm_models
 from tuner.backbones.backbone import Backbone, Rectify
 from tuner.backbones.family import Family
+from tuner.backbones.precision import FULL, Precision
 from tuner.backbones.preprocessing import IMAGENET, Preprocessing
 from tuner.backbones.tokens import Keep
 from tuner.backbones.weights import load_into, read_state
@@ -65,6 +66,8 @@ def load_backbone(
     std: Sequence[float] | None = None,
     tokens: Keep = "grid",
     rectify: Rectify = "auto",
+    precision: Precision = FULL,
+    size: int | None = None,
 ) -> Backbone:
     """Load a network, frozen and ready to give features.
 
@@ -89,13 +92,24 @@ def load_backbone(
     rectify
         Which layers are centred and rectified: "auto" those that can return values below 0, True all,
         False none.
+    precision
+        What the network computes in: "float32", or half, "bfloat16" or "float16", on a device that has it.
+    size
+        Side of the only images that the network takes, px; None where it takes any, or is known.
 
     Raises
     ------
     InputError
         For an unknown name, weights that are not here and cannot be had, a file that does not
-        fit the network or holds more than tensors, and a file without ``mean`` and ``std``.
+        fit the network or holds more than tensors, a file without ``mean`` and ``std``, and an
+        ``image_size`` that is not ``size``.
     """
+    if size is not None and image_size not in (None, size):
+        raise InputError(
+            f"backbone {name}: size is {size} and data.image_size {image_size}, and the network takes no "
+            "other images than those of its size; make them equal"
+        )
+    image_size = size or image_size
     family = family_of(name)
     kind = weights if weights in ("imagenet", "random") else "file"
     if kind == "random":
@@ -108,7 +122,16 @@ def load_backbone(
         state = family.adapt(name, module, read_state(path))
         load_into(module, state, ignore=family.heads, where=where)
     preprocessing = _preprocessing(family, name, str(kind), mean, std)
-    return Backbone(name, module, preprocessing, family, keep=tokens, rectify=rectify)
+    return Backbone(
+        name,
+        module,
+        preprocessing,
+        family,
+        keep=tokens,
+        rectify=rectify,
+        precision=precision,
+        size=size,
+    )
 
 
 def assumed_before(name: str) -> Preprocessing:
@@ -155,6 +178,7 @@ def load_truncated(
     *,
     image_size: int | None = None,
     tokens: Keep = "grid",
+    precision: Precision = FULL,
 ) -> Backbone:
     """Rebuild the part of a network that ``Backbone.truncated_state`` returned.
 
@@ -166,7 +190,7 @@ def load_truncated(
         Its weights up to some layer, and its preprocessing.
     layers
         The layers that will be asked for; all must lie within the part.
-    image_size, tokens
+    image_size, tokens, precision
         As for ``load_backbone``.
 
     Raises
@@ -186,7 +210,7 @@ def load_truncated(
     module = _build_empty(family, name, image_size)
     _cut(module, weights)
     load_into(module, weights, ignore=(), where=where)
-    backbone = Backbone(name, module, preprocessing, family, keep=tokens)
+    backbone = Backbone(name, module, preprocessing, family, keep=tokens, precision=precision)
     backbone.resolve(layers)
     return backbone
 

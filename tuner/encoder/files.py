@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuner.atomic import write_bytes
+from tuner.backbones.precision import FULL, Precision
 from tuner.encoder.model import Encoder, as_batch
 from tuner.encoder.stacked import StackedEncoder
 from tuner.errors import EnvironmentFailure, InputError
@@ -113,6 +114,8 @@ def _describe(encoder: Encoder | StackedEncoder, embedded: bool, checksum: str) 
     backbone = encoder.backbone
     stacked = isinstance(encoder, StackedEncoder)
     source = encoder.encoders[0] if isinstance(encoder, StackedEncoder) else encoder
+    # left away where it is full, as in the files of before
+    precision = {} if backbone.precision == FULL else {"precision": backbone.precision}
     description: dict[str, Any] = {
         "format": STACKED_FORMAT if stacked else FORMAT,
         "file": TENSORS,
@@ -127,6 +130,7 @@ def _describe(encoder: Encoder | StackedEncoder, embedded: bool, checksum: str) 
             "mean": list(backbone.preprocessing.mean),
             "std": list(backbone.preprocessing.std),
             "tokens": backbone.keep,
+            **precision,
         },
         "image_size": encoder.image_size,
         "loss": encoder.loss,
@@ -297,6 +301,7 @@ def _find_backbone(
             list(_digests(description)),
             image_size=description["image_size"],
             tokens=_kept(wanted),
+            precision=_precision(wanted),
         )
         _check_backbone(embedded, description, path)
         embedded.digest = wanted["digest"]  # it stands for the whole network that it was cut from
@@ -316,6 +321,7 @@ def _find_backbone(
             mean=mean,
             std=std,
             tokens=_kept(wanted),
+            precision=_precision(wanted),
         )
     if given.digest != wanted["digest"]:  # the head may differ, what runs below the layer may not
         _check_backbone(given, description, path)
@@ -334,6 +340,11 @@ def _trusted(name: str, path: Path) -> str:
 
 def _kept(wanted: Mapping[str, Any]) -> Literal["grid", "class"]:
     return "class" if wanted.get("tokens") == "class" else "grid"
+
+
+def _precision(wanted: Mapping[str, Any]) -> Precision:
+    named: dict[object, Precision] = {"bfloat16": "bfloat16", "float16": "float16"}
+    return named.get(wanted.get("precision"), FULL)
 
 
 def _digests(description: Mapping[str, Any]) -> dict[str, str]:
