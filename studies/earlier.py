@@ -18,6 +18,7 @@ BEFORE: Mapping[str, Any] = {
     "training.folds": 1,
     "training.start": "readout",
     "training.relative": False,
+    "training.size_invariant": False,
     "search.rungs": "reports",
     "search.proposals": "optuna",
     "search.space.full.weight_decay": 0.0,

@@ -45,10 +45,8 @@ def page() -> str:
         lines.append(f"| {one.number} | {one.what} | {one.before} | {' | '.join(shown)} |")
     lines += [
         "",
-        "Short of their goals are the fields of the hard recording in row 1 (80 %: see below), row 2 (70 %: see",
-        "[who says so](judges.md)), and the rates and penalties of row 7 (within a factor of 3): centred, copies cost no",
-        "loss any more, but they move together under Adam, so a step and a penalty on weights count by the root of their",
-        "number.",
+        "Short of their goals are the fields of the hard recording in row 1 (80 %: see below) and row 2 (70 %: see",
+        "[who says so](judges.md)).",
         "",
         "## What limits receptive fields",
         "",

@@ -392,6 +392,12 @@ class TrainingConfig(Table):
         description="whether the mean over the images is taken from each feature; encoders read "
         "features as they are all the same",
     )
+    size_invariant: bool = Field(
+        True,
+        description="whether learning rates and penalties mean the same at every size of a layer: they are what "
+        "is written at one of 64 channels on 8 x 8 cells, and elsewhere multiplied by the root of a ratio of sizes, so "
+        "that copies of the same features change nothing",
+    )
     device: Device = Field(
         "auto",
         description="where it runs",

@@ -155,6 +155,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         seed=experiment.search.seed + k,
         device=device,
         center=center,
+        size_invariant=training.size_invariant,
         start=start_of(workspace, spec, targets, store, memory, center=center, keep=False),
     )
     units = [one.units[judged[one.units]] for one, _ in members]

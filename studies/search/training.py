@@ -174,6 +174,7 @@ class Training:
             seed=experiment.search.seed,
             device=device,
             center=center,
+            size_invariant=experiment.training.size_invariant,
             start=start,
             parking=experiment.storage.cache,
         )

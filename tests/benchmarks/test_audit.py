@@ -53,6 +53,12 @@ def test_copies_of_the_same_information_cost_nothing_when_centred() -> None:
     assert before[1] / before[0] > large / small
 
 
+def test_rates_and_penalties_mean_the_same_at_every_size() -> None:
+    small, large = (size.swept(side, "easy", readout="factorized") for side in size.SIDES[:2])
+    assert 1 / 3 < large.rate / small.rate < 3
+    assert 1 / 3 < large.lethal / small.lethal < 3
+
+
 def test_all_twelve_defects_are_measured_and_on_the_page() -> None:
     assert len(MEASURED) == 5
     assert sorted(one.number for one in REGISTRY) == list(range(1, 13))

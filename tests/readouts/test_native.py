@@ -43,7 +43,9 @@ class Case:
         k: int,
         names: tuple[str, ...] | None = None,
         loss: str = "mse",
+        size: float = 1.0,
     ) -> None:
+        self.size = size
         self.readout = READOUTS[readout]
         self.shape = FeatureShape(*shape)
         self.k = k
@@ -76,7 +78,9 @@ class Case:
         new = torch.full((k, 1), 0.1)
         new[k // 2] = 0.0
         rate = torch.where(new > 0, torch.full((k, 1), 0.02), torch.zeros(k, 1))
-        self.c = StepCoefficients(rate, new, new * 0.01, new * 0 + 1.7, new * 0 + 3.0)
+        self.c = StepCoefficients(
+            rate, new, new * 0.01, new * 0 + 1.7, new * 0 + 3.0, size=self.size
+        )
 
     def turned(
         self, *, compiled: bool, rows: slice = slice(None), steps: int = 1, follow: bool = True
@@ -85,7 +89,8 @@ class Case:
         kernel = self.readout.kernel(self.shape, CPU, compiled=compiled)
         state = tuple({n: v[rows].clone() for n, v in part.items()} for part in self.state)
         weights = {name: values[rows] for name, values in self.weights.items()}
-        c = StepCoefficients(*(getattr(self.c, f)[rows] for f in self.c.__dataclass_fields__))
+        names = (f for f in self.c.__dataclass_fields__ if f != "size")
+        c = StepCoefficients(*(getattr(self.c, f)[rows] for f in names), size=self.size)
         derivative = partial(losses.derivative, self.loss)
         x, following, saved = self.x, self.following, None
         for step in range(steps):
@@ -136,7 +141,7 @@ def test_equals_tensor_operations_with_some_penalties(
 @pytest.mark.parametrize("readout", READOUT_NAMES)
 def test_several_steps_equal_tensor_operations(readout: str) -> None:
     """What a step makes ready for the next one is used."""
-    case = Case(readout, (6, 5, 5), 7)
+    case = Case(readout, (6, 5, 5), 7, size=0.5)
     check_close(
         case.turned(compiled=True, steps=5), case.turned(compiled=False, steps=5), tolerance=10
     )

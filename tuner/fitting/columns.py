@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,8 @@ from torch import Tensor
 
 from tuner.fitting.parking import Parked, park
 from tuner.fitting.start import Start
-from tuner.readouts.readout import ColumnKernel, Descent, Parameters
+from tuner.readouts.readout import LEARNING_RATE, ColumnKernel, Descent, Parameters
 
-LEARNING_RATE = "learning_rate"
 DROP = "drop"
 
 
@@ -115,6 +115,8 @@ class ColumnState:
         ``(F,)`` what was taken from the features that the columns are trained on, or None.
     start
         What the columns begin with; None for the readout's own start.
+    factors
+        What hyperparameters are multiplied by on their way to the kernel, 1 where not named.
     judged
         Images that a column is judged on, at most, where its answers to them are to be remembered; else 0.
     parked
@@ -131,6 +133,7 @@ class ColumnState:
         *,
         center: Tensor | None = None,
         start: Start | None = None,
+        factors: Mapping[str, float] = MappingProxyType({}),
         judged: int = 0,
         parked: bool = False,
         folder: Path | None = None,
@@ -146,6 +149,7 @@ class ColumnState:
         self.updates = torch.zeros(0, 1)
         self.answers = torch.zeros(0, judged)
         self._judged = judged
+        self._factors = factors
         self._seed = seed
         self._folder = folder
         self._present = False
@@ -230,7 +234,7 @@ class ColumnState:
         self.drop = hyper.pop(DROP)
         # A penalty that no column has is left out, and costs nothing.
         self.weights = {
-            name: values
+            name: values * self._factors.get(name, 1.0)
             for name, values in hyper.items()
             if bool((self.columns.hyperparameters[name] != 0).any())
         }

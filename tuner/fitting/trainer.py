@@ -30,6 +30,7 @@ from tuner.fitting.targets import Shares, Targets
 from tuner.readouts.readout import (
     ADAM_BETA1,
     ADAM_BETA2,
+    LEARNING_RATE,
     Batch,
     ColumnKernel,
     FeatureShape,
@@ -85,6 +86,8 @@ class Trainer:
     center
         ``(F,)`` what is taken from each feature, see :mod:`tuner.fitting.center`; None for nothing. Exported parameters
         act on features as they come.
+    size_invariant
+        Whether learning rates and penalties mean the same at every size of the layer, see :mod:`tuner.readouts.sizes`.
     start
         What columns begin with; None for the readout's own start.
     parking
@@ -103,11 +106,14 @@ class Trainer:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         center: Tensor | None = None,
+        size_invariant: bool = False,
         start: Start | None = None,
         parking: Path | None = None,
     ) -> None:
         self.kernel = kernel
         self.center = None if center is None else center.to(device, dtype)
+        self._factors = dict(kernel.size_factors()) if size_invariant else {}
+        self._rate_of_weights = self._factors.pop(LEARNING_RATE, 1.0)
         self._start = start
         self.parking = parking
         self.features = features
@@ -154,6 +160,7 @@ class Trainer:
             self.seed,
             center=self.center,
             start=self._start,
+            factors=self._factors,
             judged=0 if self.folds == 1 else max(map(len, self.judged)),
             parked=parked,
             folder=self.parking,
@@ -207,7 +214,9 @@ class Trainer:
                 yield (
                     target[i].index_select(0, state.unit),
                     even if shares is None else shares.of(state, i),
-                    StepCoefficients(*(part[i] for part in coefficients)),
+                    StepCoefficients(
+                        *(part[i] for part in coefficients), size=self._rate_of_weights
+                    ),
                 )
 
     def _shares(self, rows: Tensor, steps: int) -> Shares | None:

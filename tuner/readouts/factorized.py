@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.readouts import penalties
+from tuner.readouts import penalties, sizes
 from tuner.readouts.native import steps
 from tuner.readouts.readout import (
+    LEARNING_RATE,
     Batch,
     ColumnKernel,
     Descent,
@@ -216,6 +217,20 @@ class FactorizedKernel(ColumnKernel):
             "bias": torch.zeros(k, 1, dtype=self.dtype, device=self.device),
         }
 
+    def size_factors(self) -> Mapping[str, float]:
+        """Of the feature weights; the mask, of norm 1, means the same on every grid, as its own rate does.
+
+        With ``k`` times the cells under one and the same mask the sum over them is larger by the root of ``k``, and the
+        feature weights smaller by that.
+        """
+        channels = sizes.by_root(sizes.CHANNELS, self.shape.channels)
+        cells = sizes.by_root(sizes.CELLS, self.shape.cells)
+        return {
+            LEARNING_RATE: channels * cells,
+            "sparsity": channels / cells,
+            "weight_decay": 1 / cells**2,
+        }
+
     def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
         """``(K, B)`` responses, and the arranged batch with the first contraction."""
         k, batch = len(parameters["mask"]), len(x)
@@ -289,6 +304,7 @@ class FactorizedKernel(ColumnKernel):
 
     def update(self, descent: Descent, gradients: Parameters, c: StepCoefficients) -> None:
         """One step of features, mask and bias."""
+        of_features = c.of_weights
         _update_features(
             descent.parameters["features"],
             descent.first["features"],
@@ -296,7 +312,7 @@ class FactorizedKernel(ColumnKernel):
             gradients["features"],
             descent.penalty("sparsity"),
             descent.penalty("weight_decay"),
-            (c.rate, c.new1, c.new2, c.correct1, c.root2),
+            (of_features.rate, c.new1, c.new2, c.correct1, c.root2),
         )
         self._step_mask(descent, gradients["mask"], c)
         update_bias(descent, gradients["bias"], c)
@@ -334,7 +350,7 @@ class FactorizedKernel(ColumnKernel):
             descent.second["features"],
             descent.parameters["mask"].abs(),
             step_fields(
-                c,
+                c.of_weights,
                 descent.penalty("sparsity"),
                 None if decay is None else 2 * decay,
                 descent.parameters["bias"],

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuner.readouts import penalties
+from tuner.readouts import penalties, sizes
 from tuner.readouts.native import steps
 from tuner.readouts.readout import (
+    LEARNING_RATE,
     Batch,
     ColumnKernel,
     Descent,
@@ -141,6 +142,12 @@ class FullKernel(ColumnKernel):
             "bias": torch.zeros(k, 1, dtype=self.dtype, device=self.device),
         }
 
+    def size_factors(self) -> Mapping[str, float]:
+        """A group is a channel, so its penalty goes by their number."""
+        rate = sizes.by_root(sizes.FEATURES, self.shape.size)
+        group = sizes.by_root(sizes.CHANNELS, self.shape.channels)
+        return {LEARNING_RATE: rate, "sparsity": rate, "group_sparsity": group}
+
     def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
         """``(K, B)`` responses."""
         y = torch.addmm(parameters["bias"], parameters["weight"], x.T, alpha=self._scale)
@@ -229,7 +236,7 @@ class FullKernel(ColumnKernel):
             descent.first["weight"],
             descent.second["weight"],
             residual * self._scale,
-            step_fields(c, sparse, smooth2, group, decay2),
+            step_fields(c.of_weights, sparse, smooth2, group, decay2),
             now,
             ahead,
         )
@@ -250,6 +257,7 @@ class FullKernel(ColumnKernel):
         """Step of the weights of the columns from ``begin`` on, as many as ``gradient`` has rows."""
         shape = self.shape
         columns = [descent.penalty(name) for name in FullReadout.penalties]
+        c = c.of_weights
         coefficients = (c.rate, c.new1, c.new2, c.correct1, c.root2)
         k = len(gradient)
         whole = self._fused is not _update or self.device.type != "cpu"

@@ -8,11 +8,13 @@ whatever shares the matrix with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+LEARNING_RATE = "learning_rate"
 
 Parameters = dict[str, Tensor]
 """Name to ``(K, ...)`` tensor, one row a column."""
@@ -72,7 +74,8 @@ class StepCoefficients:
 
     ``new1`` and ``new2`` are what a gradient adds to Adam's moments, ``1 - b1`` and ``1 - b2`` (a column without valid
     responses in the batch has ``new = 0`` and ``rate = 0``: it is not updated at all); ``correct1`` and ``root2`` are the
-    bias corrections ``1/(1-b1^t)`` and ``1/sqrt(1-b2^t)``.
+    bias corrections ``1/(1-b1^t)`` and ``1/sqrt(1-b2^t)``. ``size`` is the same for all columns: what the rate of
+    weights is multiplied by, see :mod:`tuner.readouts.sizes`; that of biases is not.
     """
 
     rate: Tensor
@@ -80,6 +83,12 @@ class StepCoefficients:
     new2: Tensor
     correct1: Tensor
     root2: Tensor
+    size: float = field(default=1.0, kw_only=True)
+
+    @property
+    def of_weights(self) -> StepCoefficients:
+        """The same with the rate at which weights step."""
+        return self if self.size == 1.0 else replace(self, rate=self.rate * self.size, size=1.0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,13 @@ class ColumnKernel(Protocol):
     def initial(self, units: Sequence[int], seed: int) -> Parameters:
         """Parameters at step 0 for these units (indices into the recording), one row each."""
         ...
+
+    def size_factors(self) -> Mapping[str, float]:
+        """What hyperparameters are multiplied by so that they mean the same at every size; 1 of those not named.
+
+        ``learning_rate`` is of weights, in :attr:`StepCoefficients.size`; see :mod:`tuner.readouts.sizes`.
+        """
+        return {}
 
     def forward(self, parameters: Parameters, x: Tensor) -> tuple[Tensor, Any]:
         """Responses ``(K, B)`` to features ``x`` ``(B, F)``, and what the gradient needs again."""
