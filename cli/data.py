@@ -49,6 +49,8 @@ def inspect(
     from studies.recording import open_recording
     from tuner.recordings.inspect import inspect as summarise
 
+    if out is not None:
+        _check_figure(out)
     configured = experiment()
     settings = configured.data
     summary = summarise(open_recording(configured), settings.region, settings.session)
@@ -108,8 +110,6 @@ def _draw(summary: Summary, out: Path) -> None:
             f"-o {out}: nothing to draw: without repeats of test images units have neither "
             "reliability nor ceiling"
         )
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder; make it first")
     figure = reliability_strips(
         summary.units.region.tolist(),
         summary.units.reliability,
@@ -121,9 +121,16 @@ def _draw(summary: Summary, out: Path) -> None:
         ),
         simulated=summary.simulated,
     )
-    one = is_file(out, ".png", ".svg")
-    for path in [style.save_as(figure, out)] if one else style.save(figure, out):
+    for path in [style.save_as(figure, out)] if _check_figure(out) else style.save(figure, out):
         note(f"wrote {path}")
+
+
+def _check_figure(out: Path) -> bool:
+    """Refuse what the figure cannot be written to; returns whether it is one file, or both kinds of a name."""
+    one = is_file(out, ".png", ".svg")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder; make it first")
+    return one
 
 
 @app.command()

@@ -147,7 +147,8 @@ def _defect(error: BaseException) -> str:
 
 def _usage(error: typer.TyperException) -> str:
     """Write what is wrong with the command line, and where to read on."""
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    message = message.replace("Input should be", "must be")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "tuner"
     return f"{message[:1].lower()}{message[1:]}; see '{path} --help'"

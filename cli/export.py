@@ -49,6 +49,11 @@ UnitsOption = Annotated[
     str | None, typer.Option(help="Indices in the recording, such as 0-11,24; all if not given.")
 ]
 
+StepsOption = Annotated[int, typer.Option(min=1, max=10**6, help="Steps of gradient ascent.")]
+
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is drawn.")]
+"""No larger than what a manifest may say, so that images can be made again from theirs."""
+
 Opened = tuple["Workspace", "Stores", "list[Spec]"]
 """An experiment, its stores, and the selected studies that were created."""
 
@@ -250,6 +255,7 @@ def _value(text: str) -> object:
     "tuner export mei -o images --prior generator --prior-option path=deepsim.pt --prior-option code=4096",
 )
 def mei(
+    context: typer.Context,
     out: OutOption,
     units: UnitsOption = None,
     prior: Annotated[
@@ -267,7 +273,7 @@ def mei(
     transforms: Annotated[
         str, typer.Option(help="What shakes them: jitter, lucent, predecessor, none.")
     ] = "jitter",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
+    steps: StepsOption = 200,
     contrast: Annotated[
         float | None,
         typer.Option(
@@ -300,8 +306,8 @@ def mei(
             "contrast, over the image and inside the receptive field: evaluation.csv, evaluation.json.",
         ),
     ] = False,
-    variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    variants: Annotated[int, typer.Option(min=1, max=1000, help="Images per unit.")] = 1,
+    seed: SeedOption = 0,
     manifest: Annotated[
         Path | None,
         typer.Option("--from", help="Make the images of a manifest.json again.", metavar="FILE"),
@@ -316,6 +322,7 @@ def mei(
     options = prior_options(prior_option or [])
     selection = again = None
     if manifest is not None:
+        _refuse_beside_manifest(context)
         again = read_manifest(manifest, options)
         settings, chosen = again.settings, again.units
         selection = Selection(*((part,) for part in astuple(combination_of(again))))
@@ -350,6 +357,24 @@ def mei(
         if path.name == "evaluation.json":
             note(f"{path.parent}: {json.loads(path.read_text())['headline']}")
     detail("activations are those of the 8-bit images under the encoder that made them")
+
+
+BESIDE_MANIFEST = ("out", "manifest", "evaluate", "prior_option", "config", "quiet", "verbose")
+"""Options of ``export mei`` that mean something where a manifest says how images are made, and of which studies."""
+
+
+def _refuse_beside_manifest(context: typer.Context) -> None:
+    """Refuse options that would be passed over."""
+    from tuner.errors import InputError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name not in BESIDE_MANIFEST:
+            option = parameter.opts[0]
+            raise InputError(
+                f"{option}: not with --from, whose manifest says it; remove it, or make new images without --from"
+            )
 
 
 @app.command("report")

@@ -27,7 +27,10 @@ def init(
 
     text = read_template(template)
     path = folder / FILE
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder}: a file is in its place; name another folder") from None
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

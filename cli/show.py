@@ -150,6 +150,11 @@ def _write_csv(rows: Sequence[Row]) -> None:
 
     flat = [flatten({str(k): _plain(v) for k, v in row.items()}) for row in rows]
     fields = dict.fromkeys(key for row in flat for key in row)
+    # What is nothing in one row and has parts in another is its parts: `best` before the first complete trial.
+    for name in [key for key in fields if any(other.startswith(f"{key}.") for other in fields)]:
+        if not any(row.get(name) is not None for row in flat):
+            del fields[name]
+            flat = [{key: v for key, v in row.items() if key != name} for row in flat]
     writer = csv.DictWriter(sys.stdout, list(fields), restval="", lineterminator="\n")
     writer.writeheader()
     for row in flat:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cli.export import OutOption, UnitsOption, opened, unit_list, written
+from cli.export import (
+    OutOption,
+    SeedOption,
+    StepsOption,
+    UnitsOption,
+    opened,
+    unit_list,
+    written,
+)
 from cli.options import example
 from cli.selectors import selects
 from cli.show import note
@@ -46,14 +54,14 @@ def export_command(
         typer.Option(help="Where mean and contrast are equal: field or image.", metavar="WHERE"),
     ] = "field",
     prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of gradient ascent.")] = 200,
+    steps: StepsOption = 200,
     contrast: Annotated[float, typer.Option(help="Root-mean-square contrast of images.")] = 0.1,
     mean: Annotated[float, typer.Option(help="Mean of images and background, 0 to 1.")] = 0.5,
     ensemble: Annotated[
         int, typer.Option(min=1, help="Make images for the mean of so many best trials.")
     ] = 1,
-    variants: Annotated[int, typer.Option(min=1, help="Images per unit.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    variants: Annotated[int, typer.Option(min=1, max=1000, help="Images per unit.")] = 1,
+    seed: SeedOption = 0,
 ) -> None:
     """Write a plain folder: images, controls, their order, and what every unit is predicted to do."""
     from studies.export.stimuli import export_stimuli

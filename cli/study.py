@@ -194,10 +194,16 @@ def copy_command(
     ] = None,
 ) -> None:
     """Copy the selected studies, with their trials and kept weights, to another database."""
+    from studies.config.values import parse_url
     from studies.database.copies import copy
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies
+    from tuner.errors import InputError
 
+    try:
+        target = parse_url(target, Path.cwd())
+    except ValueError as error:
+        raise InputError(f"URL: {error}") from None
     with open_stores(experiment()) as stores:
         chosen = select(stored_studies(stores.storage).values())
         done = copy(stores.storage, stores.artifacts, target, chosen, artifacts)

@@ -40,8 +40,8 @@ _ONLY_SEARCHED = (
 _REMEDY = {
     "data.responses": "restore the recording",
     "data.images": "restore the images",
-    "data.split": "restore the recording and data.seed",
-    "backbone.weights": "restore the weights file",
+    "data.split": "restore the recording, data.seed and data.validation_fraction",
+    "backbone.weights": "set backbone.weights back or restore its file",
 }
 
 
@@ -93,15 +93,14 @@ def fingerprint(
         What ``training.start`` comes to.
     """
     data, training, search = experiment.data, experiment.training, experiment.search
+    # What a person writes comes before what follows from it: the first difference is the one that is named.
     everything = {
         "data.responses": responses,
-        "data.images": images,
         "data.image_size": data.image_size,
         "data.fit": data.fit,
+        "data.images": images,
         "data.duplicates": data.duplicates,
         "training.folds": folds,
-        "training.start": start,
-        "training.relative": training.relative,
         "data.split": split,
         # before the digest, which depends on them too and would say less
         "backbone.tokens": tokens,
@@ -110,6 +109,8 @@ def fingerprint(
         "backbone.layers": spec.key.layer,
         "backbone.max_grid": max_grid,
         "backbone.rectify": rectify,
+        "training.start": start,
+        "training.relative": training.relative,
         "training.steps": training.steps,
         "training.batch_size": training.batch_size,
         "training.report_every": training.report_every,

@@ -147,14 +147,36 @@ def _expand(text: str) -> str:
 
 
 def _url(value: object, info: ValidationInfo) -> object:
-    """Check the storage's address; no message may repeat it, it can hold a password."""
     if isinstance(value, SecretStr):
         return value
     if not isinstance(value, str):
         raise ValueError('must be text, such as "sqlite:///tuner.db"')
-    url = _expand(value)
+    return SecretStr(parse_url(value, _folder(info)))
+
+
+def parse_url(text: str, folder: Path) -> str:
+    """Read the address of a database; no message repeats it, it can hold a password.
+
+    Parameters
+    ----------
+    text
+        The address as written, with environment variables.
+    folder
+        Where the path of an SQLite file starts.
+
+    Returns
+    -------
+    str
+        The address, its path absolute.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    url = _expand(text)
     if url.startswith(SQLITE):
-        return SecretStr(_sqlite(url.removeprefix(SQLITE), _folder(info)))
+        return _sqlite(url.removeprefix(SQLITE), folder)
     if url.startswith(POSTGRES):
         try:
             _ = urlsplit(url).port
@@ -163,7 +185,7 @@ def _url(value: object, info: ValidationInfo) -> object:
                 "is not an address: percent-encode special characters of user and password, "
                 "and give the port as a number"
             ) from None
-        return SecretStr(url)
+        return url
     if url.startswith(("postgres:", "postgresql:", "postgresql+")):
         raise ValueError('must start with "postgresql+psycopg://" for PostgreSQL')
     if url.startswith("sqlite:"):

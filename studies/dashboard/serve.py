@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import warnings
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from studies.dashboard.gate import Gate, allowed_hosts
 from studies.database.stores import Stores
-from tuner.errors import EnvironmentFailure
+from tuner.errors import EnvironmentFailure, InputError
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -53,8 +54,10 @@ def dashboard_server(
 
     Raises
     ------
+    InputError
+        If the address is not this machine's.
     EnvironmentFailure
-        If the port is taken or the address is not this machine's.
+        If the port is taken.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,6 +73,10 @@ def dashboard_server(
     try:
         server = make_server(host, port, application, server_class=kind, handler_class=_Quiet)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(
+                f"--host {host}: {error.strerror}; give an address of this machine, such as 127.0.0.1"
+            ) from error
         raise EnvironmentFailure(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
         ) from error

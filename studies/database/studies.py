@@ -181,8 +181,8 @@ def require(stored: dict[str, Stored], names: Sequence[str], config: object) -> 
     """
     missing = [name for name in names if name not in stored]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"{config}: study {missing[0]}{more} was not created; run 'tuner study create' first"
+            f"{config}: study {missing[0]} was not created{more}; run 'tuner study create' first"
         )
     return [stored[name] for name in names]

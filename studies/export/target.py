@@ -23,10 +23,16 @@ def is_file(out: Path, *kinds: str) -> bool:
     Raises
     ------
     InputError
-        If it names a file of another kind, or there is a folder of the file's name.
+        If it names a file of another kind, or there is a folder of the file's name, a file of the folder's name, or a file
+        where a folder above it would be.
     """
     suffix = out.suffix.lower()
+    in_the_way = next((path for path in out.parents if path.exists() and not path.is_dir()), None)
+    if in_the_way is not None:
+        raise InputError(f"-o {out}: {in_the_way} is a file and no folder; name another place")
     if suffix not in FILES:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"-o {out}: is a file; name another place, or remove it")
         return False
     if suffix not in kinds:
         valid = f"a file {' or '.join('NAME' + kind for kind in kinds)}, or " if kinds else ""

@@ -185,10 +185,12 @@ def region_columns(
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
-    """A unit's columns in the recording; one that is called like a score keeps its values under ``recorded_``."""
-    reserved = {"reliability", "noise_ceiling", "unit", "study", "region", "backbone", "layer"}
+    """A unit's columns in the recording; one that is called like a column of ours keeps its values under ``recorded_``."""
+    from tuner.figures.tables import UNIT_KEYS, UNIT_SCORES
+
+    ours = UNIT_SCORES.union(UNIT_KEYS)
     return {
-        (f"recorded_{name}" if name in reserved else name): values[unit]
+        (f"recorded_{name}" if name in ours else name): values[unit]
         for name, values in workspace.recording.units.items()
     }
 

@@ -18,7 +18,7 @@ from studies.config.experiment import load_experiment
 from studies.workspace import Workspace
 from tests import generators
 from tuner.encoder import StackedEncoder
-from tuner.figures.tables import HEATMAP_COLUMNS
+from tuner.figures.tables import HEATMAP_COLUMNS, UNIT_KEYS, UNIT_SCORES
 from tuner.scores import score_units
 from tuner.synthesis import priors
 
@@ -188,15 +188,8 @@ def test_units_table_has_columns_scores_intervals_and_fields(exported: Path) -> 
     found = rows(exported / "units.csv")
     assert len(found) == STUDIES * 4
     first = found[0]
-    for column in (
-        "study",
-        "unit",
-        "area",
-        "test_correlation_low",
-        "test_correlation_high",
-        "rf_x",
-    ):
-        assert column in first, sorted(first)
+    assert tuple(first)[: len(UNIT_KEYS)] == UNIT_KEYS
+    assert {"area", *UNIT_SCORES} <= set(first)
     assert float(first["test_correlation_low"]) <= float(first["test_correlation_high"])
 
 
@@ -314,6 +307,10 @@ def test_images_for_chosen_units(searched: Path, capsys: pytest.CaptureFixture[s
     same = again / "lite%2F0" / "_blocks.2" / "V1" / "factorized" / "meis.npz"
     assert same.read_bytes() == before
     capsys.readouterr()
+    for passed_over in (["--seed", "0"], ["--units", "1"], ["--layer", "_blocks.2"]):
+        words = ["-q", "-c", str(searched), "export", "mei", "-o", str(out / "no"), *passed_over]
+        assert main([*words, "--from", source]) == 2
+        assert f"{passed_over[0]}: not with --from" in capsys.readouterr().err
     for key, value, message in (
         ("checksum", "0" * 40, "made with the encoders 000000000000"),
         ("trial", 999, "made with trial 999 of lite%2F0/_blocks.2/V1/factorized, whose weights"),

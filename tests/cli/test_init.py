@@ -34,7 +34,8 @@ def test_an_unknown_template_lists_those_there_are(run, folder):
 
 def test_a_file_in_the_way_is_named(run, folder):
     (folder / "x").write_text("")
-    run("init", "x").check_one_line_error(2, "x: ")
+    run("init", "x").check_one_line_error(2, "x: ", "name another folder")
+    run("init", "x/y").check_one_line_error(2, "x/y: ", "name another folder")
 
 
 def test_quiet_says_only_what_was_written(run, folder):

@@ -35,6 +35,13 @@ def test_csv_is_flat_and_can_be_read_back(capsys):
     assert json.loads(read[0]["layers"]) == ["x", "y"]
 
 
+def test_csv_has_the_parts_of_what_is_nothing_in_some_rows(capsys):
+    show([{"a": 1, "best": None}, {"a": 2, "best": {"value": 0.5}}], Format.csv)
+    assert capsys.readouterr().out == "a,best.value\n1,\n2,0.5\n"
+    show([{"a": 1, "best": None}], Format.csv)
+    assert capsys.readouterr().out == "a,best\n1,\n"
+
+
 def test_csv_has_every_column_that_any_row_has(capsys):
     show([{"a": 1}, {"a": 2, "b": 3}], Format.csv)
     assert capsys.readouterr().out == "a,b\n1,\n2,3\n"

@@ -209,6 +209,10 @@ RECORDINGS = {
         ["units/reliability", "one value per unit"],
     ),
     "groups of other images": (edit("train/groups", lambda x: x[:-1]), ["group", "60"]),
+    "training images, none of them": (
+        lambda file, folder: replace(file, "train/images", np.zeros((0, 32, 32, 3), np.uint8)),
+        ["train/images", "at least one"],
+    ),
     "groups with gaps": (
         edit("train/groups", lambda x: with_value(4, np.nan)(x.astype(float))),
         ["train/groups", "missing"],

@@ -17,6 +17,7 @@ from studies.dashboard.gate import allowed_hosts
 from studies.dashboard.serve import dashboard_server
 from studies.database.stores import Stores, open_stores
 from tests.studies.small import write_experiment
+from tuner.errors import InputError
 
 
 class Board:
@@ -86,6 +87,11 @@ def board(stores: Stores) -> Iterator[Board]:
 def deleting_board(stores: Stores) -> Iterator[Board]:
     with serving(stores, allow_delete=True) as board:
         yield board
+
+
+def test_an_address_that_is_not_this_machines_is_named(stores: Stores) -> None:
+    with pytest.raises(InputError, match=r"^--host 192\.0\.2\.1: .*127\.0\.0\.1"):
+        dashboard_server(stores, "192.0.2.1", 0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from studies.database.studies import NewStudy, Stored, add, stored_studies
 from studies.database.summaries import listing, summaries
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
+from studies.results.scores import unit_columns
 
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 
@@ -121,3 +124,10 @@ def test_making_studies_again_makes_none(storage: Storage) -> None:
     again = [NewStudy(StudyKey("n", "l0", "V1", "full"), 0, {}, {})]
     assert add(storage, again) == 0
     assert len(stored_studies(storage)) == 4
+
+
+def test_a_column_of_the_recording_that_is_called_like_one_of_ours_is_kept() -> None:
+    units = {name: [1.0, 2.0] for name in ("feve", "rf_x", "readout", "reliability", "depth")}
+    workspace = cast("Any", SimpleNamespace(recording=SimpleNamespace(units=units)))
+    names = ["recorded_feve", "recorded_rf_x", "recorded_readout", "recorded_reliability", "depth"]
+    assert unit_columns(workspace, 1) == dict.fromkeys(names, 2.0)

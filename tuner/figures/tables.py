@@ -38,6 +38,38 @@ HEATMAP_COLUMNS = (
 UNIT_KEYS = ("study", "backbone", "layer", "layer_index", "region", "readout", "unit")
 """First columns of the table of units: one row per study and unit."""
 
+_WITH_INTERVALS = (
+    "test_correlation",
+    "test_correlation_normalized",
+    "feve",
+    "noise_ceiling",
+    "explainable_variance",
+)
+
+UNIT_SCORES = frozenset(
+    (
+        "validation_loss",
+        "validation_correlation",
+        *_WITH_INTERVALS,
+        *(f"{name}_{limit}" for name in _WITH_INTERVALS for limit in ("low", "high")),
+        "reliability",
+        "split_half",
+        "has_ceiling",
+        "responses_vary",
+        "rf_x",
+        "rf_y",
+        "rf_sigma",
+        "rf_sigma_major",
+        "rf_sigma_minor",
+        "rf_angle",
+        "rf_fit",
+        "rf_x_deg",
+        "rf_y_deg",
+        "rf_sigma_deg",
+    )
+)
+"""Columns of the table of units that say how a unit is predicted and where it reads."""
+
 
 def write_heatmap(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
     """Write ``heatmap.csv``: the fixed columns, one row per study.

@@ -167,4 +167,6 @@ def _check(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
             "write it as (n_images, height, width, 3)"
         )
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape:
-        raise InputError(f"{path}: {name} must be (n_images, height, width, 3), not {shape}")
+        raise InputError(
+            f"{path}: {name} must be (n_images, height, width, 3) with at least one of each, not {shape}"
+        )
