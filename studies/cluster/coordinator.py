@@ -10,21 +10,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from studies.cluster import messages
 from studies.cluster.engine import Ended, Engine, Heard
 from studies.cluster.homes import Homes, Layer
 from studies.cluster.schedule import may_begin
+from studies.cluster.tasks import DEPTH, Flight, Task, Tasks
 from studies.database.fences import StudyGone
 from studies.database.stores import Stores
 from studies.grid import Spec, cohorts
 from studies.search.ledger import (
     ATTEMPTS,
     WAITING,
-    Begun,
     Done,
     Ledger,
     blameless,
@@ -33,7 +32,6 @@ from studies.search.ledger import (
 )
 from studies.search.listener import Listener
 from studies.search.queue import Standing, Work
-from studies.search.training import Ended as Results
 from studies.workspace import Workspace
 from tuner.errors import EnvironmentFailure, TunerError
 
@@ -42,30 +40,6 @@ LOOK_SECONDS = 1.0
 
 HELP_SECONDS = 10.0
 """How long a worker has had nothing to do before it takes a round whose features it has to extract for that."""
-
-
-@dataclass(eq=False)
-class _Flight:
-    """A round that has begun, and the studies of it that are still out."""
-
-    work: Work
-    begun: Begun
-    out: set[str]
-    results: dict[str, Results] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _Task:
-    """Something that one worker does; of a round all or some of its studies."""
-
-    kind: str
-    layer: Layer | None = None
-    flight: _Flight | None = None
-    names: tuple[str, ...] = ()
-    tries: int = 0
-    address: str = ""
-    worker: str = ""
-    layers: Sequence[str] = ()
 
 
 class Coordinator:
@@ -126,13 +100,14 @@ class Coordinator:
         self._standings: dict[str, Standing] = {}
         self._groups: dict[tuple[str, str, str], list[list[Spec]]] = {}
         self._claimed: set[tuple[str, str, str]] = set()
-        self._flights: list[_Flight] = []
-        self._tasks: dict[str, _Task] = {}
-        self._again: deque[_Task] = deque()
+        self._flights: list[Flight] = []
+        self._tasks = Tasks()
+        self._again: deque[Task] = deque()
         self._reports: list[tuple[int, int, float]] = []
         self._living: dict[str, str] = {}
         self._there: dict[str, set[Layer]] = {}
         self._idle_since: dict[str, float] = {}
+        self._ready: list[Work] | None = None
         self._left_out: set[str] = set()
         self._faults = 0
 
@@ -202,15 +177,14 @@ class Coordinator:
                     self.ledger.recover(cohort)
 
     def _refresh(self) -> None:
+        self._ready = None
         self._standings = self.ledger.refreshed(self._standings)
 
     def _look(self) -> None:
         """See who lives, take back what the lost had, and write what was reported."""
         self._living = self.engine.living()
-        for key, task in list(self._tasks.items()):
-            if task.address not in self._living:
-                self.engine.drop(key)
-                self._lose(self._tasks.pop(key))
+        for address in self._tasks.addresses() - set(self._living):
+            self._lose(self._withdraw(self._tasks.at(address)[0]))
         self._idle_since = {a: t for a, t in self._idle_since.items() if a in self._living}
         if self._reports:
             reports, self._reports = self._reports, []
@@ -220,13 +194,12 @@ class Coordinator:
     # -- giving out ---------------------------------------------------------------------------------
 
     def _give_out(self) -> None:
-        """Give workers that have nothing to do what comes next."""
-        busy = {task.address for task in self._tasks.values()}
-        idle = {
-            name: address
-            for address, name in self._living.items()
-            if address not in busy and name not in self._left_out
-        }
+        """Give workers that have too little to do what comes next: first those that have nothing, then one task ahead.
+
+        What lies ready at a worker is gone on with while the round before it is stored and the next one asked.
+        """
+        serving = {n: a for a, n in self._living.items() if n not in self._left_out}
+        idle = self._with_tasks(serving, 0)
         now = time.monotonic()
         for address in idle.values():
             self._idle_since.setdefault(address, now)
@@ -235,60 +208,119 @@ class Coordinator:
             name = None if task.layer is None else self._homes.of(task.layer)
             name = name if name in idle else next(iter(idle))
             self._send(task, idle.pop(name), name)
-        if not idle or self.ledger.late():
-            return
-        if not self._groups:
-            if not any(task.kind == "groups" for task in self._tasks.values()):
-                name = next(iter(idle))
-                self._send(_Task("groups"), idle.pop(name), name)
-            return
-        self._begin_rounds(idle, now)
+        if self.ledger.late():
+            self._leave_waiting()
+        elif self._groups:
+            self._begin_rounds(idle, serving, now)
+            for depth in range(1, DEPTH):
+                self._begin_rounds(self._with_tasks(serving, depth), serving)
+            self._even_out(self._with_tasks(serving, 0), now)
+        elif idle and not self._tasks.any("groups"):
+            name = next(iter(idle))
+            self._send(Task("groups"), idle.pop(name), name)
 
-    def _begin_rounds(self, idle: dict[str, str], now: float) -> None:
+    def _with_tasks(self, serving: Mapping[str, str], count: int) -> dict[str, str]:
+        """Name to address of the workers that have so many tasks."""
+        return {n: a for n, a in serving.items() if len(self._tasks.at(a)) == count}
+
+    def _begin_rounds(
+        self, free: dict[str, str], serving: Collection[str], now: float | None = None
+    ) -> None:
+        """Begin rounds on workers that have room, each with those whose features it has first.
+
+        Parameters
+        ----------
+        free
+            Name to address of the workers; those that were given something are taken out.
+        serving
+            Names of all workers.
+        now
+            The time, where the workers have nothing to do and may help others out; None where they have.
+        """
         away: list[Work] = []
-        names = set(self._living.values()) - self._left_out
-        for work in self._may_begin():
-            name = self._homes.choose(_layer(work), idle, names)
+        for work in list(self._may_begin()) if free else ():
+            if now is None and not self._homes.shared:
+                home = self._homes.of(_layer(work))
+                name = home if home in free else None
+            else:
+                name = self._homes.choose(_layer(work), free, serving)
             if name is None:
                 away.append(work)
             else:
-                self._begin(work, idle, name)
-            if not idle:
+                self._begin(work, free, name)
+            if not free:
                 return
         for work in away:
-            ready = [
-                name
-                for name, address in idle.items()
-                if self._homes.shared or now - self._idle_since[address] >= HELP_SECONDS
-            ]
+            ready = [name for name, address in free.items() if self._helps(address, now)]
             if ready:
-                self._begin(work, idle, ready[0])
+                self._begin(work, free, ready[0])
+
+    def _helps(self, address: str, now: float | None) -> bool:
+        """Whether a worker takes what is another's: at once where all have one cache, else after it was idle for a time."""
+        if self._homes.shared:
+            return True
+        return now is not None and now - self._idle_since[address] >= HELP_SECONDS
+
+    def _even_out(self, idle: dict[str, str], now: float) -> None:
+        """Give workers that have nothing to do what waits behind another's work."""
+        for name, address in idle.items():
+            waiting = self._tasks.waiting()
+            if waiting and self._helps(address, now):
+                self._send(self._withdraw(waiting[0]), address, name)
+
+    def _withdraw(self, key: str) -> Task:
+        """Take a task from its worker."""
+        self.engine.drop(key)
+        task = self._tasks.pop(key)
+        assert task is not None
+        return task
+
+    def _take_back(self, address: str) -> None:
+        """Have others do what a worker has not begun with."""
+        for key in self._tasks.at(address):
+            task = self._withdraw(key)
+            if task.flight is not None:
+                self._again.append(task)
+
+    def _leave_waiting(self) -> None:
+        """Put back rounds that have begun in the books alone."""
+        for key in self._tasks.waiting():
+            task = self._tasks.get(key)
+            if task is None or task.flight is None or task.flight.out != set(task.names):
+                continue  # some of its studies are elsewhere
+            self._flights.remove(task.flight)
+            self._withdraw(key)
+            self.ledger.put_back(task.names)
 
     def _may_begin(self) -> list[Work]:
-        claimed = {c: parts for c, parts in self._groups.items() if c in self._claimed}
-        return list(
-            may_begin(
-                claimed,
-                self._standings,
-                self.order,
-                specs=self.specs,
-                round_size=self._round_size,
-                running=[flight.work for flight in self._flights],
-                awaits=self.ledger.asking.awaits,
-                after=self.ledger.asking.after,
-                spent=self.ledger.spent,
+        """Rounds that may begin, worked out anew when something has become of one."""
+        if self._ready is None:
+            claimed = {c: parts for c, parts in self._groups.items() if c in self._claimed}
+            self._ready = list(
+                may_begin(
+                    claimed,
+                    self._standings,
+                    self.order,
+                    specs=self.specs,
+                    round_size=self._round_size,
+                    running=[flight.work for flight in self._flights],
+                    awaits=self.ledger.asking.awaits,
+                    after=self.ledger.asking.after,
+                    spent=self.ledger.spent,
+                )
             )
-        )
+        return self._ready
 
     def _begin(self, work: Work, idle: dict[str, str], name: str) -> None:
-        """Begin a round on a worker, once it has the features."""
+        """Begin a round on a worker; before its first one of a layer the features are brought in."""
         layer, address = _layer(work), idle[name]
         if layer not in self._there.setdefault(address, set()):
             living = set(self._living.values()) - self._left_out
             self._homes.settle(layer, name, self.engine.wanted or len(living), living)
             del idle[name]
-            self._send(_Task("extract", layer, names=(work.specs[0].name,)), address, name)
+            self._send(Task("extract", layer, names=(work.specs[0].name,)), address, name)
             return
+        self._ready = None
         try:
             begun = self.ledger.begin(work)
         except StudyGone as gone:
@@ -298,18 +330,18 @@ class Coordinator:
         if begun is None:
             self._refresh()
             return
-        flight = _Flight(work, begun, set(begun.specs))
+        flight = Flight(work, begun, set(begun.specs))
         self._flights.append(flight)
         del idle[name]
-        self._send(_Task("fit", layer, flight, tuple(begun.specs)), address, name)
+        self._send(Task("fit", layer, flight, tuple(begun.specs)), address, name)
 
-    def _send(self, task: _Task, address: str, name: str) -> None:
+    def _send(self, task: Task, address: str, name: str) -> None:
         task.address, task.worker = address, name
         self._idle_since.pop(address, None)
         key = self.engine.give(address, task.kind, self._experiment, self._message(task))
-        self._tasks[key] = task
+        self._tasks.add(key, task)
 
-    def _message(self, task: _Task) -> bytes:
+    def _message(self, task: Task) -> bytes:
         if task.kind == "groups":
             wanted = {spec.cohort for spec in self.specs}
             names: Sequence[str] = [
@@ -324,8 +356,9 @@ class Coordinator:
         }
         if task.kind == "extract":
             assert task.layer is not None
-            task.layers = self._homes.together(task.layer, task.worker)
-            header |= {"backbone": task.layer[0], "layers": task.layers}
+            backbone, layers = task.layer[0], self._homes.together(task.layer, task.worker)
+            header |= {"backbone": backbone, "layers": layers}
+            self._there[task.address] |= {(backbone, layer) for layer in layers}
         elif task.flight is not None:
             begun = task.flight.begun
             for what, some in (("asked", begun.asked), ("history", begun.history)):
@@ -338,6 +371,7 @@ class Coordinator:
         task = self._tasks.get(heard.key)
         if task is None:
             return
+        task.heard = True
         said = heard.said
         if "reports" in said:
             self._reports += [(trial, step, value) for trial, step, value in said["reports"]]
@@ -351,7 +385,7 @@ class Coordinator:
             self.listener.say(f"worker {task.worker}: {said['say']}")
 
     def _end(self, ended: Ended) -> None:
-        task = self._tasks.pop(ended.key, None)
+        task = self._tasks.pop(ended.key)
         if task is None:
             return
         self.listener.resting(task.worker)
@@ -362,13 +396,10 @@ class Coordinator:
         else:
             self._fail(task, ended.error)
 
-    def _take(self, task: _Task, answer: bytes) -> None:
+    def _take(self, task: Task, answer: bytes) -> None:
         if task.kind == "groups":
             self._groups = self._groups_of(messages.unpack(answer).header["groups"])
-        elif task.kind == "extract":
-            assert task.layer is not None
-            there = self._there.setdefault(task.address, set())
-            there |= {(task.layer[0], layer) for layer in task.layers}
+            self._ready = None
         elif (flight := task.flight) is not None:
             mine = {name: flight.begun.asked[name] for name in task.names}
             flight.results |= messages.ended_of(answer, mine, flight.begun.specs)
@@ -385,7 +416,7 @@ class Coordinator:
             out[next(spec for part in groups for spec in part).cohort] = groups
         return out
 
-    def _close(self, flight: _Flight, names: Sequence[str]) -> None:
+    def _close(self, flight: Flight, names: Sequence[str]) -> None:
         """Take studies of a round as ended, and tell the round when all are."""
         flight.out -= set(names)
         if flight.out:
@@ -395,12 +426,13 @@ class Coordinator:
         self._flights.remove(flight)
         self._refresh()
 
-    def _lose(self, task: _Task) -> None:
+    def _lose(self, task: Task) -> None:
         """Give what a lost worker had to another; what is lost time and again is split, then set aside."""
         words = self.engine.last_words(task.worker)
         lost = f"worker {task.worker} was lost" + (f" ({words})" if words else "")
         task.tries += 1
         self._living.pop(task.address, None)
+        self._take_back(task.address)
         self.listener.resting(task.worker)
         if task.flight is None:
             self.listener.say(lost)
@@ -413,10 +445,11 @@ class Coordinator:
         else:
             self._blame(task, task.flight, lost)
 
-    def _fail(self, task: _Task, error: BaseException) -> None:
+    def _fail(self, task: Task, error: BaseException) -> None:
         """Find out whose fault an error is: the machine's, the person's, or the round's."""
         if isinstance(error, EnvironmentFailure) or blameless(error):
             self._left_out.add(task.worker)
+            self._take_back(task.address)
             others = set(self._living.values()) - self._left_out
             task.tries += 1
             if not others or task.tries >= ATTEMPTS:
@@ -438,7 +471,7 @@ class Coordinator:
             else:
                 self._blame(task, task.flight, one_line(error))
 
-    def _blame(self, task: _Task, flight: _Flight, why: str) -> None:
+    def _blame(self, task: Task, flight: Flight, why: str) -> None:
         """Split a round that cannot be fitted, or set its only study aside."""
         if len(task.names) > 1:
             self.listener.say(f"{why}, as two before it; the studies of its round run one by one")
@@ -448,8 +481,8 @@ class Coordinator:
         self.ledger.fail(name, flight.begun.asked[name], why)
         self._close(flight, task.names)
 
-    def _split(self, task: _Task, flight: _Flight) -> None:
-        self._again += [_Task("fit", task.layer, flight, (name,)) for name in task.names]
+    def _split(self, task: Task, flight: Flight) -> None:
+        self._again += [Task("fit", task.layer, flight, (name,)) for name in task.names]
 
 
 def _layer(work: Work) -> Layer:

@@ -275,7 +275,7 @@ def open_engine(on: str, workers: int | None, experiment: Experiment) -> Iterato
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with open_place(on, workers, experiment) as place:
         try:
-            client = Client(place.cluster, timeout=20, set_as_default=False, **_secured(place))
+            client = Client(place.cluster, timeout=20, set_as_default=False, **_how(place))
         except (OSError, TimeoutError, ValueError) as error:
             raise EnvironmentFailure(
                 f"--on {on}: no Dask scheduler answers ({error}); start one with 'dask scheduler'"
@@ -286,5 +286,8 @@ def open_engine(on: str, workers: int | None, experiment: Experiment) -> Iterato
             client.close(timeout=5)
 
 
-def _secured(place: Place) -> dict[str, Any]:
-    return {} if place.security is None else {"security": place.security}
+def _how(place: Place) -> dict[str, Any]:
+    """How a client reaches workers: those of ours give their answers to it directly, not by way of the scheduler."""
+    if place.security is None:
+        return {}
+    return {"security": place.security, "direct_to_workers": True}

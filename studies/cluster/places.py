@@ -31,6 +31,9 @@ GPU_DIRECTIVES = {"slurm": "--gres=gpu:1", "lsf": "-gpu num=1", "sge": "-l gpu=1
 DEATH_SECONDS = 30
 """How long a worker looks for its coordinator before it ends."""
 
+START_SECONDS = 600
+"""How long a worker of this machine may take to start: minutes, where it is busy or its libraries lie on a slow disk."""
+
 WARNING_SECONDS = 120
 """So long before its walltime a job gives its round back."""
 
@@ -163,7 +166,7 @@ def _local(workers: int | None, security: Any, stack: contextlib.ExitStack) -> P
         "host": "127.0.0.1",
         "local_directory": str(folder),
         "security": security,
-        "death_timeout": DEATH_SECONDS,
+        "death_timeout": START_SECONDS,  # they end with this process in any case
         "preload": ["studies.cluster.log_file"],
     }
 
@@ -178,23 +181,30 @@ def _local(workers: int | None, security: Any, stack: contextlib.ExitStack) -> P
 
     quiet = {"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}
     stack.enter_context(dask.config.set(quiet))  # for as long as workers may be started anew
-    cluster = SpecCluster(
-        scheduler={
-            "cls": Scheduler,
-            "options": {
-                "host": "127.0.0.1",
-                "protocol": "tls://",
-                "security": security,
-                "dashboard": has_dashboard(),
-                "dashboard_address": "127.0.0.1:0",
+    try:
+        cluster = SpecCluster(
+            scheduler={
+                "cls": Scheduler,
+                "options": {
+                    "host": "127.0.0.1",
+                    "protocol": "tls://",
+                    "security": security,
+                    "dashboard": has_dashboard(),
+                    "dashboard_address": "127.0.0.1:0",
+                },
             },
-        },
-        workers={
-            i: {"cls": Nanny, "options": {**common, "env": environment(i)}} for i in range(count)
-        },
-        security=security,
-        silence_logs="CRITICAL",
-    )
+            workers={
+                i: {"cls": Nanny, "options": {**common, "env": environment(i)}}
+                for i in range(count)
+            },
+            security=security,
+            silence_logs="CRITICAL",
+        )
+    except (RuntimeError, AssertionError, OSError) as error:  # as Dask says that a start failed
+        raise EnvironmentFailure(
+            f"--on local: workers of this machine do not start within {START_SECONDS} s "
+            f"({type(error).__name__}); try --workers 1, or without --on"
+        ) from error
     return Place(cluster, security, count, folder)
 
 

@@ -14,6 +14,7 @@ from studies.cluster import messages
 from studies.cluster.homes import Homes
 from studies.config.experiment import load_experiment
 from studies.search import round as rounds
+from studies.search.ledger import Ledger
 from tests.soak.outcome import look
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import write_recording
@@ -44,6 +45,7 @@ def test_workers_take_the_course_of_one_process(
     assert not seen.problems
     assert seen.outcome == alone
     assert 1 < engine.most <= count or count == 1
+    assert engine.ahead > 0  # a round lay ready where another was told
     extracted = [
         layer
         for given in engine.log
@@ -178,6 +180,25 @@ def test_a_budget_ends_where_one_process_ends(make_experiment: MakeExperiment) -
     done = search(many, StandIn(seed=2), TRIALS, budget=20)
     assert not done.complete
     assert look(many, TRIALS).outcome == look(one, TRIALS).outcome
+
+
+def test_at_the_end_of_its_time_rounds_that_lie_ready_are_not_begun(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = created(make_experiment(SMALL))
+    fitted: list[str] = []
+
+    def over(self: Ledger) -> bool:
+        return len(fitted) >= 2
+
+    monkeypatch.setattr(Ledger, "late", over)
+    engine = StandIn(
+        count=2, before=lambda given: fitted.append(given.key) if given.kind == "fit" else None
+    )
+    assert not search(config, engine, TRIALS).complete
+    assert len(fitted) < sum(given.kind == "fit" for given in engine.log)
+    studies = look(config, TRIALS).outcome.values()
+    assert "WAITING" in {state for study in studies for _, state, *_ in study["trials"]}
 
 
 def test_another_recording_on_a_worker_is_refused(

@@ -14,6 +14,7 @@ import numpy as np
 from cli.main import main
 from studies.cluster.coordinator import Coordinator
 from studies.cluster.engine import Ended, Heard
+from studies.cluster.tasks import DEPTH
 from studies.cluster.worker import work
 from studies.config.experiment import load_experiment
 from studies.database.stores import open_stores
@@ -48,7 +49,7 @@ class Given:
 
 @dataclass
 class StandIn:
-    """Workers that do one of the given tasks, drawn at random, whenever it is asked what happened.
+    """Workers of which one, drawn at random, does its oldest task whenever it is asked what happened.
 
     Attributes
     ----------
@@ -58,6 +59,10 @@ class StandIn:
         Told each task before it is done: whether its worker dies with it.
     before
         Called before a task is done; may raise what the worker is to raise.
+    most
+        Most workers that had something to do at the same time.
+    ahead
+        How often a worker that was done with a task had another lying ready.
     """
 
     count: int = 3
@@ -69,6 +74,7 @@ class StandIn:
     log: list[Given] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     most: int = 0
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
@@ -80,11 +86,11 @@ class StandIn:
 
     def give(self, address: str, kind: str, experiment: bytes, task: bytes) -> str:
         assert address in self.living()
-        assert address not in {one.address for one in self.given}
+        assert [one.address for one in self.given].count(address) < DEPTH
         one = Given(f"{kind}-{next(self._numbers)}", address, kind, experiment, task)
         self.given.append(one)
         self.log.append(one)
-        self.most = max(self.most, len(self.given))
+        self.most = max(self.most, len({one.address for one in self.given}))
         return one.key
 
     def drop(self, key: str) -> None:
@@ -95,7 +101,10 @@ class StandIn:
             return self.heard.pop(0)
         if not seconds or not self.given:
             return None
-        one = self.given.pop(int(self._rng.integers(len(self.given))))
+        first = list({one.address: one for one in reversed(self.given)}.values())
+        one = first[int(self._rng.integers(len(first)))]
+        self.given.remove(one)
+        self.ahead += any(other.address == one.address for other in self.given)
         if self.lose(one):
             name, _, born = one.address.partition("#")
             self._born[name] = int(born) + 1
