@@ -15,6 +15,7 @@ from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import select, selects
 from cli.show import detail, note
+from cli.workers import OnOption, WorkersOption, encoding, scoring
 from studies.export.target import is_file
 from studies.selection import Selection
 
@@ -136,6 +137,8 @@ def heatmap(
         bool,
         typer.Option("--stacked", help="Add all studies of a region together, as one encoder."),
     ] = False,
+    on: OnOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Show which layer explains which region.
 
@@ -146,7 +149,7 @@ def heatmap(
 
     wanted = {"ridge": ridge, "fwrf": fwrf, "random": random}
     references = [name for name, drawn in wanted.items() if drawn]
-    with opened() as (workspace, stores, specs):
+    with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
         paths = export_heatmap(
             workspace,
             stores,
@@ -157,6 +160,7 @@ def heatmap(
             cuts=resplit,
             stacked=stacked,
             say=note,
+            scorer=scorer,
         )
     written(paths)
 
@@ -182,6 +186,8 @@ def best(
             "--stacked", help="One encoder of each region instead, over layers and readouts."
         ),
     ] = False,
+    on: OnOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Write the best encoder of every study.
 
@@ -192,7 +198,9 @@ def best(
 
     if stacked and per_unit:
         raise InputError("--stacked and --per-unit: say only one; a stack weighs studies by unit")
-    with opened() as (workspace, stores, specs):
+    if stacked and on is not None:
+        raise InputError("--stacked and --on: stacks are made in this process; leave --on out")
+    with opened() as (workspace, stores, specs), encoding(workspace, on, workers) as made:
         paths = export_best(
             workspace,
             stores,
@@ -201,6 +209,7 @@ def best(
             per_unit=per_unit,
             with_backbone=with_backbone,
             stacked=stacked,
+            encoding=made,
         )
     written(paths)
 
@@ -382,6 +391,8 @@ def _refuse_beside_manifest(context: typer.Context) -> None:
 @example("tuner export report -o results", "tuner export report -o page.html")
 def report(
     out: Annotated[Path, out_option(".html")],
+    on: OnOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Write report.html, or the file that -o names: all results on one page.
 
@@ -391,6 +402,6 @@ def report(
     """
     from studies.export.report.fill import export_report
 
-    with opened() as (workspace, stores, specs):
-        path = export_report(workspace, stores, specs, out)
+    with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
+        path = export_report(workspace, stores, specs, out, scorer=scorer)
     written([path])

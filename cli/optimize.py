@@ -12,6 +12,7 @@ from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import select, selects
 from cli.show import detail, note
+from cli.workers import OnOption, WorkersOption, check_workers, engine_of
 from studies.search.listener import Listener
 
 if TYPE_CHECKING:
@@ -103,23 +104,8 @@ def optimize(
             help="Stop a study before N trials where further ones are expected to gain under 0.5 %.",
         ),
     ] = False,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on",
-            help="Have workers train: local, slurm, pbs, lsf, sge, or tcp://HOST:PORT of a Dask "
-            "scheduler.",
-            metavar="WHERE",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="How many, with --on; local: one a GPU or core where not given.",
-        ),
-    ] = None,
+    on: OnOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Search; run it again to go on, and several times at once to share the work.
 
@@ -130,16 +116,11 @@ def optimize(
     from studies.database.stores import as_made, open_stores
     from studies.search.queue import ORDERS
     from studies.workspace import Workspace
-    from tuner.errors import InputError, unknown
+    from tuner.errors import unknown
 
     if order not in ORDERS:
         raise unknown("--order", order, ORDERS)
-    if on is not None:
-        from studies.cluster.places import check
-
-        check(on, workers)
-    elif workers is not None:
-        raise InputError("--workers: says how many workers --on has; give that too")
+    check_workers(on, workers)
     with ProgressDisplay() as progress:
         workspace = Workspace(as_made(experiment()), progress.update)
         with open_stores(workspace.experiment) as stores:
@@ -185,11 +166,8 @@ def _on_workers(
 ) -> Done:
     """Search by workers, this process being the coordinator."""
     from studies.cluster.coordinator import Coordinator
-    from studies.cluster.engine import open_engine
 
-    with open_engine(on, workers, workspace.experiment) as engine:
-        if engine.dashboard is not None:
-            note(f"Dask's dashboard: {engine.dashboard}")
+    with engine_of(on, workers, workspace) as engine:
         return Coordinator(workspace, stores, specs, engine, **options).run()
 
 

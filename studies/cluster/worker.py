@@ -1,4 +1,4 @@
-"""What a worker does: it opens the experiment for itself once, then fits the rounds that it is sent.
+"""What a worker does: it opens the experiment for itself once, then fits and scores what it is sent.
 
 A worker has no database and no claim. What it fits depends on what it was sent and on the recording alone, which is the
 coordinator's: its studies' fingerprints are compared before anything is fitted.
@@ -105,9 +105,9 @@ class Room:
 
     # -- what it is asked to do -----------------------------------------------------------------------
 
-    def groups(self, header: Mapping[str, Any], listener: _Reporting, send: Send) -> bytes:
+    def groups(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
         """Into which rounds the studies of each cohort are cut on a machine such as this."""
-        specs = self.take(listener, header["studies"])
+        specs = self.take(listener, message.header["studies"])
         out = []
         for members in cohorts(specs).values():
             if members[0].closed_form:
@@ -117,8 +117,9 @@ class Room:
             out.append([[spec.name for spec in part] for part in parts])
         return messages.pack({"groups": out})
 
-    def extract(self, header: Mapping[str, Any], listener: _Reporting, send: Send) -> bytes:
+    def extract(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
         """Bring features of some layers of a backbone into the cache; those that are there are left."""
+        header = message.header
         self.take(listener, header["studies"])
         alias, layers = header["backbone"], header["layers"]
         if len(layers) > 1:
@@ -128,8 +129,28 @@ class Room:
             self.workspace.features(alias, layers[0])
         return messages.pack({})
 
-    def fit(self, header: Mapping[str, Any], listener: _Reporting, send: Send) -> bytes:
+    def score(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
+        """Score the weights of a study."""
+        from studies.cluster.evaluating import score_for
+
+        return score_for(self.workspace, self._spec_of(message.header, listener), message)
+
+    def encode(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
+        """Make the encoder of a study."""
+        from studies.cluster.evaluating import encode_for
+
+        return encode_for(self.workspace, self._spec_of(message.header, listener), message)
+
+    def _spec_of(self, header: Mapping[str, Any], listener: _Reporting) -> Spec:
+        """The study that a message is about, its features in the cache, those of this layer alone."""
+        (spec,) = self.take(listener, header["studies"])
+        if header["own_cache"]:
+            self.workspace.extract(spec.key.backbone, [spec.key.layer])
+        return spec
+
+    def fit(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
         """Fit the trials of a round."""
+        header = message.header
         specs = self.take(listener, header["studies"])
         asked = {name: messages.trials_of(some) for name, some in header["asked"].items()}
         history = {name: messages.trials_of(some) for name, some in header["history"].items()}
@@ -141,6 +162,14 @@ class Room:
         return messages.pack_ended(dict(results))
 
 
+_KINDS = {
+    "groups": Room.groups,
+    "extract": Room.extract,
+    "fit": Room.fit,
+    "score": Room.score,
+    "encode": Room.encode,
+}
+
 _open: tuple[str, Room] | None = None
 """The experiment that this process has open, by the hash of what it was sent."""
 
@@ -151,7 +180,7 @@ def work(kind: str, experiment: bytes, task: bytes, send: Send) -> bytes:
     Parameters
     ----------
     kind
-        ``groups``, ``extract`` or ``fit``.
+        ``groups``, ``extract``, ``fit``, ``score`` or ``encode``: the method of :class:`Room`.
     experiment
         The experiment, as :func:`studies.cluster.messages.document` writes it.
     task
@@ -169,5 +198,5 @@ def work(kind: str, experiment: bytes, task: bytes, send: Send) -> bytes:
     if _open is None or _open[0] != name:
         _open = None  # its features go before others come
         _open = (name, Room(messages.unpack(experiment).header))
-    do = {"groups": Room.groups, "extract": Room.extract, "fit": Room.fit}[kind]
-    return do(_open[1], messages.unpack(task).header, _Reporting(send), send)
+    do = _KINDS[kind]
+    return do(_open[1], messages.unpack(task), _Reporting(send), send)

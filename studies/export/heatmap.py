@@ -17,7 +17,7 @@ from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
 from studies.results.references import REFERENCES
-from studies.results.scores import Evaluated, evaluate_all
+from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
@@ -64,6 +64,7 @@ def export_heatmap(
     cuts: int = 0,
     stacked: bool = False,
     say: Callable[[str], None] = lambda message: None,
+    scorer: Scorer = score_here,
 ) -> list[Path]:
     """Write ``heatmap.csv``, ``units.csv``, ``nested.csv``, ``heatmap.png`` and ``heatmap.svg``; or one file of OUT's name.
 
@@ -85,6 +86,8 @@ def export_heatmap(
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
         Told what the scores are over, and where the folder's last heatmap was made from other test responses.
+    scorer
+        Who computes the studies' scores.
 
     Raises
     ------
@@ -111,7 +114,14 @@ def export_heatmap(
             "validation_correlation, or leave the references out"
         )
     made = draw_heatmap(
-        workspace, stores, specs, metric=metric, references=references, stacked=stacked, say=say
+        workspace,
+        stores,
+        specs,
+        metric=metric,
+        references=references,
+        stacked=stacked,
+        say=say,
+        scorer=scorer,
     )
     if one_file:
         table = out.suffix.lower() == ".csv"
@@ -172,6 +182,7 @@ def draw_heatmap(
     stacked: bool = False,
     theme: ThemeName = "light",
     say: Callable[[str], None] = lambda message: None,
+    scorer: Scorer = score_here,
 ) -> Heatmap:
     """Score the studies and draw the map; see :func:`export_heatmap`.
 
@@ -187,7 +198,8 @@ def draw_heatmap(
 
     beside = [row for name in references for row in REFERENCES[name](workspace, specs)]
     # All weights together would fill the memory.
-    found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
+    evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
+    found = [replace(one, parameters=None) for one in evaluated]
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
     together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}

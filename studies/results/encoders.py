@@ -25,6 +25,7 @@ from tuner.errors import InputError
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
 
+Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 _log = logging.getLogger("tuner")
@@ -50,6 +51,28 @@ class Whole:
     def value(self) -> float:
         """Validation loss of the trial."""
         return float(self.trial.value or 0.0)
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What an encoder of a study is made of.
+
+    Attributes
+    ----------
+    parameters
+        Kept weights.
+    own
+        Kept weights of the best trial of every unit, which those are mixed with; None: they stand alone.
+    trial
+        Whose weights they are; None: every unit's own.
+    value
+        Validation loss of the encoder; of a mixture it is known once it is made.
+    """
+
+    parameters: Tensors
+    own: Tensors | None = None
+    trial: int | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +166,6 @@ class Best:
         UnreadableWeights
             If no weights can be used.
         """
-        if per_unit and not self.spec.closed_form:
-            from studies.results.per_unit import shrunken
-
-            chosen, value = shrunken(
-                self.workspace, self.spec, self.shown().parameters, self._best_of_units()
-            )
-            return encoder(self.workspace, self.spec, chosen, trial=None, value=value)
         if trial is not None:
             value = None
             if self.summary.best is not None and trial == self.summary.best.number:
@@ -157,7 +173,25 @@ class Best:
             return encoder(
                 self.workspace, self.spec, self.parameters(trial), trial=trial, value=value
             )
-        return self.made(self.shown())
+        return encoder_of(self.workspace, self.spec, self.ingredients(per_unit=per_unit))
+
+    def ingredients(self, *, per_unit: bool = False) -> Ingredients:
+        """What :meth:`encoder` makes the encoder of the best trial, or of the best of every unit, of.
+
+        Raises
+        ------
+        UnreadableWeights
+            If no weights can be used.
+        """
+        kept = self.shown()
+        if per_unit and not self.spec.closed_form:
+            return Ingredients(kept.parameters, self._best_of_units())
+        return self._of(kept)
+
+    def _of(self, kept: Whole) -> Ingredients:
+        if self.spec.closed_form:
+            return Ingredients(kept.parameters, value=self.value)
+        return Ingredients(kept.parameters, trial=kept.trial.number, value=kept.value)
 
     def shown(self) -> Whole:
         """The best kept trial whose weights can be used.
@@ -174,13 +208,7 @@ class Best:
 
     def made(self, kept: Whole) -> Encoder:
         """The encoder of a kept trial."""
-        return encoder(
-            self.workspace,
-            self.spec,
-            kept.parameters,
-            trial=None if self.spec.closed_form else kept.trial.number,
-            value=self.value if self.spec.closed_form else kept.value,
-        )
+        return encoder_of(self.workspace, self.spec, self._of(kept))
 
     def _best_of_units(self) -> Tensors:
         try:
@@ -258,7 +286,7 @@ def best_studies(workspace: Workspace, stores: Stores, specs: Sequence[Spec]) ->
     return ready
 
 
-def each(ready: Iterable[Best], encode: Callable[[Best], Made]) -> Iterator[tuple[Best, Made]]:
+def each(ready: Iterable[Given], encode: Callable[[Given], Made]) -> Iterator[tuple[Given, Made]]:
     """Every study with what is made of it; one whose weights are all lost is named in the log and left out.
 
     Raises
@@ -279,6 +307,16 @@ def each(ready: Iterable[Best], encode: Callable[[Best], Made]) -> Iterator[tupl
         yield best, made
     if lost is not None and not some:
         raise lost
+
+
+def encoder_of(workspace: Workspace, spec: Spec, what: Ingredients) -> Encoder:
+    """The encoder that is made of these."""
+    if what.own is None:
+        return encoder(workspace, spec, what.parameters, trial=what.trial, value=what.value)
+    from studies.results.per_unit import shrunken
+
+    chosen, value = shrunken(workspace, spec, what.parameters, what.own)
+    return encoder(workspace, spec, chosen, trial=None, value=value)
 
 
 def encoder(

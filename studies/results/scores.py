@@ -5,7 +5,7 @@ Nothing here chooses anything: which trial is best was decided on validation los
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.database.summaries import Summary, closed_form_line
 from studies.grid import Spec
-from studies.results.encoders import NONE_COMPLETE, encoder, opened_studies
+from studies.results.encoders import NONE_COMPLETE, Best, Whole, encoder, opened_studies
 from studies.results.judged import by_image, fit_failed, mean_losses, per_unit
 from studies.results.predictions import held_out, respond, tested
 from studies.workspace import Workspace
@@ -80,6 +80,63 @@ class Evaluated:
         )
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a study's weights are worth: all that is computed from them, wherever that is.
+
+    Attributes
+    ----------
+    row
+        Score to its value, as in ``heatmap.csv``.
+    units
+        Column of ``units.csv`` to its ``(n_units,)`` values, in the order of the columns.
+    intervals, image_losses
+        As of :class:`Evaluated`.
+    """
+
+    row: dict[str, Any]
+    units: dict[str, NDArray[Any]]
+    intervals: dict[str, tuple[float, float]]
+    image_losses: NDArray[np.float64]
+
+
+Scorer = Callable[[Sequence[Best], int], Iterator[tuple[Whole | None, Scored | None]]]
+"""Given studies and how often to draw: of each, in order, the kept trial that is shown and its scores, if there is one."""
+
+
+def shown(best: Best) -> Whole | None:
+    """The best kept trial of a study whose weights can be used, if there is one."""
+    return None if best.summary.best is None else next(best.whole(), None)
+
+
+def score_here(opened: Sequence[Best], draws: int) -> Iterator[tuple[Whole | None, Scored | None]]:
+    """Score studies one after the other in this process."""
+    for best in opened:
+        kept = shown(best)
+        if kept is None:
+            yield None, None
+            continue
+        value, finished = loss_of(best, kept), best.summary.finished
+        yield (
+            kept,
+            score(
+                best.workspace,
+                best.spec,
+                kept.parameters,
+                value=value,
+                finished=finished,
+                draws=draws,
+            ),
+        )
+
+
+def loss_of(best: Best, kept: Whole) -> float:
+    """Validation loss of what a study shows."""
+    value = replace(best.summary, best=kept.trial).loss
+    assert value is not None
+    return value
+
+
 def evaluate_all(
     workspace: Workspace,
     stores: Stores,
@@ -87,6 +144,7 @@ def evaluate_all(
     *,
     draws: int = 1000,
     what: str = "scoring studies",
+    scorer: Scorer = score_here,
 ) -> Iterator[Evaluated]:
     """Score the best trial of every study, in the order given.
 
@@ -96,6 +154,8 @@ def evaluate_all(
         Number of bootstrap samples behind the intervals.
     what
         What is being done, as the workspace's `progress` is told after each study.
+    scorer
+        Who computes the scores.
 
     Raises
     ------
@@ -106,36 +166,77 @@ def evaluate_all(
     if all(best.summary.best is None for best in opened):
         raise InputError(NONE_COMPLETE)
     line = closed_form_line(stores.storage, stored_studies(stores.storage).values())
+    scored = scorer(opened, draws)
     for best in counted(opened, what, workspace.progress):
-        there = best.summary.best is not None
-        kept = next(best.whole(), None) if there else None
-        note = LOST if there and kept is None else "" if kept is None else kept.note
-        shown = replace(best.summary, best=None if kept is None else kept.trial)
+        kept, worth = next(scored)
+        lost = best.summary.best is not None and kept is None
+        item = replace(best.summary, best=None if kept is None else kept.trial)
         parameters = None if kept is None else kept.parameters
-        one = _evaluate_one(workspace, best.spec, shown, parameters, draws)
-        loss = None if parameters is None else shown.loss
-        one.row["below_smooth"], one.row["note"] = line.below(best.spec.key, loss), note
+        one = _evaluated(workspace, best.spec, item, parameters, worth)
+        loss = None if kept is None else item.loss
+        one.row["below_smooth"] = line.below(best.spec.key, loss)
+        one.row["note"] = LOST if lost else "" if kept is None else kept.note
         yield one
 
 
-def _evaluate_one(
-    workspace: Workspace, spec: Spec, item: Summary, parameters: Tensors | None, draws: int
+def _evaluated(
+    workspace: Workspace,
+    spec: Spec,
+    item: Summary,
+    parameters: Tensors | None,
+    worth: Scored | None,
 ) -> Evaluated:
+    """Put scores beside what recording and database say of a study."""
     row: dict[str, Any] = spec.columns | {"n_units": len(spec.units), "n_trials": item.finished}
     units = [
         {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
         for unit in spec.units
     ]
-    if item.loss is None or parameters is None:
+    if worth is None:
         return Evaluated(spec, item, row, units, None)
+    for i, unit in enumerate(units):
+        unit |= {name: values[i] for name, values in worth.units.items()}
+    return Evaluated(
+        spec,
+        item,
+        row | worth.row,
+        units,
+        parameters,
+        worth.intervals,
+        worth.image_losses,
+        workspace.cuts.held_out_groups,
+    )
+
+
+def score(
+    workspace: Workspace,
+    spec: Spec,
+    parameters: Tensors,
+    *,
+    value: float,
+    finished: int,
+    draws: int,
+) -> Scored:
+    """Score a study's weights.
+
+    Parameters
+    ----------
+    parameters
+        Exported parameters of a trial.
+    value
+        Its validation loss.
+    finished
+        Trials that it was chosen from.
+    draws
+        Number of bootstrap samples behind the intervals.
+    """
     from tuner.scores import mean_correlation
 
-    value = item.loss
     validation, each, flat = _validation(workspace, spec, parameters)
     # On a single cut a closed form is chosen among the fit images: nothing was picked on these.
-    trials = 1 if spec.closed_form and workspace.cuts.n_folds == 1 else item.finished
+    trials = 1 if spec.closed_form and workspace.cuts.n_folds == 1 else finished
     failed = fit_failed(workspace, value, each, flat, trials=trials)
-    row |= {"validation_loss": value, "fit_failed": failed}
+    row: dict[str, Any] = {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
     row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
     scores: dict[str, NDArray[Any]] = dict(validation)
@@ -146,18 +247,7 @@ def _evaluate_one(
         scores |= of_test
         row |= region_columns(workspace, of_test)
     scores |= _receptive_fields(workspace, spec, parameters)
-    for i, unit in enumerate(units):
-        unit |= {name: values[i] for name, values in scores.items()}
-    return Evaluated(
-        spec,
-        item,
-        row,
-        units,
-        parameters,
-        intervals,
-        by_image(each),
-        workspace.cuts.held_out_groups,
-    )
+    return Scored(row, scores, intervals, by_image(each))
 
 
 REGION_COLUMNS = (

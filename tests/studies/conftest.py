@@ -80,9 +80,15 @@ def open_experiment() -> Iterator[Callable[[Path], Stores]]:
 
 
 @pytest.fixture(scope="session")
-def alone(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What one process comes to in the experiment that tests of workers share."""
+def searched_alone(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment that tests of workers share, searched by one process."""
     torch.set_num_threads(1)
     config = created(write_experiment(tmp_path_factory.mktemp("alone"), shared, SMALL))
     assert main(["optimize", "-q", "--n-trials", str(TRIALS), "-c", str(config)]) == 0
-    return look(config, TRIALS).outcome
+    return config
+
+
+@pytest.fixture(scope="session")
+def alone(searched_alone: Path) -> Any:
+    """What one process comes to in it."""
+    return look(searched_alone, TRIALS).outcome

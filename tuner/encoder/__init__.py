@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from tuner.encoder.files import load_encoder, save_encoder
+from tuner.encoder.files import (
+    EncoderFiles,
+    encoder_files,
+    load_encoder,
+    save_encoder,
+    write_encoder,
+)
 from tuner.encoder.model import Encoder, as_batch
 from tuner.encoder.stacked import StackedEncoder
 from tuner.encoder.together import Together
 
-__all__ = ["Encoder", "StackedEncoder", "Together", "as_batch", "load_encoder", "save_encoder"]
+__all__ = [
+    "Encoder",
+    "EncoderFiles",
+    "StackedEncoder",
+    "Together",
+    "as_batch",
+    "encoder_files",
+    "load_encoder",
+    "save_encoder",
+    "write_encoder",
+]

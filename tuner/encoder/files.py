@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,14 @@ STACKED_FORMAT = 2
 
 TOLERANCE = 1e-3
 """Largest difference to the check outputs, relative to the larger of output and response scale."""
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """The contents of ``encoder.safetensors`` and ``encoder.json``."""
+
+    tensors: bytes
+    description: bytes
 
 
 def save_encoder(
@@ -72,6 +81,17 @@ def save_encoder(
     EnvironmentFailure
         If the disk is full or the folder cannot be written.
     """
+    files = encoder_files(encoder, check_images=check_images, with_backbone=with_backbone)
+    return write_encoder(folder, files)
+
+
+def encoder_files(
+    encoder: Encoder | StackedEncoder,
+    *,
+    check_images: NDArray[np.uint8],
+    with_backbone: bool = False,
+) -> EncoderFiles:
+    """What :func:`save_encoder` writes; see there for parameters and errors."""
     from safetensors.torch import save
 
     images = np.asarray(check_images)
@@ -94,13 +114,24 @@ def save_encoder(
                 for name, value in state.items()
             }
     payload = save(tensors)
-    folder = Path(folder)
     description = _describe(encoder, with_backbone, hashlib.blake2b(payload).hexdigest())
     text = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return EncoderFiles(payload, text.encode())
+
+
+def write_encoder(folder: str | Path, files: EncoderFiles) -> Path:
+    """Write the two files of an encoder, each at once or not at all.
+
+    Raises
+    ------
+    EnvironmentFailure
+        If the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / TENSORS, payload, durable=True)
-        write_bytes(folder / DESCRIPTION, text.encode(), durable=True)
+        write_bytes(folder / TENSORS, files.tensors, durable=True)
+        write_bytes(folder / DESCRIPTION, files.description, durable=True)
     except OSError as error:
         raise EnvironmentFailure(f"cannot write the encoder to {folder}: {error}") from error
     return folder

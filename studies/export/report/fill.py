@@ -25,7 +25,7 @@ from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
 from studies.results.references import ridge_rows
-from studies.results.scores import Evaluated, evaluate_all
+from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
@@ -38,10 +38,17 @@ def export_report(
     stores: Stores,
     specs: Sequence[Spec],
     out: Path,
+    *,
+    scorer: Scorer = score_here,
 ) -> Path:
     """Write ``OUT/report.html``, or the file ``OUT`` if that is called ``NAME.html``.
 
     It shows the images that ``export mei`` left in its folder.
+
+    Parameters
+    ----------
+    scorer
+        Who computes the studies' scores.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def export_report(
     page = out if is_file(out, ".html") else out / "report.html"
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
-    for one in evaluate_all(workspace, stores, specs, draws=200):
+    for one in evaluate_all(workspace, stores, specs, draws=200, scorer=scorer):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
     rows = [one.row for one in found.values()]
