@@ -106,7 +106,8 @@ def score_stimuli(
     from tuner.synthesis.stimuli.answers import read_answers
     from tuner.synthesis.stimuli.folder import read_stimuli
     from tuner.synthesis.stimuli.report import write_scores
-    from tuner.synthesis.stimuli.score import said, score
+    from tuner.synthesis.stimuli.score import score
+    from tuner.synthesis.stimuli.summary import said
 
     stimuli = read_stimuli(folder)
     answers = read_answers(recorded, stimuli)

@@ -20,7 +20,8 @@ from tuner.synthesis.stimuli.folder import write_stimuli
 from tuner.synthesis.stimuli.manifest import read_stimuli, seen_images
 from tuner.synthesis.stimuli.placement import Rig
 from tuner.synthesis.stimuli.report import write_scores
-from tuner.synthesis.stimuli.score import said, score
+from tuner.synthesis.stimuli.score import score
+from tuner.synthesis.stimuli.summary import said
 
 UNITS = 6
 REPEATS = 8
@@ -80,9 +81,9 @@ def test_the_direction_of_the_difference_is_said(session, clean):
     assert contrary["difference"] == pytest.approx(-faithful["difference"])
     assert contrary["difference_low"] < contrary["difference_high"] < 0
     assert "own image better for 100% of 6 units" in said(faithful)
-    assert "(own better); median gain" in said(faithful)
+    assert ": the own images are better; median gain" in said(faithful)
     assert "own image better for 0% of 6 units" in said(contrary)
-    assert "(natural better)" in said(contrary)
+    assert ": the natural images are better" in said(contrary)
 
 
 # a faithful animal
@@ -142,6 +143,40 @@ def test_an_animal_that_does_not_care(session, clean):
     assert abs(summary["correlation"]) < 0.3
     assert not summary["p_value"] < 0.01
     assert summary["selectivity"] < 3 * summary["selectivity_chance"]
+
+
+def test_noise_of_few_units_is_no_preference(session, clean):
+    """Three units, four repeats: nothing to be sure of, and a median's limits would be their least and largest value."""
+    rng = np.random.default_rng(5)
+    noise = rng.poisson(3.0, (4, len(clean), 3)).astype(float)
+    (row,) = score(session, Answers(noise, np.arange(7, 10)), draws=50).summary
+    assert row["n_units"] == row["n_difference"] == 3
+    assert np.isnan(row["difference_low"] + row["difference_high"] + row["p_value"])
+    assert row["better"] == "undecided"
+    assert "3 units" in said(row)
+    assert "(too few units to tell: 6 at least)" in said(row)
+
+
+def test_every_median_says_of_how_many_units_it_is(session, clean):
+    responses = _noisy(clean)
+    kinds = np.array([row["kind"] for row in session.rows])
+    units = np.array([row["unit"] for row in session.rows])
+    # The first unit has no gain: its best natural image drives it less than grey; the last has no ceiling.
+    natural = np.flatnonzero((kinds == "natural_best") & (units == 7))
+    responses[:, natural, 0] = responses[:, kinds == "grey", 0].mean() - 5
+    rng = np.random.default_rng(6)
+    responses[:, :, 5] = 20 * rng.standard_normal(responses.shape[:2])
+    scores = score(session, _answers(responses), draws=50)
+    (row,) = scores.summary
+    assert (row["n_units"], row["n_difference"], row["n_predicted"]) == (UNITS, UNITS, UNITS)
+    assert row["n_gain"] == np.isfinite([r["gain"] for r in scores.preference]).sum() == UNITS - 1
+    assert f"of {UNITS - 1} units (own over natural" in said(row)
+    own = [r for r in scores.prediction if r["encoder"] == STUDY]
+    counted = [r for r in own if r["has_ceiling"] and r["explainable_variance"] >= 0.15]
+    assert row["n_with_ceiling"] == len(counted) == UNITS - 1
+    assert row["noise_ceiling"] == np.median([r["noise_ceiling"] for r in counted])
+    normalized = [r["test_correlation_normalized"] for r in counted]
+    assert row["correlation_normalized"] == np.median(normalized)
 
 
 def test_missing_repeats_and_images_are_left_out(session, clean):

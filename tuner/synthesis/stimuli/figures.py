@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from tuner.figures import style
 from tuner.figures.metrics import clean
@@ -15,7 +16,8 @@ from tuner.figures.tiles import tiles
 from tuner.synthesis.stimuli.answers import Answers
 from tuner.synthesis.stimuli.choice import KINDS
 from tuner.synthesis.stimuli.manifest import Folder
-from tuner.synthesis.stimuli.score import Scores, said
+from tuner.synthesis.stimuli.score import Scores
+from tuner.synthesis.stimuli.summary import said
 
 LABELS = {
     "mei": "own image",
@@ -150,7 +152,7 @@ def own_against_natural(
         )
     there = np.isfinite(x) & np.isfinite(y)
     summary = next(row for row in scores.summary if row["study"] == study)
-    repeats = f"{scores.repeats} repeats, bars: 95 % interval over them"
+    repeats = f"{scores.repeats} repeats, bars: 95 % interval over them (Student's t)"
     if scores.repeats < 2:
         repeats = "one response to each image, so no intervals"
     sub = style.subtitle(said(summary), repeats, simulated=folder.simulated)
@@ -161,8 +163,9 @@ def own_against_natural(
         figure = style.new_figure(width, top + side + 0.5, colours)
         style.head(figure, heading, sub, colours)
         axes = style.place(figure, 0.6, top, side, side)
-        both = np.concatenate([x[there], y[there], low[np.isfinite(low)], high[np.isfinite(high)]])
-        ends = (float(both.min()), float(both.max())) if both.size else (0.0, 1.0)
+        ends = _ends(
+            np.concatenate([x[there], y[there]]), np.concatenate([low[there], high[there]])
+        )
         margin = 0.06 * max(ends[1] - ends[0], 1e-3)
         limits = (min(ends[0], 0.0) - margin, ends[1] + margin)
         axes.plot(limits, limits, color=colours.muted, lw=0.6, ls=(0, (4, 3)))
@@ -173,6 +176,16 @@ def own_against_natural(
         axes.set_xlabel("best natural image (sd over grey)")
         axes.set_ylabel("own image (sd over grey)")
     return figure
+
+
+def _ends(points: NDArray[np.float64], limits: NDArray[np.float64]) -> tuple[float, float]:
+    """Of an axis: all points, and what there is of their intervals within as much space again on either side."""
+    if not points.size:
+        return 0.0, 1.0
+    least, most = float(points.min()), float(points.max())
+    space = max(most - least, 1.0)
+    seen = np.clip(limits[np.isfinite(limits)], least - space, most + space)
+    return float(seen.min(initial=least)), float(seen.max(initial=most))
 
 
 def who_responds(
