@@ -43,6 +43,12 @@ def test_counts() -> None:
     assert (without.n_test, without.n_repeats) == (0, 0)
 
 
+def test_a_notebook_shows_counts_and_no_arrays() -> None:
+    found = "Recording('small', 3 units, 5 training images, 2 test images, 4 responses each)"
+    assert repr(recording()) == found
+    assert "no test images" in repr(recording(test_images=None, test_responses=None))
+
+
 def test_regions_are_in_order_of_first_appearance() -> None:
     regions = recording().regions("area")
     assert list(regions) == ["V4", "V1"]

@@ -96,6 +96,12 @@ class Recording:
         self._check_test()
         self._check_units()
 
+    def __repr__(self) -> str:
+        shown = "no test images"
+        if self.n_test:
+            shown = f"{self.n_test} test images, {self.n_repeats} responses each"
+        return f"Recording({self.label!r}, {self.n_units} units, {self.n_train} training images, {shown})"
+
     @property
     def n_units(self) -> int:
         """Number of units."""
