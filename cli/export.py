@@ -119,6 +119,14 @@ def heatmap(
             "in closed form.",
         ),
     ] = False,
+    located: Annotated[
+        bool,
+        typer.Option(
+            "--located",
+            help="Draw the closed form that searches start in beside: what is above it, the search "
+            "has added. Time grows with the cube of the images.",
+        ),
+    ] = False,
     random: Annotated[
         bool,
         typer.Option(
@@ -147,7 +155,7 @@ def heatmap(
     """
     from studies.export.heatmap import export_heatmap
 
-    wanted = {"ridge": ridge, "fwrf": fwrf, "random": random}
+    wanted = {"ridge": ridge, "fwrf": fwrf, "located": located, "random": random}
     references = [name for name, drawn in wanted.items() if drawn]
     with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
         paths = export_heatmap(

@@ -14,7 +14,7 @@ from studies.workspace import Workspace
 from tuner.figures.captions import Basis
 from tuner.figures.draws import label
 
-CLOSED_FORMS = (CLOSED_FORM, "ridge", "fwrf", "ridge (random weights)")
+CLOSED_FORMS = (CLOSED_FORM, "ridge", "fwrf", "located", "ridge (random weights)")
 """Readouts that no search is spent on, those of references too."""
 
 

@@ -103,7 +103,7 @@ def export_heatmap(
     if one_file and (cuts or (references and out.suffix.lower() == ".csv")):
         raise InputError(
             f"-o {out}: one file does not hold the further tables that --resplit and references "
-            "(--ridge, --fwrf, --random) give; name a folder"
+            "(--ridge, --fwrf, --located, --random) give; name a folder"
         )
     if metric is not None:
         metric_named(metric)  # refused before anything is scored

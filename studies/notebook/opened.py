@@ -209,7 +209,7 @@ class OpenExperiment:
         metric
             Column of ``heatmap.csv``; None: test correlation, or validation correlation without test images.
         references
-            What is drawn beside: ``ridge``, ``fwrf``, ``random``.
+            What is drawn beside: ``ridge``, ``fwrf``, ``located``, ``random``.
         theme
             ``"light"`` or ``"dark"``.
         """

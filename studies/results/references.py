@@ -1,22 +1,27 @@
 """Closed forms beside the studies: what no search at all would reach on the same layer, region and cut.
 
-Ridge, ridge under a Gaussian mask a unit, and ridge if the network had learned nothing: the same layer with random weights.
+Ridge, ridge under a Gaussian mask a unit, what searches start in, and ridge if the network had learned nothing: the same
+layer with random weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from studies.config.networks import BASELINES
+from studies.database.artifacts import Tensors
 from studies.grid import Spec
 from studies.results.judged import fit_failed, mean_losses
 from studies.results.predictions import predictions
 from studies.results.scores import region_columns
 from studies.search.closed_form import arranged, judged_predictions
+from studies.search.start import located_fits
 from studies.workspace import Workspace
 from tuner.progress import counted
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
 RIDGE = "ridge"
 FWRF = "fwrf"
+LOCATED = "located"
 RANDOM = "ridge (random weights)"
 
 
@@ -41,6 +47,14 @@ def ridge_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, An
 def fwrf_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
     """As `ridge_rows`, with a Gaussian mask for each unit: the factorized readout without a search (fwRF)."""
     return _rows(workspace, specs, FWRF)
+
+
+def located_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
+    """As `ridge_rows`, in the closed form that columns start in: what is above it, a search has added.
+
+    See :mod:`tuner.closed_form.located`; test images are predicted by the mean of the folds' fits.
+    """
+    return _rows(workspace, specs, LOCATED)
 
 
 def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
@@ -59,19 +73,83 @@ def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, A
 REFERENCES: Mapping[str, Callable[[Workspace, Sequence[Spec]], list[dict[str, Any]]]] = {
     "ridge": ridge_rows,
     "fwrf": fwrf_rows,
+    "located": located_rows,
     "random": random_rows,
 }
 """What each option of ``tuner export heatmap`` draws beside the studies."""
 
 
-def _closed_form(readout: str) -> tuple[Callable[..., SmoothFit | FwrfFit], str]:
-    """What fits a reference, and the readout whose parameters it gives."""
+@dataclass(frozen=True)
+class _Fitted:
+    """What a closed form predicts of the images that fits are judged on, and of the test images; ``(n_images, n_units)``."""
+
+    held_out: NDArray[np.float32]
+    tested: NDArray[np.float32] | None
+
+
+def _left_out_one_by_one(
+    workspace: Workspace,
+    spec: Spec,
+    targets: NDArray[np.float32],
+    units: NDArray[np.int64],
+    name: str,
+) -> _Fitted:
+    """Ridge or fwRF of a layer, settings chosen by leaving out one image, group or fold at a time."""
     from tuner.closed_form.fwrf import fit_fwrf
     from tuner.closed_form.smooth import fit_smooth
 
-    if readout == FWRF:
-        return fit_fwrf, "factorized"
-    return partial(fit_smooth, widths=[0.0]), "full"
+    features = workspace.features(spec.key.backbone, spec.key.layer)
+    splits = workspace.cuts.splits
+    rows, others, groups = arranged(splits, workspace.recording.train_groups)
+    fit: Callable[..., SmoothFit | FwrfFit] = partial(fit_smooth, widths=[0.0])
+    found = (fit_fwrf if name == FWRF else fit)(
+        features.train,
+        targets[:, units],
+        rows,
+        others=others,
+        groups=groups,
+        weights=features.test is not None,
+        device=workspace.algebra_device,
+    )
+    tested = None
+    if features.test is not None:
+        kind = "factorized" if name == FWRF else "full"
+        every = np.arange(len(features.test))
+        tested = predictions(kind, found.parameters, features.test, every)
+    return _Fitted(judged_predictions(found, splits), tested)
+
+
+def _located(
+    workspace: Workspace,
+    spec: Spec,
+    targets: NDArray[np.float32],
+    units: NDArray[np.int64],
+    name: str,
+) -> _Fitted:
+    """Where searches start; of the test images the mean of the folds' fits."""
+    from tuner.fitting.plan import resolve_memory
+    from tuner.fitting.targets import Targets
+
+    features, cuts = workspace.features(spec.key.backbone, spec.key.layer), workspace.cuts
+    memory = resolve_memory(workspace.experiment.training.memory, workspace.device)
+    given = Targets.of(targets, cuts.splits, cuts.halves)
+    there = ~np.isnan(given.fit[:, units]).all(axis=0)
+    weight, bias = located_fits(workspace, spec, given, units[there], memory, loss="mse")
+
+    def predicted(fit: Tensors, maps: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        whole = np.zeros((len(rows), len(units)), dtype=np.float32)
+        whole[:, there] = predictions("full", fit, maps, rows)
+        return whole
+
+    held_out = np.zeros((len(cuts.held_out), len(units)), dtype=np.float32)
+    for mine, weights, level, split in zip(given.judged, weight, bias, cuts.splits, strict=True):
+        fit = {"weight": weights, "bias": level}
+        held_out[mine] = predicted(fit, features.train, split.validation)
+    tested = None
+    if features.test is not None:
+        mean = {"weight": weight.mean(0), "bias": bias.mean(0)}
+        tested = predicted(mean, features.test, np.arange(len(features.test)))
+    return _Fitted(held_out, tested)
 
 
 def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
@@ -80,17 +158,16 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
     from tuner.fitting.losses import response_scaling
     from tuner.scores import mean_correlation, pearson, score_units
 
-    fit, kind = _closed_form(readout)
-    layers = list(dict.fromkeys((s.key.backbone, s.key.layer, s.layer_index) for s in specs))
+    layers = {(s.key.backbone, s.key.layer): s for s in reversed(specs)}
+    ordered = dict(reversed(layers.items()))
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
-    recording, splits = workspace.recording, workspace.cuts.splits
-    fitted, others, groups = arranged(splits, recording.train_groups)
-    scaling = response_scaling("mse", recording.train_responses[fitted])
+    recording = workspace.recording
+    scaling = response_scaling("mse", recording.train_responses[workspace.cuts.fitted])
     targets = scaling.apply(recording.train_responses)
     rows = []
     what = f"references: {readout}"
-    for backbone, layer, index in counted(layers, what, workspace.progress):
-        features = workspace.features(backbone, layer)
+    for spec in counted(list(ordered.values()), what, workspace.progress):
+        backbone, layer = spec.key.backbone, spec.key.layer
         regions = {
             region: units
             for region, units in workspace.regions.items()
@@ -101,26 +178,18 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
         local = {
             region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
         }
-        found = fit(
-            features.train,
-            targets[:, every],
-            fitted,
-            others=others,
-            groups=groups,
-            weights=features.test is not None,
-            device=workspace.algebra_device,
+        found = (_located if readout == LOCATED else _left_out_one_by_one)(
+            workspace, spec, targets, every, readout
         )
-        predicted = judged_predictions(found, splits)
+        predicted = found.held_out
         judged = targets[workspace.cuts.held_out][:, every]
         each = np.square(predicted - judged).astype(np.float64)
         flat = mean_losses("mse", judged)
         # With folds each unit's setting was chosen on the images that it is judged on.
         tried = 1 if workspace.cuts.n_folds == 1 else len(PENALTIES)
-        tested = None
-        if features.test is not None:
-            rows_there = np.arange(len(features.test))
-            scaled = predictions(kind, found.parameters, features.test, rows_there)
-            tested = scaled * scaling.scale[every] + scaling.mean[every]
+        tested = found.tested
+        if tested is not None:
+            tested = tested * scaling.scale[every] + scaling.mean[every]
         for region, mine in local.items():
             held_out = targets[workspace.cuts.held_out][None, :, every[mine]]
             relative = workspace.experiment.training.relative
@@ -128,7 +197,7 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             row: dict[str, Any] = {
                 "backbone": backbone,
                 "layer": layer,
-                "layer_index": index,
+                "layer_index": spec.layer_index,
                 "region": region,
                 "readout": readout,
                 "n_units": len(mine),

@@ -71,7 +71,8 @@ def start_of(
     units = np.unique(np.concatenate(list(workspace.regions.values())))
     there = ~np.isnan(targets.fit[:, units]).all(axis=0)
     units = units[there]
-    weight, bias = _located(workspace, spec, targets, units, memory, keep)
+    loss = workspace.experiment.training.loss
+    weight, bias = located_fits(workspace, spec, targets, units, memory, loss=loss, keep=keep)
     mean = feature_mean(store, targets.fit_rows, spec.shape) if center is None else center
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
 
@@ -88,20 +89,31 @@ def starts_elsewhere(workspace: Workspace, spec: Spec) -> bool:
     return readouts.get(spec.key.readout).start(weight, torch.zeros(1)) is not None
 
 
-def _located(
+def located_fits(
     workspace: Workspace,
     spec: Spec,
     targets: Targets,
     units: NDArray[np.int64],
     memory: int,
-    keep: bool,
+    *,
+    loss: str,
+    keep: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and biases of every fold's closed form, read or made."""
+    """Weights ``(n_fits, n_units, C, h, w)`` and biases ``(n_fits, n_units)`` of every fold's closed form, read or made.
+
+    Parameters
+    ----------
+    units
+        Indices of the units in the targets; each has a response on the fitted images.
+    loss
+        What settings are compared by.
+
+    Others are those of :func:`start_of`.
+    """
     from tuner.closed_form.located import VERSION, fit_located
 
     path = None
     backbone, layer = spec.key.backbone, spec.key.layer
-    loss = workspace.experiment.training.loss
     if keep:
         key = array_digest(
             np.array(

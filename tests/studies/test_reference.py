@@ -13,12 +13,22 @@ import torch
 
 from studies.config.experiment import load_experiment
 from studies.export.heatmap import export_heatmap
-from studies.results.references import FWRF, RANDOM, RIDGE, fwrf_rows, random_rows, ridge_rows
+from studies.results.references import (
+    FWRF,
+    LOCATED,
+    RANDOM,
+    RIDGE,
+    fwrf_rows,
+    located_rows,
+    random_rows,
+    ridge_rows,
+)
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import DOCUMENT, write_recording
 from tuner import readouts
 from tuner.closed_form.fwrf import fit_fwrf
+from tuner.closed_form.located import fit_located
 from tuner.errors import InputError
 from tuner.scores import score_units
 
@@ -74,6 +84,41 @@ def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fi
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, chosen[0].units]
     expected = score_units(predicted, measured, draws=0)["test_correlation"].mean()
+    assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_where_searches_start_is_judged_as_they_are(
+    make_experiment: MakeExperiment, folds: int
+) -> None:
+    workspace = opened(make_experiment({"training": {"folds": folds}}))
+    chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")]
+    (row,) = located_rows(workspace, chosen)
+    assert row["readout"] == LOCATED
+    features, cuts, scaling = (
+        workspace.features("net", "_blocks.2"),
+        workspace.cuts,
+        workspace.scaling,
+    )
+    targets = scaling.apply(workspace.recording.train_responses)[:, chosen[0].units]
+    left_out = [split.validation for split in cuts.splits] if folds > 1 else []
+    groups = workspace.recording.train_groups
+    fit = fit_located(features.train, targets, cuts.fitted, folds=left_out, groups=groups)
+    predicted = fit.held_out
+    if folds == 1:
+        maps = torch.tensor(np.asarray(features.train[cuts.held_out])).float()
+        parameters = {"weight": fit.weight[0], "bias": fit.bias[0]}
+        predicted = readouts.get("full").predict(parameters, maps).numpy()
+    missed = np.square(predicted - targets[cuts.held_out]).mean()
+    missed /= workspace.mean_loss(chosen[0].units)
+    assert row["validation_loss"] == pytest.approx(missed, rel=1e-4)
+    assert features.test is not None
+    maps = torch.tensor(np.asarray(features.test)).float()
+    parameters = {"weight": fit.weight.mean(0), "bias": fit.bias.mean(0)}
+    tested = readouts.get("full").predict(parameters, maps).numpy()
+    assert workspace.recording.test_responses is not None
+    measured = workspace.recording.test_responses[:, :, chosen[0].units]
+    expected = score_units(tested, measured, draws=0)["test_correlation"].mean()
     assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
 
 

@@ -20,11 +20,11 @@ def test_no_closed_form_is_solved_for_a_readout_that_starts_by_itself(
     (spec,) = [s for s in workspace.grid if s.key.readout == "full"][:1]
     asked: list[str] = []
 
-    def located(*_: object) -> None:
+    def located(*_: object, **__: object) -> None:
         asked.append("located")
         raise InterruptedError
 
-    monkeypatch.setattr(start, "_located", located)
+    monkeypatch.setattr(start, "located_fits", located)
     store = workspace.features(spec.key.backbone, spec.key.layer).train
     arguments = (workspace, spec, workspace.targets, store, 1 << 30)
     with pytest.raises(InterruptedError):
