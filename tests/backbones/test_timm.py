@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,9 @@ MEMBERS = {
     "resnet10t": 64,
     "efficientnet_b0": 64,
 }
+
+
+UNIT = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 
 @cache
@@ -245,6 +249,48 @@ def test_its_own_input_range_and_weights_of_a_file(tmp_path: Path) -> None:
     backbone = load_backbone(name, tmp_path / "own.pth", mean=(0.5,) * 3, std=(0.25,) * 3)
     assert torch.equal(backbone.module.blocks[2].mlp.fc1.weight, network.blocks[2].mlp.fc1.weight)
     assert torch.equal(backbone.preprocess(torch.ones(1, 3, 1, 1)), torch.full((1, 3, 1, 1), 2.0))
+
+
+def test_weights_that_timm_saved_come_back(tmp_path: Path) -> None:
+    """With the mean and std that it wrote beside them, named by their content, in either form."""
+    import timm
+    from timm.models import save_for_hf
+
+    name = "timm/test_vit"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = timm.create_model("test_vit", num_classes=3).eval()
+    save_for_hf(network, tmp_path, safe_serialization="both")
+    own = {"mean": (0.4,) * 3, "std": (0.2,) * 3}
+    config = tmp_path / "config.json"
+    written = json.loads(config.read_text())
+    written["pretrained_cfg"].update(own)
+    config.write_text(json.dumps(written))
+    images = pictures(2, 64)
+    with torch.no_grad():
+        expected = network.forward_intermediates(
+            (images - 0.4) / 0.2, intermediates_only=True, norm=False
+        )
+    digests = set()
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        backbone = load_backbone(name, tmp_path / file)
+        assert backbone.preprocessing.mean == pytest.approx((0.4,) * 3)
+        found = backbone.features(images, backbone.layers)
+        for one, other in zip(found.values(), expected, strict=True):
+            torch.testing.assert_close(one, other)
+        digests.add(backbone.digest)
+    assert len(digests) == 1
+    # what is written in the config file comes first; what lies there for another network counts for nothing
+    assert load_backbone(name, tmp_path / file, **UNIT).preprocessing.mean == (0.0,) * 3
+    config.write_text(json.dumps(written | {"architecture": "resnet18"}))
+    with pytest.raises(InputError, match="need mean and std"):
+        load_backbone(name, tmp_path / file)
+    config.write_text("{}")
+    with pytest.raises(InputError, match="need mean and std"):
+        load_backbone(name, tmp_path / file)
+    config.write_text("[]")
+    with pytest.raises(InputError, match=r"config.json does not hold the mean and std"):
+        load_backbone(name, tmp_path / file)
 
 
 @pytest.mark.parametrize(

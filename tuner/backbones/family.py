@@ -72,6 +72,10 @@ class Family(ABC):
             raise InputError(f"backbone {name}: it has no published weights")
         return fetch(source, name)
 
+    def described(self, name: str, path: Path) -> Preprocessing | None:
+        """Return the input range that lies beside a weights file, in the form that the family's library writes; or None."""
+        return None
+
     def adapt(self, name: str, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring weights as they are published or saved into the form of the network."""
         return state

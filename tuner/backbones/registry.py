@@ -121,6 +121,10 @@ def load_backbone(
         where = f"backbone {name}, weights file {path}"
         state = family.adapt(name, module, read_state(path))
         load_into(module, state, ignore=family.heads, where=where)
+    if kind == "file" and (mean is None or std is None):
+        described = family.described(name, path)
+        if described is not None:
+            mean, std = mean or described.mean, std or described.std
     preprocessing = _preprocessing(family, name, str(kind), mean, std)
     return Backbone(
         name,

@@ -9,6 +9,7 @@ output has as rows and columns, those layers are left out.
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ PREFIX = "timm/"
 
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 """What timm's files of networks call the function that brings weights into the form of the network."""
+_CONFIG = "config.json"
+"""What timm writes beside weights that it saves, and what lies beside those of the hub."""
 _DRAWN = ("pos_embed", "token", "bias_table", "rel_pos", "rope")
 """Parts of names of parameters that a scale of 1 would make meaningless: positions and tokens."""
 _PROBE_CELLS = 4
@@ -188,6 +191,30 @@ class TimmModels(Family):
         config = _config(name)
         mean, std = tuple(config.mean), tuple(config.std)
         return Preprocessing((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+    def described(self, name: str, path: Path) -> Preprocessing | None:
+        """Return mean and std of the ``config.json`` that timm writes beside weights, where it is of this network.
+
+        Raises
+        ------
+        InputError
+            If it is there and cannot be read.
+        """
+        beside = path.parent / _CONFIG
+        if not beside.is_file():
+            return None
+        try:
+            written = json.loads(beside.read_text(encoding="utf-8"))
+            if written.get("architecture") != _architecture(name):
+                return None
+            config = written.get("pretrained_cfg", written)
+            mean, std = ([float(value) for value in config[key]] for key in ("mean", "std"))
+            return Preprocessing((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"backbone {name}: {beside} does not hold the mean and std of an architecture as timm writes "
+                f"them ({type(error).__name__}: {error}); set mean and std"
+            ) from error
 
     def adapt(self, name: str, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring weights into timm's form by timm's own function, and leave the classifier away."""
