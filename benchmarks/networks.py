@@ -35,7 +35,7 @@ NETWORKS = (
     "timm/resnet50",
     "efficientnet_lite0",
 )
-SIZE, IMAGES, TIMES, MAX_GRID = 224, 32, 2, 28
+SIZE, IMAGES, TIMES, MAX_GRID = 224, 16, 3, 28
 
 
 @dataclass(frozen=True)

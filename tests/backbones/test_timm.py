@@ -35,6 +35,9 @@ MEMBERS = {
     "swin_s3_tiny_224": 64,
     "mvitv2_tiny": 64,  # hands on its grid's size beside the tokens
     "xcit_nano_12_p16_224": 64,
+    "hiera_tiny_224": 64,  # keeps patches that attend together together
+    "tnt_s_patch16_224": 64,  # hands on tokens of pixels before those of patches
+    "coat_lite_tiny": 64,  # modules at several paths
     "mobilevit_xxs": 64,
     "convnext_atto": 64,
     "resnet10t": 64,

@@ -111,3 +111,24 @@ def test_the_gradient_agrees(backbone_named: Load, name: str, layer: str) -> Non
     # nothing outside; inside, a maximum may leave a rim of a pixel or two without gradient
     assert centre - half <= left <= centre - half + 2
     assert centre + half - 2 <= right <= centre + half
+
+
+def test_a_module_at_two_paths_and_a_weight_of_two_modules_keep_their_numbers() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Conv2d(3, 3, 3, padding=1)
+            self.two = nn.Sequential(self.one, nn.ReLU())  # the same module, as in CoaT
+            self.three = nn.Conv2d(3, 3, 3, padding=1)
+            self.three.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.three(self.two(x))
+            return out
+
+    module = Shared()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    assert trace(module, 16)["three"].shape == (3, 16, 16)
+    after = module.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert module.three.weight is module.one.weight

@@ -325,6 +325,11 @@ class Backbone:
     def _no_layers(self) -> str:
         if self.keep == "class":
             return f'backbone {self.name}: tokens is "class", and it has no class token; set "grid"'
+        if self._tokens is not None:
+            return (
+                f"backbone {self.name}: its stages return no maps of the image (channels, height, width), nor one "
+                "token for each patch of a grid; choose another network"
+            )
         return (
             f"backbone {self.name}: its stages return tokens, not maps (channels, height, width) of "
             "the image; choose a convolutional network, or a transformer of timm's (timm/NAME)"
@@ -428,10 +433,14 @@ class Backbone:
         if self._tokens is not None:  # attention uses weights of parts that it does not call
             whole = [f"{name}." for name in run - set(_within(parts))]
             run |= {name for name in self._parts if name.startswith(tuple(whole))}
+        # a module that lies at several paths is one
+        ran = {id(self._parts[name]) for name in run if name} | {id(self.module)}
+        everywhere = self.module.named_modules(remove_duplicate=False)
+        paths = {path for path, part in everywhere if id(part) in ran}
         state = {
             name: value
             for name, value in self.module.state_dict().items()
-            if name.rpartition(".")[0] in run
+            if name.rpartition(".")[0] in paths
         }
         for key in ("mean", "std"):
             numbers = getattr(self.preprocessing, key)

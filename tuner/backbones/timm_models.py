@@ -36,6 +36,8 @@ PREFIX = "timm/"
 
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 """What timm's files of networks call the function that brings weights into the form of the network."""
+_ITEM = {"TNT": 1}
+"""Networks whose blocks hand on something else before the patches' tokens: those of the pixels inside each patch."""
 _CONFIG = "config.json"
 """What timm writes beside weights that it saves, and what lies beside those of the hub."""
 _DRAWN = ("pos_embed", "token", "bias_table", "rel_pos", "rope")
@@ -137,10 +139,8 @@ class TimmModels(Family):
             If it cannot be built for this size.
         """
         own = name.removeprefix(PREFIX)
-        options: list[dict[str, Any]] = [{"dynamic_img_size": True}]
-        if image_size is not None:
-            options.append({"img_size": image_size})
-        for option in (*options, {}):
+        size = image_size or self.reference_size(name)
+        for option in ({"dynamic_img_size": True}, {"img_size": size}, {}):
             try:
                 return _created(own, option)
             except TypeError as error:
@@ -149,7 +149,7 @@ class TimmModels(Family):
             except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise InputError(
-                    f"backbone {name}: timm cannot build it for images of {image_size} px ({reason}); "
+                    f"backbone {name}: timm cannot build it for images of {size} px ({reason}); "
                     f"its own are of {self.reference_size(name)} px"
                 ) from error
         raise AssertionError("a network without options is built or fails")
@@ -251,10 +251,11 @@ class TimmModels(Family):
 
     def tokens(self, name: str, module: nn.Module, keep: Keep) -> Tokens | None:
         """Say what the network itself says of its tokens."""
-        prefix = int(getattr(module, "num_prefix_tokens", 0))
+        prefix = int(getattr(module, "num_prefix_tokens", -1))
         has_class = prefix > 0 and getattr(module, "cls_token", None) is not None
         last = getattr(module, "output_fmt", None) == "NHWC"
-        return Tokens(prefix, has_class, last, keep)
+        item = _ITEM.get(type(module).__name__, 0)
+        return Tokens(prefix, has_class, last, keep, item, _orders(module))
 
     def only_size(self, name: str, module: nn.Module) -> int | None:
         """Return the side of the images that the network was built for, where it takes no others."""
@@ -285,7 +286,7 @@ class TimmModels(Family):
         self, name: str, module: nn.Module, traced: Mapping[str, Traced]
     ) -> tuple[str, ...]:
         """Return the modules that return timm's intermediate features, in depth order."""
-        found = _matched(module, traced, self.only_size(name, module))
+        found = _ends(module) or _matched(module, traced, self.only_size(name, module))
         if found is None:
             found = [n for n in stages(module, traced) if traced.get(n) and traced[n].shape]
         readable = [n for n in found if n in traced and traced[n].shape is not None]
@@ -338,6 +339,26 @@ def _patch(module: nn.Module) -> int:
     ratio = getattr(embed, "feat_ratio", None)
     whole = ratio(as_scalar=True) if callable(ratio) else size
     return int(max(whole) if isinstance(whole, tuple | list) else whole)
+
+
+def _orders(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Where each patch stands among a block's tokens in Hiera, which keeps what attends together together."""
+    reroll, schedule = getattr(module, "reroll", None), {}
+    if reroll is None or not hasattr(reroll, "schedule"):
+        return {}
+    for block, (_, size) in reroll.schedule.items():
+        count = int(size[0]) * int(size[1])
+        numbers = torch.arange(count, device="cpu").view(1, count, 1)
+        schedule[f"blocks.{block}"] = tuple(reroll(numbers, block).flatten().tolist())
+    return schedule
+
+
+def _ends(module: nn.Module) -> list[str]:
+    """The last block of each scale of CoaT, whose later blocks return several scales at once."""
+    if type(module).__name__ != "CoaT":
+        return []
+    rows = [f"serial_blocks{scale}" for scale in range(1, 5)]
+    return [f"{row}.{len(module.get_submodule(row)) - 1}" for row in rows]  # type: ignore[arg-type]
 
 
 # -- which modules return what timm calls its features ------------------------------------------

@@ -8,7 +8,8 @@ Images are square, so the patches are as many down as across.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from torch import Tensor
@@ -33,12 +34,18 @@ class Tokens:
         Whether maps are handed on as (batch, height, width, channels), where their shape does not tell.
     keep
         Which tokens become the map: those of the patches, or the class token, as a map of one cell.
+    item
+        Which of several tensors that a module hands on are the tokens of patches.
+    orders
+        Module to the place among its tokens of every patch, row by row, where that is another order than theirs.
     """
 
     prefix: int = -1
     has_class: bool = False
     channels_last: bool = False
     keep: Keep = "grid"
+    item: int = 0
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,14 +58,20 @@ class Arrangement:
         What the module returns: a map, a map with its channels last, tokens; or that its class token is taken.
     prefix
         Of tokens, how many stand before those of the patches.
+    item
+        Which of several tensors it is.
+    order
+        Of tokens, where each patch stands among them, row by row; empty where that is their order.
     """
 
     kind: Kind = "map"
     prefix: int = 0
+    item: int = 0
+    order: tuple[int, ...] = ()
 
     def apply(self, output: object) -> Tensor:
         """Return a module's output as a map (B, C, h, w)."""
-        tensor = first(output)
+        tensor = one_of(output, self.item)
         if self.kind == "map":
             return tensor
         if self.kind == "channels last":
@@ -66,19 +79,25 @@ class Arrangement:
         if self.kind == "class":
             return tensor[:, 0, :, None, None]
         side = math.isqrt(tensor.shape[1] - self.prefix)
-        patches = tensor[:, self.prefix :].transpose(1, 2)
+        patches = tensor[:, self.prefix :]
+        if self.order:
+            patches = patches[:, list(self.order)]
+        patches = patches.transpose(1, 2)
         return patches.reshape(*patches.shape[:2], side, side)
 
 
 MAP = Arrangement()
 
 
-def first(output: object) -> Tensor:
-    """Return a tensor, or the first of several (some transformers hand on their grid's size beside the tokens)."""
-    return cast("Tensor", output[0] if isinstance(output, tuple) else output)
+def one_of(output: object, item: int = 0) -> Tensor:
+    """Return a tensor, or one of several (some transformers hand on their grid's size beside the tokens)."""
+    several = isinstance(output, tuple)
+    return cast("Tensor", output[item] if several else output)  # type: ignore[index]
 
 
-def arrangement(output: object, view: View | None, tokens: Tokens | None) -> Arrangement | None:
+def arrangement(
+    output: object, view: View | None, tokens: Tokens | None, name: str = ""
+) -> Arrangement | None:
     """Tell how a module's output is read, None where it is no map of the image.
 
     Parameters
@@ -89,17 +108,25 @@ def arrangement(output: object, view: View | None, tokens: Tokens | None) -> Arr
         How it relates to the image, as far as that could be followed.
     tokens
         What is known of the network's tokens; None for a network that has none.
+    name
+        The module's path.
     """
     if isinstance(output, Tensor) and output.ndim == 4 and view and view.axes == (2, 3):
         return MAP if tokens is None or tokens.keep == "grid" else None
     if tokens is None:
         return None
+    item = 0
     if isinstance(output, tuple) and output:
-        output = output[0]
+        item = min(tokens.item, len(output) - 1)
+        output = output[item]
     if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != 1:
         return None
     if output.ndim == 3:
-        return _of_tokens(int(output.shape[1]), tokens)
+        found = _of_tokens(int(output.shape[1]), tokens)
+        order = tokens.orders.get(name, ())
+        if found is None or (order and len(order) != output.shape[1]):
+            return None
+        return replace(found, item=item, order=order)
     if tokens.keep == "class":
         return None
     _, one, two, three = output.shape

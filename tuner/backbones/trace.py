@@ -87,9 +87,14 @@ def trace(
         Module path to description, in order of first return.
     """
     names = {child: name for name, child in module.named_modules() if name}
+    # by module, each once: one that lies at two paths would be left without storage, were both exchanged
     state = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        f"{path}.{name}" if path else name: torch.empty_like(tensor, device="meta")
+        for path, child in module.named_modules()
+        for name, tensor in (
+            *child.named_parameters(recurse=False, remove_duplicate=False),
+            *child.named_buffers(recurse=False, remove_duplicate=False),
+        )
     }
     mode = _Mode()
     found: dict[str, Traced] = {}
@@ -98,7 +103,7 @@ def trace(
     def returned(child: nn.Module, _inputs: object, output: object) -> None:
         name = names[child]
         view = mode.view(output)
-        read = arrangement(output, view, tokens)
+        read = arrangement(output, view, tokens, name)
         shape = None
         if read is not None:
             _, channels, height, width = read.apply(output).shape
@@ -126,7 +131,7 @@ def trace(
             image = torch.empty(1, 3, image_size, image_size, device="meta")
             mode.begin(image)
             with mode:
-                torch.func.functional_call(module, state, (image,))
+                torch.func.functional_call(module, state, (image,), tie_weights=False)
     except (_Enough, RuntimeError, ValueError, AssertionError):
         # RuntimeError and its like: the image is too small, or of the wrong size, for what is left
         pass
