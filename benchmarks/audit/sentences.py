@@ -187,7 +187,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 WITHOUT_TABLE: dict[str, tuple[str, ...]] = {
     "README.md": (".92", ".40"),
-    "docs/explanation/median-rule.md": ("27 %", "37 %", "0.27 %", "3.2 %"),
+    "docs/explanation/median-rule.md": ("35 %", "47 %", "0.27 %", "3.2 %"),
 }
 """Page to figures in it that stand in no table: seen once, in the example that the page walks through or on the demo's
 searches."""

@@ -442,8 +442,8 @@ class SearchConfig(Table):
     )
     rungs: Literal["auto", "reports"] = Field(
         "auto",
-        description="where the median rule cuts: at a fifteenth, a sixth and a third of the steps, "
-        "among all trials that reached them; or at every report from 30 % on, as before",
+        description="where trials are stopped: at a fifteenth of the steps the worst quarter of all trials that "
+        "reached it, at a sixth and a third the worse half; or by the median rule at every report from 30 % on, as before",
     )
     parallel_trials: Count = Field(
         8, description="trials of a study that are asked together: a round"

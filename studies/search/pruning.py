@@ -1,7 +1,7 @@
 """The median rule: which trials of a round are stopped at a report.
 
-At rungs a trial's best value so far is compared with the median over the trials of the study, begun in this or earlier
-rounds, that reached the same step: half of them go at each.
+At rungs a trial's best value so far is compared with those of the trials of the study, begun in this or earlier rounds,
+that reached the same step: a share of them, the best, go on at each.
 
 At reports, as in the releases before, it is compared with the median over *all* trials at the same step; a trial that was
 stopped keeps its last best. Counting survivors only would ratchet there: each of many medians would be taken over ever
@@ -10,7 +10,9 @@ better trials, until hardly any trial completes and the best is lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,9 +84,12 @@ def stopped(
 
 
 def stopped_at_rung(
-    current: NDArray[np.float64], others: NDArray[np.float64], running: NDArray[np.bool_]
+    current: NDArray[np.float64],
+    others: NDArray[np.float64],
+    running: NDArray[np.bool_],
+    share: Fraction,
 ) -> NDArray[np.bool_]:
-    """Which running trials of a round are not in the better half of all that reached a rung.
+    """Which running trials of a round are not in the better part of all that reached a rung.
 
     Parameters
     ----------
@@ -94,13 +99,16 @@ def stopped_at_rung(
         ``(m,)`` best value at the rung of the trials of earlier rounds that reached it.
     running
         ``(n,)`` which trials of the round still run.
+    share
+        Of all that reached it, which goes on.
 
     Returns
     -------
     ndarray
-        ``(n,)`` bool. With an odd number the one in the middle lives.
+        ``(n,)`` bool. Where the share is no whole number of trials one more lives, and so do those that equal the last.
     """
-    worse: NDArray[np.bool_] = running & (current > _median(np.concatenate([current, others])))
+    ordered = np.sort(np.concatenate([current, others]))
+    worse: NDArray[np.bool_] = running & (current > ordered[math.ceil(share * len(ordered)) - 1])
     return worse
 
 

@@ -6,8 +6,9 @@ Nothing here decides by the clock or by what is free: the same round on the same
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,8 @@ class Round:
     prune
         Whether the median rule applies.
     rungs
-        Those of the reports at which it cuts among the trials that reached them; None: at every report, among all.
+        Those of the reports at which it cuts among the trials that reached them, and the share of these that goes on;
+        None: the median rule at every report, among all.
     """
 
     def __init__(
@@ -108,13 +110,13 @@ class Round:
         *,
         reports: Sequence[int],
         prune: bool,
-        rungs: Sequence[int] | None = None,
+        rungs: Mapping[int, Fraction] | None = None,
     ) -> None:
         self.members = members
         self.trainer = trainer
         self.reports = tuple(reports)
         self.prune = prune
-        self.rungs = None if rungs is None else frozenset(rungs)
+        self.rungs = rungs
         self.running = [
             _Running(m, trial) for m, member in enumerate(members) for trial in member.trials
         ]
@@ -244,7 +246,7 @@ class Round:
             return mine, stopped(number, len(self.reports), best, others, running)
         if step not in self.rungs or not running.any():
             return mine, np.zeros(len(mine), dtype=bool)
-        return mine, stopped_at_rung(best, others, running)
+        return mine, stopped_at_rung(best, others, running, self.rungs[step])
 
     def _best(self, i: int) -> tuple[Tensors, Tensor | None]:
         """Best weights of a trial, its units in order, gathered from all blocks.

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from studies.config.experiment import Experiment
 
-SHARES = (Fraction(1, 15), Fraction(1, 6), Fraction(1, 3))
-"""Of a trial's steps, at which it must be in the better half: 20, 50 and 100 of 300."""
+RUNGS = (
+    (Fraction(1, 15), Fraction(3, 4)),
+    (Fraction(1, 6), Fraction(1, 2)),
+    (Fraction(1, 3), Fraction(1, 2)),
+)
+"""Of a trial's steps, and which of those that come there go on: at 20 of 300 the better three quarters, at 50 and 100 the
+better half. A half at the first one too loses searches whose best settings begin slowly (docs/benchmarks/quality.md)."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,12 @@ class ReportGrid:
     steps
         Numbers of steps after which the validation loss is reported, increasing; the last step of a trial is the last.
     rungs
-        Those at which the median rule cuts among all that reached them; None where it cuts at every report from 30 % on.
+        Those at which it is cut among all that reached them, and the share that goes on; None where the median rule cuts
+        at every report from 30 % on.
     """
 
     steps: tuple[int, ...]
-    rungs: tuple[int, ...] | None
+    rungs: Mapping[int, Fraction] | None
 
     @classmethod
     def of(cls, experiment: Experiment) -> Self:
@@ -59,12 +65,12 @@ class ReportGrid:
         grid = report_steps(steps, report_every)
         if not rungs:
             return cls(grid, None)
-        early = rung_steps(steps)
+        early = rungs_of(steps)
         last = max(early, default=0)
         return cls((*early, *(step for step in grid if step > last)), early)
 
 
-def rung_steps(steps: int) -> tuple[int, ...]:
-    """Steps at which a trial of ``steps`` must be in the better half; none at its last step or before its first."""
-    at = {round(steps * share) for share in SHARES}
-    return tuple(sorted(step for step in at if 0 < step < steps))
+def rungs_of(steps: int) -> dict[int, Fraction]:
+    """Rungs of a trial of ``steps``, increasing, and the share that goes on; none at its last step or before its first."""
+    every = [(round(steps * at), share) for at, share in RUNGS]
+    return {step: share for step, share in every if 0 < step < steps}

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from tests.fitting.test_trainer import make, random_trials
 
 REPORTS = (10, 20, 30, 40, 50)
 REGIONS = [np.array([0, 2, 3]), np.array([1, 4])]
+HALF = Fraction(1, 2)
 
 
 class Seen:
@@ -48,7 +52,7 @@ def run(
     who: list[Member],
     turns: list[list[tuple[int, NDArray[np.int64]]]] | None = None,
     prune: bool = True,
-    rungs: tuple[int, ...] | None = None,
+    rungs: Mapping[int, Fraction] | None = None,
 ) -> tuple[object, Seen]:
     trainer, _, _ = make(readout, 5)
     turns = turns or [[(m, member.units) for m, member in enumerate(who)]]
@@ -141,7 +145,7 @@ def test_pruning_is_the_rule_applied_report_by_report() -> None:
 
 def test_at_rungs_half_of_those_that_come_there_go_on() -> None:
     free, _ = run("full", members("full"), prune=False)
-    cut, seen = run("full", members("full"), rungs=(10, 20))
+    cut, seen = run("full", members("full"), rungs={10: HALF, 20: HALF})
     assert seen.running[:3] == [8, 4, 4]  # of two studies
     for whole, halved in zip(free.outcomes, cut.outcomes, strict=True):
         best = np.array([carried_forward(o.curve, REPORTS) for o in whole])
@@ -156,10 +160,10 @@ def test_at_rungs_a_round_is_measured_by_earlier_ones_that_came_as_far() -> None
         Trial(900 + i, 0, i, TrialState.PRUNED, {}, 1e-6, {10: 1e-6} if i else {10: 1e-6, 20: 9.0})
         for i in range(8)
     ]
-    none, _ = run("full", members("full", earlier=earlier), rungs=(10, 20))
+    none, _ = run("full", members("full", earlier=earlier), rungs={10: HALF, 20: HALF})
     assert {o.state for outcomes in none.outcomes for o in outcomes} == {TrialState.PRUNED}
     later, _ = run(
-        "full", members("full", earlier=earlier), rungs=(20,)
+        "full", members("full", earlier=earlier), rungs={20: HALF}
     )  # one came there: it is bad
     assert [sum(len(o.curve) > 2 for o in outcomes) for outcomes in later.outcomes] == [4, 4]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from studies.search.pruning import (
     stopped,
     stopped_at_rung,
 )
-from studies.search.rungs import ReportGrid, rung_steps
+from studies.search.rungs import ReportGrid, rungs_of
 
 LOSS = st.one_of(st.floats(0, 3), st.just(math.inf))
 
@@ -146,18 +147,19 @@ def test_counting_survivors_only_would_ratchet() -> None:
 
 
 @given(current=st.lists(LOSS, min_size=1, max_size=9), others=st.lists(LOSS, max_size=9))
-def test_at_a_rung_the_better_half_lives(current: list[float], others: list[float]) -> None:
+def test_at_a_rung_the_better_part_lives(current: list[float], others: list[float]) -> None:
     runs = np.isfinite(current)
-    stop = stopped_at_rung(np.array(current), np.array(others), runs)
-    everyone = [*current, *others]
-    for value, gone, ran in zip(current, stop, runs, strict=True):
-        better = sum(v < value for v in everyone)
-        if gone:
-            assert ran
-            assert 2 * better >= len(everyone)
-        elif ran:  # half or more are no better, but for the one in the middle
-            assert 2 * better <= len(everyone) - 1 or math.inf in everyone
-    assert not stop[np.array(current) == min(everyone)].any()
+    for share in (Fraction(3, 4), Fraction(1, 2)):
+        stop = stopped_at_rung(np.array(current), np.array(others), runs, share)
+        everyone = [*current, *others]
+        for value, gone, ran in zip(current, stop, runs, strict=True):
+            better = sum(v < value for v in everyone)
+            if gone:
+                assert ran
+                assert better >= share * len(everyone)
+            elif ran:  # one more where the share is no whole number
+                assert better < share * len(everyone)
+        assert not stop[np.array(current) == min(everyone)].any()
 
 
 def test_at_a_rung_those_count_that_reached_it() -> None:
@@ -174,13 +176,15 @@ def test_at_a_rung_those_count_that_reached_it() -> None:
     ("steps", "rungs"), [(300, (20, 50, 100)), (20, (1, 3, 7)), (3, (1,)), (1, ())]
 )
 def test_rungs_scale_with_the_steps(steps: int, rungs: tuple[int, ...]) -> None:
-    assert rung_steps(steps) == rungs
+    assert tuple(rungs_of(steps)) == rungs
+    assert rungs_of(300) == {20: Fraction(3, 4), 50: Fraction(1, 2), 100: Fraction(1, 2)}
+    assert set(rungs_of(4).values()) == {Fraction(1, 2)}  # two at one step: the later one's share
 
 
 def test_the_first_report_is_at_the_first_rung() -> None:
     grid = ReportGrid.at(300, 30, rungs=True)
     assert grid.steps == (20, 50, 100, 120, 150, 180, 210, 240, 270, 300)
-    assert grid.rungs == (20, 50, 100)
+    assert tuple(grid.rungs or ()) == (20, 50, 100)
     before = ReportGrid.at(300, 30, rungs=False)
     assert before.rungs is None
     assert before.steps == tuple(range(30, 301, 30))
