@@ -37,6 +37,19 @@ FAILING_SYSTEM = {
 }
 """Errors of the operating system that no input of the user's explains."""
 
+REMEDIES = {
+    errno.ENOSPC: "free space on that disk, or name another",
+    errno.EDQUOT: "free space within the quota, or name another disk",
+    errno.EROFS: "name a place that can be written to",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EIO: "check the disk",
+}
+"""What to do about some of them."""
+
+WRONG_NAMES = {errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors of the operating system that lie in a path as it was given."""
 
 _OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -128,9 +141,13 @@ def classify(error: BaseException) -> tuple[int, str]:
     reason = _environment_reason(error)
     if reason:
         return ENVIRONMENT, f"error: {reason}"
-    if isinstance(
-        error, FileExistsError | FileNotFoundError | IsADirectoryError | NotADirectoryError
-    ) and (error.filename is not None):
+    names_a_path = isinstance(error, OSError) and (
+        isinstance(
+            error, FileExistsError | FileNotFoundError | IsADirectoryError | NotADirectoryError
+        )
+        or error.errno in WRONG_NAMES
+    )
+    if isinstance(error, OSError) and names_a_path and error.filename is not None:
         return INPUT, f"error: {os.fsdecode(error.filename)}: {error.strerror}"
     return DEFECT, _defect(error)
 
@@ -180,7 +197,8 @@ def _system_reason(error: OSError) -> str | None:
     if error.errno not in FAILING_SYSTEM and "No space left on device" not in str(error):
         return None
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-    return f"{where}{error.strerror or error}"
+    remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+    return f"{where}{error.strerror or error}{remedy}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

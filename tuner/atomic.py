@@ -28,6 +28,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         if durable:
             _to_disk(partial)
         partial.replace(path)
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)) == partial:
+            error.filename = str(path)  # the name that its reader knows
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
