@@ -72,5 +72,5 @@ def _text(seen: Overview) -> str:
         lines.append(f"{seen.settled} settled: further trials are expected to gain under 0.5 %")
     lines += [f"runs: {name} ({count} trials)" for name, count in seen.running.items()]
     lines += [f"set aside: {name}: {message}" for name, message in seen.set_aside.items()]
-    lines += [f"fit failed: {name} (best {value:.3f})" for name, value in seen.fit_failed.items()]
+    lines += [f"fit failed: {name} (best {value:.4g})" for name, value in seen.fit_failed.items()]
     return "\n".join(lines)

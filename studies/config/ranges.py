@@ -355,7 +355,8 @@ def _parse_number(
     kind = "an integer" if parameter.integer else "a number"
     bound = "above" if parameter.above else "of at least"
     valid = f"must be {kind} {bound} {parameter.minimum:g}"
-    if parameter.maximum < LARGEST:
+    beyond = isinstance(value, int | float) and parameter.maximum < value < math.inf
+    if parameter.maximum < LARGEST or beyond:
         valid += f" and at most {parameter.maximum:g}"
     if alternative:
         valid = f"{valid}, {alternative}"

@@ -59,7 +59,11 @@ def caused_by(inner: Exception) -> Exception:
             "error: x.npy: No space left on device; free space on that disk",
         ),
         (OSError("HDF5: errno = 28, 'No space left on device'"), 3, "error: HDF5"),
-        (PermissionError(errno.EACCES, "Permission denied", "out"), 3, "error: out: Permission denied; change"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out"),
+            3,
+            "error: out: Permission denied; change",
+        ),
         (OSError(errno.EROFS, "Read-only file system"), 3, "error: Read-only file system"),
         (MemoryError(), 3, "error: out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "error: out of memory"),

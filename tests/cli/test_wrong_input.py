@@ -298,6 +298,10 @@ def test_a_file_that_is_no_recording(run, folder, damage, mentions):
         ({"data": 'region = "array"'}, ["unknown unit column 'array'", "area", "reliability"]),
         ({"data": "min_reliability = 0.95"}, ["0.95", "the best has 0.9", "data.min_reliability"]),
         ({"data": "validation_fraction = 0.001"}, ["validation", "fewer than 5"]),
+        (
+            {"data": "validation_fraction = 0.9"},
+            ["fewer than 20", "lower data.validation_fraction"],
+        ),
         ({"data": 'format = "hdf6"'}, ["data.format", "did you mean hdf5?"]),
         ({"training": 'loss = "poisson"'}, ["negative response", "poisson"]),
         ({"training": "report_evry = 2"}, ["training.report_evry", "did you mean report_every?"]),

@@ -374,6 +374,10 @@ WRONG = {
         "[search.space.full]\nlearning_rate = 0.0",
         "search.space.full.learning_rate: must be a number above 0",
     ),
+    "learning rate beyond reason": (
+        "[search.space.full]\nlearning_rate = 1e30",
+        "search.space.full.learning_rate: must be a number above 0 and at most 9.0072e+15, or a range",
+    ),
     "infinite end": (
         "[search.space.full]\nlearning_rate = { low = 1, high = inf }",
         "search.space.full.learning_rate.high: must be a number above 0; got inf",

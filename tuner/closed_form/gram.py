@@ -69,7 +69,7 @@ class Plan:
         if COPIES * 4 * side**2 > memory:
             raise EnvironmentFailure(
                 f"training.memory: the smooth readout of {images:,} images and {features:,} features takes "
-                f"{COPIES * 4 * side**2 / 1e9:.1f} GB, and {memory / 1e9:.1f} GB are allowed; raise "
+                f"{COPIES * 4 * side**2 / 1e6:,.1f} MB, and {memory / 1e6:,.1f} MB are allowed; raise "
                 "training.memory, or name the other readouts alone in [search.space]"
             )
         exact = COPIES * 8 * side**2 <= memory

@@ -61,8 +61,8 @@ def check_responses(
             f"has {n_fit[unit]} valid responses among the {split.fit.size} {which}, "
             f"fewer than {MIN_FIT}"
         ),
-        "remove it from the recording or supply more images"
-        + ("" if fold is None else ", or set training.folds = 1"),
+        "remove it from the recording or supply more images, or "
+        + ("lower data.validation_fraction" if fold is None else "set training.folds = 1"),
     )
     _refuse(
         recording,
