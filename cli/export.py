@@ -218,6 +218,7 @@ def best(
             with_backbone=with_backbone,
             stacked=stacked,
             encoding=made,
+            say=note,
         )
     written(paths)
 

@@ -22,6 +22,10 @@ from cli.options import settings
 Row = Mapping[str, Any]
 
 
+UNBOUNDED = 10_000
+"""Columns of a table that is not written to a terminal."""
+
+
 class Format(StrEnum):
     """How a listing is written."""
 
@@ -174,7 +178,9 @@ def _write_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
         [column.title or column.key, *(_cell(value, column) for value in present)]
         for column, present in zip(columns, values, strict=True)
     ]
-    console = Console(file=sys.stdout, highlight=False)
+    # what goes into a pipe or a file is searched by line: a name stands on one
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else UNBOUNDED
+    console = Console(file=sys.stdout, highlight=False, width=wide)
     widths = [max(map(cell_len, texts)) for texts in cells]
     # Columns keep their width while others can give way; where that is not enough, all fold.
     kept = [w for w, column in zip(widths, columns, strict=True) if not column.fold]

@@ -67,10 +67,14 @@ def _text(seen: Overview) -> str:
             rest += f", {duration_text((seen.target - seen.finished) / seen.rate)} left"
         lines.append(rest)
     elif seen.rate:
-        lines.append(f"{rate_text(seen.rate)} over the last {duration_text(seen.window)}")
+        when = f"over the last {duration_text(seen.window)}" if seen.running else "while it ran"
+        lines.append(f"{rate_text(seen.rate)} {when}")
     if seen.settled:
         lines.append(f"{seen.settled} settled: further trials are expected to gain under 0.5 %")
     lines += [f"runs: {name} ({count} trials)" for name, count in seen.running.items()]
     lines += [f"set aside: {name}: {message}" for name, message in seen.set_aside.items()]
-    lines += [f"fit failed: {name} (best {value:.4g})" for name, value in seen.fit_failed.items()]
+    lines += [
+        f"no better than the mean: {name} (loss {value:.4g})"
+        for name, value in seen.no_better_than_mean.items()
+    ]
     return "\n".join(lines)

@@ -75,8 +75,8 @@ LIST_COLUMNS = [
     Column("trials.running", "running"),
     Column("trials.waiting", "waiting"),
     Column("trials.failed", "failed"),
-    Column("best.value", "best", digits=4),
-    Column("below_smooth", "below smooth"),
+    Column("loss", "loss", digits=4),
+    Column("below_smooth", "worse than smooth"),
     Column("settled", "settled after"),
 ]
 
@@ -87,9 +87,9 @@ LIST_COLUMNS = [
 def list_command(
     format: FormatOption = Format.table,  # noqa: A002
 ) -> None:
-    """List studies with their trials and their best validation loss.
+    """List studies with their trials and their validation loss: 1 predicts every unit's mean, less is better.
 
-    Below smooth: without any search the smooth readout of the layer and region has the lower validation loss.
+    Worse than smooth: without any search the smooth readout of the layer and region has the lower validation loss.
     Settled after: so many trials, by 'tuner optimize --until-settled'.
     """
     from studies.database.stores import open_stores
@@ -101,7 +101,7 @@ def list_command(
         line = closed_form_line(stores.storage, created)
         rows = listing(summaries(stores.storage, select(created)), stores.claims, line)
     # most of the time nothing runs, waits or has failed: names then stand on one line
-    always = ("study", "trials.complete", "trials.pruned", "best.value")
+    always = ("study", "trials.complete", "trials.pruned", "loss")
     columns = [
         column
         for column in LIST_COLUMNS

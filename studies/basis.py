@@ -22,9 +22,11 @@ def basis_of(workspace: Workspace) -> Basis:
     """What figures, tables and pages of an experiment say that their numbers are over."""
     recording = workspace.recording
     responses = recording.test_responses
+    groups = None if responses is None else workspace.scoring["groups"]
     times = np.zeros(1) if responses is None else np.isfinite(responses).sum(axis=0)
     return Basis(
         n_test=recording.n_test,
+        n_test_groups=None if groups is None else int(np.unique(groups).size),
         n_repeats=int(times.max(initial=0)),
         always=bool((times == times.max(initial=0)).all()),
         n_held_out=len(workspace.cuts.held_out),
@@ -32,6 +34,11 @@ def basis_of(workspace: Workspace) -> Basis:
         min_explainable=workspace.experiment.data.min_explainable,
         weights=_weights(workspace.experiment),
         closed_form=CLOSED_FORMS,
+        started=frozenset(
+            spec.key.readout
+            for spec in workspace.grid
+            if not spec.closed_form and workspace.start(spec) == "closed_form"
+        ),
     )
 
 

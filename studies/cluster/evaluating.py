@@ -76,7 +76,14 @@ def ingredients_of(message: messages.Message) -> Ingredients:
         part, _, name_in_it = name.partition("/")
         parts[part][name_in_it] = tensor
     header = message.header
-    return Ingredients(parts["parameters"], parts["own"] or None, header["trial"], header["value"])
+    return Ingredients(
+        parts["parameters"],
+        parts["own"] or None,
+        header["trial"],
+        header["value"],
+        header["judged"],
+        header["finished"],
+    )
 
 
 def pack_files(files: EncoderFiles) -> bytes:

@@ -78,6 +78,7 @@ def encoders_on(
         tensors = {f"parameters/{name}": value for name, value in what.parameters.items()}
         tensors |= {f"own/{name}": value for name, value in (what.own or {}).items()}
         how = {"trial": what.trial, "value": what.value, "with_backbone": with_backbone}
+        how |= {"judged": what.judged, "finished": what.finished}
         return pack_weights(_about(best) | how, tensors)
 
     def encode(pair: tuple[Best, messages.Message]) -> EncoderFiles:

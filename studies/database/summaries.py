@@ -156,7 +156,8 @@ def listing(
     """What ``tuner study list`` shows; ``running`` counts trials that a living process works on.
 
     With ``line``, ``below_smooth`` says whether the closed form of the layer and region has the lower validation loss; None
-    where there is none. ``settled`` is the number of trials after which a study was, or None.
+    where there is none. ``loss`` is that of what the study exports: its best trial, or of a closed form the encoder whose
+    units each have a setting of their own. ``settled`` is the number of trials after which a study was, or None.
     """
     held = functools.cache(claims.held)
     out = []
@@ -175,6 +176,7 @@ def listing(
                 "best": None
                 if best is None
                 else {"number": best.number, "value": best.value, "params": best.params},
+                "loss": item.loss,
                 "below_smooth": None if line is None else line.below(study.key, item.loss),
                 "settled": None if item.settled is None else item.settled["trials"],
             }

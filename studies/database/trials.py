@@ -171,9 +171,12 @@ def durations(storage: Storage, study_ids: Sequence[int]) -> dict[int, float]:
 
 
 def recently_finished(
-    storage: Storage, study_ids: Sequence[int], window: float
+    storage: Storage, study_ids: Sequence[int], window: float, *, running: bool
 ) -> tuple[int, float]:
-    """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun."""
+    """Trials finished in the last ``window`` seconds, and the seconds since the first of them was begun.
+
+    Where nothing is ``running`` the seconds end with the last of them: a search that is over gets no slower.
+    """
     wanted = set(study_ids)
     now = tables.now()
     query = sa.select(
@@ -190,7 +193,8 @@ def recently_finished(
         ]
     if not spans:
         return 0, 0.0
-    return len(spans), (now - min(start for start, _ in spans)).total_seconds()
+    end = now if running else max(end for _, end in spans)
+    return len(spans), (end - min(start for start, _ in spans)).total_seconds()
 
 
 def frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.encoders import Best, Ingredients, best_studies, each, encoder_of
+from studies.results.trusted import weights_failed
 from studies.workspace import Workspace
 from tuner.progress import counted
 
 if TYPE_CHECKING:
     from tuner.encoder import EncoderFiles
+
+NAMED = 3
+"""Encoders of fits that failed up to which each is named."""
 
 CHECK_IMAGES = 4
 """Training images stored with an encoder, whose responses it must reproduce on load."""
@@ -40,6 +45,9 @@ def files_of(
     from tuner.encoder import encoder_files
 
     model = encoder_of(workspace, spec, what)
+    model.meta["fit_failed"] = weights_failed(
+        workspace, spec, what.parameters, value=what.judged, finished=what.finished
+    )
     return encoder_files(model, check_images=check_images(workspace), with_backbone=with_backbone)
 
 
@@ -66,8 +74,11 @@ def export_best(
     with_backbone: bool = False,
     stacked: bool = False,
     encoding: Encoding = encode_here,
+    say: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write the best encoder of every study into ``OUT/<name>/``; with ``stacked`` one encoder for each region instead.
+
+    ``meta["fit_failed"]`` of an encoder tells whether the study's best fit is not surely better than predicting the mean.
 
     Parameters
     ----------
@@ -77,6 +88,8 @@ def export_best(
         Whether the backbone is embedded.
     encoding
         Who makes the encoders of single studies.
+    say
+        Told of how many encoders it is so that the fit failed.
     """
     from tuner.encoder import save_encoder, write_encoder
 
@@ -93,6 +106,15 @@ def export_best(
             for stack in stacks(workspace, stores, specs)
         ]
     ready = best_studies(workspace, stores, specs)
-    made = encoding(ready, per_unit, with_backbone)
-    written = {best.spec.name: write_encoder(out / best.spec.name, files) for best, files in made}
+    written, failed = {}, []
+    for best, files in encoding(ready, per_unit, with_backbone):
+        written[best.spec.name] = write_encoder(out / best.spec.name, files)
+        if json.loads(files.description)["meta"]["fit_failed"]:
+            failed.append(best.spec.name)
+    if failed:
+        failed = [spec.name for spec in specs if spec.name in failed]
+        say(
+            f"{len(failed)} of {len(written)} encoders are not surely better than predicting the mean (fit_failed in "
+            f"encoder.json): {', '.join(failed[:NAMED])}{', ...' if len(failed) > NAMED else ''}"
+        )
     return [written[spec.name] for spec in specs if spec.name in written]

@@ -145,8 +145,10 @@ def export_heatmap(
         paths += _against(workspace, made, metric, out)
     if cuts:
         from studies.results.resplit import resplit, write_resplit
+        from tuner.figures.panels import failed
 
-        fits = resplit(workspace, stores, specs, cuts)
+        failures = [one.spec.name for one in made.found if failed(one.row)]
+        fits = resplit(workspace, stores, specs, cuts, failures)
         simulated = workspace.recording.simulated
         paths += write_resplit(fits, made.found, out, basis=basis, simulated=simulated)
     return paths

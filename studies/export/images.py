@@ -6,19 +6,25 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.basis import basis_of
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, best_studies, each
+from studies.results.trusted import first_told, judge
 from studies.workspace import Workspace
 from tuner.atomic import write_bytes
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.encoder import Encoder
+    from tuner.recordings import Recording
     from tuner.synthesis.manifest import Manifest
     from tuner.synthesis.mei import MeiSettings
 
@@ -90,6 +96,7 @@ def export_images(
     best natural training image of equal mean and contrast, over the whole image and inside the unit's receptive field; and
     ``evaluation.json``: a row per judge, how independent each is, and a headline by the most independent ones.
     """
+    from tuner.figures import captions
     from tuner.figures.tables import write_csv
     from tuner.synthesis.estimate import announced
     from tuner.synthesis.evaluate import COLUMNS, compare, headline, summary
@@ -111,19 +118,24 @@ def export_images(
     def made_by(best: Best) -> list[Encoder]:
         return best.ensemble(ensemble_size) if again is None else makers(best, again)
 
-    written = []
+    written, basis = [], basis_of(workspace)
     for best, encoders in each(ready, made_by):
         spec = best.spec
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         tell = partial(workspace.progress, f"images of {spec.name}")
         n_units = len(spec.units) if mine is None else len(mine)
         say(f"{spec.name}: {announced(encoders, n_units, settings)}")
+        failed = judge(best, encoders)
+        if failed:
+            say(f"{spec.name}: {captions.NOTHING}")
         result, held = export_meis(
             out / spec.name,
             encoders,
             mine,
             settings,
             title=spec.name,
+            about=captions.encoder(row_of(best), basis, size=len(encoders), failed=failed),
+            recorded=largest_recorded(workspace.recording, spec.units),
             natural=workspace.images,
             progress=tell,
         )
@@ -142,6 +154,7 @@ def export_images(
                 settings.photometry,
                 workspace.images,
                 fields=fields.of([place[int(unit)] for unit in result.units]),
+                progress=partial(workspace.progress, f"judging images of {spec.name}"),
             )
             written.append(write_csv(table, COLUMNS, out / spec.name / "evaluation.csv"))
             judged = summary(table)
@@ -160,26 +173,41 @@ def export_images(
     return written
 
 
+def largest_recorded(recording: Recording, units: NDArray[np.int64]) -> dict[int, float]:
+    """Unit to the largest response that was recorded of it, to a training image or in the mean to a test image."""
+    parts = [recording.train_responses[:, units].astype(np.float64)]
+    if recording.test_responses is not None:
+        from tuner.scores.moments import nan_mean
+
+        parts.append(nan_mean(recording.test_responses[:, :, units].astype(np.float64), axis=0))
+    largest = np.fmax.reduce([np.fmax.reduce(part, axis=0) for part in parts])
+    return {int(u): float(v) for u, v in zip(units, largest, strict=True) if np.isfinite(v)}
+
+
+def row_of(best: Best) -> dict[str, Any]:
+    """What captions ask of a study."""
+    return best.spec.columns | {"n_trials": best.summary.finished}
+
+
 def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[str, Encoder]]:
     """Encoders by name that judge a study's images, and the names of those that made them.
 
     Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
-    all studies of the region.
+    all studies of the region; one that is not surely better than predicting the mean judges nothing.
     """
     workspace, stores, key = best.workspace, best.stores, best.spec.key
     own = best.ensemble()
     judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
     made = [f"{best.spec.name} #{model.meta['trial']}" for model in made_by]
-    rivals: dict[tuple[str, str], Best] = {}
+    contests: dict[tuple[str, str], list[Best]] = {}
     created = stored_studies(stores.storage)
     region = [s for s in workspace.grid if s.key.region == key.region and s.name in created]
     for other in best_studies(workspace, stores, region):
         kind = (other.spec.key.backbone, other.spec.key.readout)
-        if kind == (key.backbone, key.readout):
-            continue
-        if kind not in rivals or other.value < rivals[kind].value:
-            rivals[kind] = other
-    others = each(list(rivals.values()), Best.encoder)
+        if kind != (key.backbone, key.readout):
+            contests.setdefault(kind, []).append(other)
+    rivals = [rival for mine in contests.values() if (rival := first_told(mine)) is not None]
+    others = each(rivals, Best.encoder)
     return made, judges | {rival.spec.name: model for rival, model in others}
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from studies.results.encoders import Best
     from studies.results.frames import Per
     from studies.search.create import Created
     from studies.search.ledger import Done
@@ -247,6 +248,9 @@ class OpenExperiment:
     ) -> pd.DataFrame:
         """Return the best layer of every unit, or of every region, chosen by validation loss.
 
+        Where no fit is surely better than predicting the mean there is no best layer: ``layer`` is ``none``, ``note`` says
+        why, and there are no scores.
+
         Test scores stand beside and choose nothing: what is chosen by test score and then reported by it is too good. The
         validation loss of what it chose is optimistic too; report the test score.
 
@@ -286,12 +290,33 @@ class OpenExperiment:
             The region.
         per_unit
             Whether every unit has the weights of its own best trial.
+
+        Raises
+        ------
+        InputError
+            If several studies match and no fit of them is surely better than predicting the mean.
         """
+        with self._best(region, backbone, layer, readout) as best:
+            return best.encoder(per_unit=per_unit)
+
+    @contextmanager
+    def _best(
+        self, region: str, backbone: Patterns, layer: Patterns, readout: Patterns
+    ) -> Iterator[Best]:
+        """The best study of a region; the only one that matches, whatever it is worth."""
         from studies.results.encoders import best_studies
+        from studies.results.trusted import first_told
+        from tuner.figures.panels import NOT_TOLD
 
         with self._opened(_selection(backbone, layer, region, readout)) as (stores, specs):
-            best = min(best_studies(self.workspace, stores, specs), key=lambda one: one.value)
-            return best.encoder(per_unit=per_unit)
+            ready = best_studies(self.workspace, stores, specs)
+            best = ready[0] if len(ready) == 1 else first_told(ready)
+            if best is None:
+                raise InputError(
+                    f"region {region}: {NOT_TOLD}, so there is no best layer; name one study with "
+                    "backbone=, layer= and readout= to have its encoder anyway"
+                )
+            yield best
 
     def images(
         self,
@@ -316,14 +341,21 @@ class OpenExperiment:
         settings
             Of :class:`tuner.synthesis.mei.MeiSettings`: ``steps``, ``contrast``, ``prior``, ...
         """
+        from studies.basis import basis_of
+        from studies.export.images import largest_recorded, row_of
+        from studies.results.trusted import judge
+        from tuner.figures import captions
         from tuner.synthesis.beside import beside
         from tuner.synthesis.export import sheet_of
         from tuner.synthesis.mei import MeiSettings, synthesize
         from tuner.synthesis.receptive_fields import from_readout
 
         how = MeiSettings(**settings)
-        model = self.encoder(region, backbone=backbone, layer=layer, readout=readout)
-        study = str(model.meta["study"])
+        with self._best(region, backbone, layer, readout) as best:
+            model = best.encoder()
+            failed = judge(best, [model])
+            about = captions.encoder(row_of(best), basis_of(self.workspace), failed=failed)
+        study = best.spec.name
         what = f"images of {study}"
         try:
             result = synthesize(
@@ -334,7 +366,16 @@ class OpenExperiment:
         place = {int(unit): k for k, unit in enumerate(model.unit_indices)}
         fields = from_readout(model).of([place[int(unit)] for unit in result.units])
         held = beside([model], result, how, self.workspace.images, fields)
-        figure = sheet_of(result, how, fields, held, study, model.simulated)
+        figure = sheet_of(
+            result,
+            how,
+            fields,
+            held,
+            study,
+            model.simulated,
+            about,
+            largest_recorded(self.workspace.recording, best.spec.units),
+        )
         figure.set_dpi(SCREEN_DPI)
         return Images(study, result, held, figure, held.verdict(result.activation))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
-from tuner.figures.metrics import number
-from tuner.figures.panels import failed
+from tuner.figures.panels import NO_LAYER, NOT_TOLD, best_row, pending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +25,8 @@ def best_of(
 ) -> pd.DataFrame:
     """Return a row per unit or region: the study with its lowest validation loss, ties to the shallower layer.
 
-    A region's fits that failed are no candidates; a region without another is left out.
+    Where no fit of a unit or region is surely better than predicting the mean, its layer is ``none``, with a note, and
+    it has no scores.
 
     Raises
     ------
@@ -36,19 +35,16 @@ def best_of(
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    contests: dict[Any, list[dict[str, Any]]] = {}
     for one in evaluate_all(workspace, stores, specs, draws=0):
-        if per == "unit":
-            rows += one.units
-        elif not failed(one.row):
-            rows.append(one.row)
-    there = [row for row in rows if not math.isnan(number(row.get("validation_loss")))]
-    best: dict[Any, dict[str, Any]] = {}
-    for row in sorted(there, key=lambda row: (row["validation_loss"], row["layer_index"])):
-        best.setdefault(row[per], row)
+        for row in one.units if per == "unit" else [one.row]:
+            if not pending(row):
+                contests.setdefault(row[per], []).append(row)
     first = [per, "backbone", "layer", "readout", "validation_loss"]
-    chosen = [best[key] for key in sorted(best)]
-    frame = pd.DataFrame(chosen)
-    return (
-        frame[[*first, *(name for name in frame.columns if name not in first)]] if chosen else frame
-    )
+    chosen: list[Mapping[str, Any]] = []
+    for key, rows in sorted(contests.items()):
+        best = best_row(rows)
+        none = {per: key, "layer": NO_LAYER, "note": NOT_TOLD}
+        chosen.append(none if best is None else {"note": "", **best})
+    names = dict.fromkeys([*first, *(name for rows in contests.values() for name in rows[0])])
+    return pd.DataFrame(chosen, columns=[*names, *(["note"] if "note" not in names else [])])

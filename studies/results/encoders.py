@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,12 +67,18 @@ class Ingredients:
         Whose weights they are; None: every unit's own.
     value
         Validation loss of the encoder; of a mixture it is known once it is made.
+    judged
+        Validation loss of ``parameters``.
+    finished
+        Number of trials that they were chosen from.
     """
 
     parameters: Tensors
     own: Tensors | None = None
     trial: int | None = None
     value: float | None = None
+    judged: float = 1.0
+    finished: int = 1
 
 
 @dataclass(frozen=True)
@@ -185,13 +191,20 @@ class Best:
         """
         kept = self.shown()
         if per_unit and not self.spec.closed_form:
-            return Ingredients(kept.parameters, self._best_of_units())
+            judged = self._of(kept)
+            return replace(judged, own=self._best_of_units(), trial=None, value=None)
         return self._of(kept)
 
     def _of(self, kept: Whole) -> Ingredients:
-        if self.spec.closed_form:
-            return Ingredients(kept.parameters, value=self.value)
-        return Ingredients(kept.parameters, trial=kept.trial.number, value=kept.value)
+        trial = None if self.spec.closed_form else kept.trial.number
+        value = self.value if self.spec.closed_form else kept.value
+        return Ingredients(
+            kept.parameters,
+            trial=trial,
+            value=value,
+            judged=value,
+            finished=self.summary.finished,
+        )
 
     def shown(self) -> Whole:
         """The best kept trial whose weights can be used.

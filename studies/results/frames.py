@@ -29,7 +29,7 @@ STUDY_COLUMNS = (
     "study",
     *PARTS,
     *("complete", "pruned", "failed", "running", "waiting"),
-    *("best_trial", "validation_loss", "fit_failed", "set_aside"),
+    *("best_trial", "validation_loss", "no_better_than_mean", "set_aside"),
 )
 
 
@@ -58,9 +58,10 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
         study's best complete trial).
 
         Per study: the number of trials in each state, ``best_trial``, ``validation_loss`` (its
-        value), ``fit_failed`` (whether that is no better than predicting every unit's mean, 1; the
-        column of ``heatmap.csv`` also asks whether a lower one may be chance) and ``set_aside`` (why
-        no more trials are run, where that is so).
+        value, or of a closed form that of the encoder, whose units each have a setting of their own),
+        ``no_better_than_mean`` (whether that is 1 or more, what every unit's mean has;
+        ``fit_failed`` of ``heatmap.csv``, which sees predictions, also asks whether a lower one may be
+        chance) and ``set_aside`` (why no more trials are run, where that is so).
 
     Raises
     ------
@@ -104,7 +105,7 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     frame = pd.DataFrame(rows, columns=[*first, *sorted(named)])
     whole = ("layer_index", "trial", "best_step", "last_step", "best_trial", *STUDY_COLUMNS[6:11])
     kinds: dict[str, Any] = {name: "Int64" for name in whole if name in first}
-    kinds |= {name: "boolean" for name in ("best", "fit_failed") if name in first}
+    kinds |= {name: "boolean" for name in ("best", "no_better_than_mean") if name in first}
     kinds |= {name: "float64" for name in ("value", "validation_loss") if name in first}
     kinds |= dict.fromkeys(sorted(named), "float64")
     texts = ("study", "backbone", "layer", "region", "readout", "state")
@@ -171,8 +172,8 @@ def _study_rows(
         if best is not None:
             row |= {
                 "best_trial": best["number"],
-                "validation_loss": best["value"],
-                "fit_failed": no_better(best["value"]),
+                "validation_loss": item["loss"],
+                "no_better_than_mean": no_better(item["loss"]),
             }
             row |= _parameters(study, best["params"], experiment)
         rows.append(row)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.database.artifacts import Tensors
 from studies.database.summaries import no_better
+from studies.grid import Spec
+from studies.results.predictions import held_out
 
 if TYPE_CHECKING:
     from studies.workspace import Workspace
@@ -44,6 +47,35 @@ def per_unit(
         return own
     mean = nan_mean(np.where(np.isnan(each), np.nan, flat))
     return np.asarray(own / np.where(mean > 1e-12, mean, 1.0))
+
+
+def compared(
+    workspace: Workspace, spec: Spec, parameters: Tensors
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """Output of a study's weights on its held-out images, and losses: of the fit, and of predicting every unit's mean.
+
+    Returns
+    -------
+    output, each, flat
+        ``(n_images, n_units)`` each.
+    """
+    import torch
+
+    from tuner.fitting import losses
+
+    loss = workspace.experiment.training.loss
+    raw = held_out(workspace, spec, parameters)
+    target = workspace.targets.validation[:, spec.units]
+    each = losses.value(loss, torch.from_numpy(raw), torch.from_numpy(target)).double().numpy()
+    return raw, each, mean_losses(loss, target)
+
+
+def tried(workspace: Workspace, spec: Spec, finished: int) -> int:
+    """Say from how many fits a study's best was chosen on the held-out images.
+
+    On a single cut a closed form is chosen among the fit images: nothing was picked on these.
+    """
+    return 1 if spec.closed_form and workspace.cuts.n_folds == 1 else finished
 
 
 def by_image(each: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,3 +112,23 @@ def fit_failed(
         return False
     groups = workspace.cuts.held_out_groups
     return not beyond_chance(by_image(each), by_image(flat), trials=trials, groups=groups)
+
+
+def units_failed(
+    workspace: Workspace, each: NDArray[np.float64], flat: NDArray[np.float64], *, trials: int
+) -> NDArray[np.bool_]:
+    """Whether the fits of single units are not surely better than predicting their means, ``(n_units,)``.
+
+    Parameters
+    ----------
+    each, flat, trials
+        As of :func:`fit_failed`.
+    """
+    from tuner.scores import units_beyond_chance
+
+    own = per_unit(workspace, each, flat)
+    worse = ~(own < 1.0)
+    if workspace.experiment.data.intervals != "groups":
+        return worse
+    groups = workspace.cuts.held_out_groups
+    return worse | ~units_beyond_chance(each, flat, trials=trials, groups=groups)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.results.judged import by_image, mean_losses
+from tuner.figures.panels import NO_LAYER, best_row
 from tuner.scores.moments import nan_mean
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def nested_rows(workspace: Workspace, found: Sequence[Evaluated]) -> list[dict[s
         if len(layers) < 2:
             continue
         losses = np.stack([one.image_losses for one in layers if one.image_losses is not None])
-        chosen = min(layers, key=lambda one: float(one.row["validation_loss"]))
+        best = best_row(one.row for one in layers)
+        chosen = min(layers, key=lambda o: (o.row is not best, float(o.row["validation_loss"])))
         outside, picked = nested(losses, folds)
         names = Counter(layers[k].spec.key.layer for k in picked)
         rows.append(
@@ -57,7 +59,7 @@ def nested_rows(workspace: Workspace, found: Sequence[Evaluated]) -> list[dict[s
                 "region": region,
                 "readout": readout,
                 "n_layers": len(layers),
-                "chosen": chosen.spec.key.layer,
+                "chosen": NO_LAYER if best is None else chosen.spec.key.layer,
                 "validation_loss": chosen.row["validation_loss"],
                 "nested_loss": outside / _divisor(workspace, chosen),
                 "chosen_inside": ", ".join(f"{name} {n}x" for name, n in names.most_common()),

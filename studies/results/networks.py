@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from studies.config.networks import BASELINES
-from studies.results.scores import REGION_COLUMNS, Evaluated
+from studies.results.scores import REGION_COLUMNS, Evaluated, limits
 from studies.workspace import Workspace
+from tuner.figures.panels import NO_LAYER, best_row, pending
+from tuner.figures.tables import WITH_LIMITS
 
 _SCORES = ("validation_loss", "validation_correlation", *REGION_COLUMNS)
-_WITH_LIMITS = ("test_correlation", "test_correlation_normalized", "feve")
 
 COLUMNS = (
     *(
@@ -31,9 +30,9 @@ COLUMNS = (
     ),
     *_SCORES,
     "fit_failed",
-    *(f"{score}_{limit}" for score in _WITH_LIMITS for limit in ("low", "high")),
-    *(f"stacked_{score}" for score in ("validation_loss", *_WITH_LIMITS)),
-    *(f"stacked_{score}_{limit}" for score in _WITH_LIMITS for limit in ("low", "high")),
+    *(f"{score}_{limit}" for score in WITH_LIMITS for limit in ("low", "high")),
+    *(f"stacked_{score}" for score in ("validation_loss", *WITH_LIMITS)),
+    *(f"stacked_{score}_{limit}" for score in WITH_LIMITS for limit in ("low", "high")),
 )
 """One row per network and region."""
 
@@ -58,6 +57,8 @@ def network_rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each network and region that has a finished fit.
 
+    Where all fits failed there is no best layer, and the scores are those of the fit with the lowest loss.
+
     Parameters
     ----------
     found
@@ -65,50 +66,36 @@ def network_rows(
     stacked
         Network and region to the row of all its studies together and the intervals of that row's scores.
     """
-    best: dict[tuple[str, str], Evaluated] = {}
+    contests: dict[tuple[str, str], list[Evaluated]] = {}
     for one in found:
-        loss, key = one.row.get("validation_loss"), (one.spec.key.backbone, one.spec.key.region)
-        if loss is None:
-            continue
-        if key not in best or _rank(one) < _rank(best[key]):
-            best[key] = one
+        if not pending(one.row):
+            contests.setdefault((one.spec.key.backbone, one.spec.key.region), []).append(one)
     rows = []
-    for (alias, region), one in best.items():
+    for (alias, region), mine in contests.items():
+        best = best_row(one.row for one in mine)
+        one = min(mine, key=lambda one: (one.row is not best, float(one.row["validation_loss"])))
         spec = one.spec
         row: dict[str, Any] = {
             "network": alias,
             "kind": kind(workspace, alias),
             "draws_of": draws(workspace).get(alias, ""),
             "region": region,
-            "layer": spec.key.layer,
-            "layer_index": spec.layer_index,
-            "depth": depth(workspace, alias, spec.layer_index),
-            "readout": spec.key.readout,
+            "layer": NO_LAYER if best is None else spec.key.layer,
+            "layer_index": None if best is None else spec.layer_index,
+            "depth": None if best is None else depth(workspace, alias, spec.layer_index),
+            "readout": None if best is None else spec.key.readout,
             "n_units": len(spec.units),
             "fit_failed": one.row["fit_failed"],
         }
         row |= {score: one.row.get(score) for score in _SCORES}
-        row |= _limits("", one.intervals)
+        row |= limits(one.intervals)
         together = stacked.get((alias, region))
         if together is not None:
             scores, intervals = together
-            row |= {f"stacked_{s}": scores.get(s) for s in ("validation_loss", *_WITH_LIMITS)}
-            row |= _limits("stacked_", intervals)
+            row |= {f"stacked_{s}": scores.get(s) for s in ("validation_loss", *WITH_LIMITS)}
+            row |= limits(intervals, "stacked_")
         rows.append(row)
     return rows
-
-
-def _rank(one: Evaluated) -> tuple[bool, float]:
-    """Fits that failed come last, then the lower loss is better."""
-    return bool(one.row["fit_failed"]), float(one.row["validation_loss"])
-
-
-def _limits(prefix: str, intervals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    return {
-        f"{prefix}{score}_{limit}": value
-        for score in _WITH_LIMITS
-        for limit, value in zip(("low", "high"), intervals.get(score, (np.nan,) * 2), strict=True)
-    }
 
 
 def depth(workspace: Workspace, alias: str, index: int) -> float | None:

@@ -24,14 +24,14 @@ class Overview:
     Attributes
     ----------
     rate
-        Trials finished per second over the last ``window`` seconds, or None; those of closed forms, which are told by
-        the hundred, do not count.
+        Trials finished per second over the last ``window`` seconds, up to the last one where nothing runs, or None; those
+        of closed forms, which are told by the hundred, do not count.
     target
         Trials that all are brought to together, where it was asked.
     settled
         How many studies are settled.
-    running, set_aside, fit_failed
-        Cohort to trials; study to message; study to its best value.
+    running, set_aside, no_better_than_mean
+        Cohort to trials; study to message; study to a validation loss of 1 or more.
     """
 
     studies: int
@@ -43,7 +43,7 @@ class Overview:
     settled: int = 0
     running: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
-    fit_failed: dict[str, float] = field(default_factory=dict)
+    no_better_than_mean: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For json and csv."""
@@ -55,18 +55,21 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
     rows = listing(summaries(stores.storage, chosen), stores.claims)
     counts: Counter[str] = Counter()
     running: Counter[str] = Counter()
-    failed_fits = {}
+    no_better_than_mean = {}
     for row in rows:
         counts.update(row["trials"])
         if row["trials"]["running"]:
             running["/".join((row["backbone"], row["layer"], row["readout"]))] += row["trials"][
                 "running"
             ]
-        if row["best"] is not None and no_better(row["best"]["value"]):
-            failed_fits[row["study"]] = row["best"]["value"]
+        if row["loss"] is not None and no_better(row["loss"]):
+            no_better_than_mean[row["study"]] = row["loss"]
     searched = [study for study in chosen if study.key.readout != CLOSED_FORM]
     done, seconds = trials.recently_finished(
-        stores.storage, [study.study_id for study in searched], WINDOW
+        stores.storage,
+        [study.study_id for study in searched],
+        WINDOW,
+        running=bool(counts["running"]),
     )
     return Overview(
         studies=len(rows),
@@ -78,7 +81,7 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
         settled=sum(row["settled"] is not None for row in rows),
         running=dict(running),
         set_aside={s.name: s.set_aside for s in chosen if s.set_aside is not None},
-        fit_failed=failed_fits,
+        no_better_than_mean=no_better_than_mean,
     )
 
 

@@ -9,7 +9,7 @@ comes out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,7 @@ class _Contest:
     specs: list[Spec] = field(default_factory=list)
     losses: dict[str, list[Judged]] = field(default_factory=dict)
     value: dict[str, float] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
 
 def resplit(
@@ -76,6 +77,7 @@ def resplit(
     stores: Stores,
     specs: Sequence[Spec],
     cuts: int,
+    failed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Fit the best settings of all selected studies on further cuts and compare the layers.
 
@@ -83,6 +85,8 @@ def resplit(
     ----------
     cuts
         Number of further cuts.
+    failed
+        Studies whose fits are not surely better than predicting the mean, which are not chosen.
 
     Returns
     -------
@@ -104,6 +108,8 @@ def resplit(
         contest.specs.append(spec)
         assert item.best is not None
         contest.value[spec.key.layer] = float(item.best.value or 0.0)
+        if spec.name in failed:
+            contest.failed.add(spec.key.layer)
     parts = list(cohorts([spec for spec, _ in ready.values()]).values())
     fits = [(members, k) for members in parts for k in range(1, cuts + 1)]
     for members, k in counted(fits, "fitting on other cuts", workspace.progress):
@@ -262,7 +268,8 @@ def _region_loss(losses: NDArray[np.float64]) -> float:
 
 
 def _rows(contest: _Contest, groups: NDArray[np.int64] | None) -> list[dict[str, Any]]:
-    chosen = min(contest.value, key=lambda layer: contest.value[layer])
+    # where all fits failed none is chosen, and the lowest loss is what the others are compared with
+    chosen = min(contest.value, key=lambda layer: (layer in contest.failed, contest.value[layer]))
     judged = [k for k, one in enumerate(contest.losses[chosen]) if not np.isnan(one.losses).all()]
     if not judged:
         raise InputError(
@@ -280,7 +287,7 @@ def _rows(contest: _Contest, groups: NDArray[np.int64] | None) -> list[dict[str,
         rows.append(
             {
                 **spec.columns,
-                "chosen": layer == chosen,
+                "chosen": layer == chosen and layer not in contest.failed,
                 "cuts": len(judged),
                 "validation_loss": float(np.mean(means[layer])),
                 "best_in_cuts": winners.count(layer) / len(judged),
@@ -315,8 +322,9 @@ def write_resplit(
         Whether the recording is.
     """
     from tuner.figures import captions
-    from tuner.figures.best_layers import best_layers
+    from tuner.figures.best_layers import BestLayer, best_layers
     from tuner.figures.metrics import METRICS
+    from tuner.figures.panels import NO_LAYER
     from tuner.figures.style import save
     from tuner.figures.tables import write_csv
 
@@ -327,24 +335,29 @@ def write_resplit(
     metric = "test_correlation" if tested else "validation_correlation"
     for backbone in backbones:
         mine = [row for row in rows if row["backbone"] == backbone]
+        cuts = max(row["cuts"] for row in mine)
         order = sorted({(row["layer_index"], row["layer"]) for row in mine})
         entries = []
-        for row in mine:
-            if row["chosen"]:
-                region, readout = row["region"], row["readout"]
-                shares = {
-                    rival["layer"]: rival["best_in_draws"]
-                    for rival in mine
-                    if (rival["region"], rival["readout"]) == (region, readout)
-                }
-                best = scored[StudyKey(backbone, row["layer"], region, readout)]
-                entries.append(best.as_best_layer(metric, shares))
+        for region, readout in dict.fromkeys((row["region"], row["readout"]) for row in mine):
+            rivals = [row for row in mine if (row["region"], row["readout"]) == (region, readout)]
+            best = next((row["layer"] for row in rivals if row["chosen"]), None)
+            if best is None:
+                entries.append(BestLayer(region, readout, NO_LAYER, np.nan))
+                continue
+            shares = {rival["layer"]: rival["best_in_draws"] for rival in rivals}
+            study = scored[StudyKey(backbone, best, region, readout)]
+            entries.append(study.as_best_layer(metric, shares))
+        if all(entry.layer == NO_LAYER for entry in entries):
+            continue
         shown = [one.row for one in found if one.spec.key.backbone == backbone]
         figure = best_layers(
             entries,
             [layer for _, layer in order],
             metric=metric,
+            title=f"Best layer of each region, on {cuts} other cut{'s' * (cuts != 1)}",
             about=captions.scores(shown, METRICS[metric], basis),
+            bars=captions.interval(basis),
+            drawn="the cuts, their images and units",
             simulated=simulated,
         )
         stem = "best_layers" if len(backbones) == 1 else f"best_layers_{backbone}"

@@ -5,12 +5,13 @@ Nothing here chooses anything: which trial is best was decided on validation los
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.trial import TrialState
 
 from studies.database.artifacts import Tensors
 from studies.database.stores import Stores
@@ -18,10 +19,18 @@ from studies.database.studies import stored_studies
 from studies.database.summaries import Summary, closed_form_line
 from studies.grid import Spec
 from studies.results.encoders import NONE_COMPLETE, Best, Whole, encoder, opened_studies
-from studies.results.judged import by_image, fit_failed, mean_losses, per_unit
-from studies.results.predictions import held_out, respond, tested
+from studies.results.judged import (
+    by_image,
+    compared,
+    fit_failed,
+    per_unit,
+    tried,
+    units_failed,
+)
+from studies.results.predictions import respond, tested
 from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.figures.tables import WITH_LIMITS
 from tuner.progress import counted
 
 if TYPE_CHECKING:
@@ -187,7 +196,11 @@ def _evaluated(
     worth: Scored | None,
 ) -> Evaluated:
     """Put scores beside what recording and database say of a study."""
-    row: dict[str, Any] = spec.columns | {"n_units": len(spec.units), "n_trials": item.finished}
+    row: dict[str, Any] = spec.columns | {
+        "n_units": len(spec.units),
+        "n_trials": item.finished,
+        "n_complete": item.counts.get(TrialState.COMPLETE, 0),
+    }
     units = [
         {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
         for unit in spec.units
@@ -230,22 +243,26 @@ def score(
     draws
         Number of bootstrap samples behind the intervals.
     """
-    from tuner.scores import mean_correlation
+    from tuner.scores import mean_correlation, pearson
 
-    validation, each, flat = _validation(workspace, spec, parameters)
-    # On a single cut a closed form is chosen among the fit images: nothing was picked on these.
-    trials = 1 if spec.closed_form and workspace.cuts.n_folds == 1 else finished
+    raw, each, flat = compared(workspace, spec, parameters)
+    trials = tried(workspace, spec, finished)
     failed = fit_failed(workspace, value, each, flat, trials=trials)
     row: dict[str, Any] = {"validation_loss": value, "fit_failed": failed}
     measured = workspace.targets.validation[None, :, spec.units]
-    row["validation_correlation"] = mean_correlation(validation["validation_correlation"], measured)
-    scores: dict[str, NDArray[Any]] = dict(validation)
+    loss = workspace.experiment.training.loss
+    scores: dict[str, NDArray[Any]] = {
+        "validation_loss": per_unit(workspace, each, flat),
+        "validation_correlation": pearson(respond(loss, raw), measured),
+        "fit_failed": units_failed(workspace, each, flat, trials=trials),
+    }
+    row["validation_correlation"] = mean_correlation(scores["validation_correlation"], measured)
     intervals: dict[str, tuple[float, float]] = {}
     if workspace.recording.test_responses is not None:
-        scaled = respond(workspace.experiment.training.loss, tested(workspace, spec, parameters))
+        scaled = respond(loss, tested(workspace, spec, parameters))
         of_test, intervals = test_scores(workspace, spec, scaled, draws)
         scores |= of_test
-        row |= region_columns(workspace, of_test)
+        row |= region_columns(workspace, of_test) | limits(intervals)
     scores |= _receptive_fields(workspace, spec, parameters)
     return Scored(row, scores, intervals, by_image(each))
 
@@ -274,6 +291,15 @@ def region_columns(
     return {name: means[name] for name in REGION_COLUMNS}
 
 
+def limits(intervals: Mapping[str, tuple[float, float]], before: str = "") -> dict[str, float]:
+    """Columns ``<score>_low`` and ``<score>_high`` of a region's scores."""
+    return {
+        f"{before}{score}_{limit}": value
+        for score in WITH_LIMITS
+        for limit, value in zip(("low", "high"), intervals.get(score, (np.nan,) * 2), strict=True)
+    }
+
+
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
     """A unit's columns in the recording; one that is called like a column of ours keeps its values under ``recorded_``."""
     from tuner.figures.tables import UNIT_KEYS, UNIT_SCORES
@@ -283,27 +309,6 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
         (f"recorded_{name}" if name in ours else name): values[unit]
         for name, values in workspace.recording.units.items()
     }
-
-
-def _validation(
-    workspace: Workspace, spec: Spec, parameters: Tensors
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
-    """Scores per unit, and losses ``(n_held_out, n_units)``: of the fit, and of predicting every unit's mean."""
-    from tuner.fitting import losses
-    from tuner.scores import pearson
-
-    loss = workspace.experiment.training.loss
-    raw = held_out(workspace, spec, parameters)
-    target = workspace.targets.validation[:, spec.units]
-    import torch
-
-    each = losses.value(loss, torch.from_numpy(raw), torch.from_numpy(target)).double().numpy()
-    flat = mean_losses(loss, target)
-    scores = {
-        "validation_loss": per_unit(workspace, each, flat),
-        "validation_correlation": pearson(respond(loss, raw), target[None]),
-    }
-    return scores, each, flat
 
 
 def test_scores(

@@ -17,9 +17,9 @@ from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, Whole, best_studies, each
-from studies.results.judged import fit_failed, mean_losses, per_unit
+from studies.results.judged import fit_failed, mean_losses, per_unit, units_failed
 from studies.results.predictions import held_out, respond, tested
-from studies.results.scores import region_columns, test_scores, unit_columns
+from studies.results.scores import limits, region_columns, test_scores, unit_columns
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
@@ -142,6 +142,7 @@ def evaluate_stack(
     }
     value = float(np.nanmean(each_loss, axis=0).mean()) / workspace.mean_loss(spec.units)
     trials = sum(best.summary.finished for best, _ in stack.members)
+    scores["fit_failed"] = units_failed(workspace, each_loss, flat, trials=trials)
     row: dict[str, Any] = spec.columns | {
         "n_units": len(spec.units),
         "n_trials": trials,
@@ -158,7 +159,7 @@ def evaluate_stack(
             scaled += weight * (respond(loss, tested(workspace, best.spec, kept.parameters)) - base)
         of_test, intervals = test_scores(workspace, spec, scaled.astype(np.float32), draws)
         scores |= of_test
-        row |= region_columns(workspace, of_test)
+        row |= region_columns(workspace, of_test) | limits(intervals)
     units = [
         {"study": spec.name}
         | spec.columns

@@ -101,7 +101,7 @@ def warnings(study: Stored, loaded: Sequence[Trial], space: Mapping[str, Setting
         return out
     best = min(complete, key=lambda t: (t.value, t.number))
     if best.value is not None and no_better(best.value):
-        out.append("fit failed: the best trial is no better than predicting every unit's mean")
+        out.append("the best trial is no better than predicting every unit's mean")
     if len(finished) >= 20:
         out += [
             f"best {name} = {best.params[name]:.3g} lies at the {end} end of its range "

@@ -82,7 +82,8 @@ def test_json_has_no_NaN_and_no_foreign_kinds():
         to_json({"x": object()})
 
 
-def test_tables_fit_80_columns_and_lose_nothing(capsys):
+def test_tables_fit_80_columns_and_lose_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     rows = [{"name": "n" * 100, "value": i, "share": 0.123456} for i in range(3)]
     show(rows, Format.table, [Column("name", fold=True), Column("value"), Column("share")])
     out = capsys.readouterr().out
@@ -90,6 +91,9 @@ def test_tables_fit_80_columns_and_lose_nothing(capsys):
     assert out.count("n") == 301  # the heading has one
     assert out.count("0.123") == 3
     assert "\x1b" not in out
+    monkeypatch.delenv("COLUMNS")  # into a pipe: names are not cut
+    show(rows, Format.table, [Column("name", fold=True), Column("value"), Column("share")])
+    assert capsys.readouterr().out.count("n" * 100) == 3
 
 
 @pytest.mark.parametrize("width", [20, 40, 200])

@@ -21,6 +21,7 @@ from tuner.figures.best_layers import BestLayer, best_layers
 from tuner.figures.curves import learning_curves
 from tuner.figures.maps import masks, receptive_fields
 from tuner.figures.metrics import clean, short
+from tuner.figures.panels import NO_LAYER
 from tuner.figures.scatter import unit_scatter
 from tuner.figures.search import importance, slices
 from tuner.figures.sheets import sheet
@@ -223,6 +224,12 @@ def test_best_layers(no_overlaps, regions, metric: str) -> None:
     assert ("ceiling" in texts(figure)) == (metric == "test_correlation")
     with pytest.raises(ValueError, match="not in layers"):
         best_layers(entries, VGG[3:])
+    assert "none:" not in texts(figure)
+    noise = [BestLayer("noise", readout, NO_LAYER, np.nan) for readout in ("full", "factorized")]
+    figure = best_layers([*entries, *noise], VGG, metric=metric, simulated=True)
+    no_overlaps(figure)
+    assert "none: no fit is surely better than predicting the mean" in texts(figure)
+    assert texts(figure).count("none") == 3  # and one in the place of each layer
 
 
 def test_saved_bytes_are_the_same_every_time(tmp_path: Path) -> None:

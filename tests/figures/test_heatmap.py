@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
 from tuner.errors import InputError
+from tuner.figures import style
 from tuner.figures.cells import CORNER
 from tuner.figures.heatmap import heatmap
 from tuner.figures.panels import best_layers, choose_metric, panels, region_order, scale
@@ -73,27 +75,29 @@ def test_without_test_images_the_figure_says_what_it_is_worth() -> None:
     assert "optimistic" not in with_test
 
 
-def test_failed_fits_are_hatched_and_have_no_number_or_colour() -> None:
+def test_failed_fits_are_hatched_and_have_a_number_without_colour() -> None:
     rows = study_rows(SMALL, REGIONS, ("full",))
     rows[4]["fit_failed"] = True
     rows[4]["test_correlation"] = 0.999
     figure = heatmap(rows)
     assert len(hatched(figure)) == 2  # the cell and the legend's sample
-    assert "1.00" not in texts(figure)
-    assert "fit failed: not surely better than predicting the mean" in texts(figure)
+    assert "1.00" in texts(figure)
+    face = [p.get_facecolor() for p in hatched(figure)]
+    assert face == [to_rgba(style.theme_named("light").empty)] * 2
+    assert "not surely better than predicting the mean (held-out" in " ".join(texts(figure))
     assert not hatched(heatmap(study_rows(SMALL, REGIONS)))
 
 
 def test_studies_below_their_closed_form_have_a_corner(no_overlaps) -> None:
     rows = study_rows(SMALL, REGIONS, ("full", "smooth"))
-    legend = "below the closed form (smooth) of the same layer and region"
-    assert legend not in texts(heatmap(rows))
+    legend = "higher validation loss than the closed form (smooth) of the same layer and region"
+    assert legend not in " ".join(texts(heatmap(rows)))
     for place, value in enumerate((True, "true", False, "", True)):
         rows[place]["below_smooth"] = value
     rows[4]["fit_failed"] = True  # hatched, and no more is said of it
     figure = heatmap(rows)
     no_overlaps(figure)
-    assert legend in texts(figure)
+    assert legend in " ".join(texts(figure))
     marks = [p for p in figure.findobj(Polygon) if p.get_xy().shape == (4, 2)]
     assert len(marks) == 3  # two cells and the legend's sample
     for mark in marks:  # all of one size, whatever the cell's
@@ -128,6 +132,7 @@ def test_best_layer_is_by_validation_loss_among_fits_that_did_not_fail() -> None
     rows[1]["validation_loss"] = 0.5
     assert best_layers(rows[::-1]) == {"V1": "_blocks.0"}  # a tie goes to the shallower
     assert best_layers([row | {"validation_loss": None} for row in rows]) == {}
+    assert best_layers([row | {"fit_failed": True} for row in rows]) == {}  # of noise none is best
 
 
 def test_panels_share_layers_in_depth_order_and_one_scale() -> None:

@@ -32,7 +32,8 @@ def test_heatmap_columns_and_values(tmp_path: Path) -> None:
         "backbone,layer,layer_index,region,readout,n_units,n_trials,validation_loss,"
         "validation_correlation,test_correlation,test_correlation_normalized,feve,noise_ceiling,"
         "n_units_with_ceiling,fit_failed,test_correlation_normalized_median,feve_median,n_units_gated,"
-        "below_smooth,note"
+        "below_smooth,note,n_complete,test_correlation_low,test_correlation_high,"
+        "test_correlation_normalized_low,test_correlation_normalized_high,feve_low,feve_high"
     )
     found = read(path)
     assert len(found) == len(rows)

@@ -20,7 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "no test set": {"units": "mean over all 3 units", "images": "no test set"},
     "one repeat": {
         "units": "mean over 3 units, none with a ceiling",
-        "images": f"{TEST} test images, one response each",
+        "images": f"{TEST} test images, one response (or mean of several) each",
     },
     "ceilings": {
         "units": "mean over 2 of 3 units: those with a ceiling and an explainable variance of at least .15",

@@ -91,10 +91,10 @@ def test_a_row_per_study(config):
     first = frame.iloc[0]
     assert (first["complete"], first["pruned"], first["running"], first["waiting"]) == (2, 1, 0, 1)
     assert (first["best_trial"], first["validation_loss"]) == (1, 0.4)
-    assert not first["fit_failed"]
+    assert not first["no_better_than_mean"]
     assert first["params_learning_rate"] == 0.2
     assert frame["validation_loss"].isna().tolist() == [False, True, True]
-    assert frame["fit_failed"].isna().tolist() == [False, True, True]
+    assert frame["no_better_than_mean"].isna().tolist() == [False, True, True]
     assert frame["set_aside"][1] == "it raised three times"
 
 

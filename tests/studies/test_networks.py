@@ -94,14 +94,17 @@ def test_network_against_region_is_exported(make_experiment: MakeExperiment, run
     assert {network for network, _ in rows} == {"gabor", "drawn-1", "drawn-2"}
     for (network, region), row in rows.items():
         own = [s for s in studies if (s["backbone"], s["region"]) == (network, region)]
-        sure = [s for s in own if s["fit_failed"] == "false"] or own
-        best = min(sure, key=lambda s: float(s["validation_loss"]))
-        assert row["layer"] == best["layer"]
+        sure = [s for s in own if s["fit_failed"] == "false"]
+        best = min(sure or own, key=lambda s: float(s["validation_loss"]))
+        assert row["layer"] == (best["layer"] if sure else "none")
+        assert row["fit_failed"] == best["fit_failed"]
         assert row["test_correlation"] == best["test_correlation"]
         assert row["stacked_test_correlation"] != ""
         assert float(row["stacked_test_correlation_low"]) <= float(row["stacked_test_correlation"])
         depths = {"simple": 0.0, "both": 1.0, "features.0": 0.0}
-        if row["layer"] in depths:
+        if not sure:
+            assert (row["depth"], row["layer_index"], row["readout"]) == ("", "", "")
+        elif row["layer"] in depths:
             assert float(row["depth"]) == depths[row["layer"]]
         else:
             assert 0 < float(row["depth"]) < 1

@@ -16,13 +16,15 @@ from tuner.errors import InputError
 
 N, TEST, SIZE = 60, 8, 32
 SEARCH = {"parallel_trials": 2, "space": {"factorized": {}}}
-TRAINING = {"steps": 4, "report_every": 2, "folds": 1, "start": "readout", "device": "cpu"}
+TRAINING = {"steps": 4, "report_every": 2, "folds": 1, "device": "cpu"}
 
 
 def arrays() -> dict:
+    """Two units that follow the colour of an image's upper half, and one of noise."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (N + TEST, 4, 4, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    clean = images[:, ::16, ::16].reshape(len(images), -1)[:, :3] / 64.0
+    clean = images[:, : SIZE // 2].mean((1, 2)) / 20
+    clean[:, 2] = rng.standard_normal(len(images))
     return {
         "images": images[:N],
         "responses": clean[:N] + 0.1 * rng.standard_normal((N, 3)),
@@ -59,7 +61,8 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
     assert units["unit"].tolist() == [0, 1, 2]
     table = experiment.results(per="study")
     regions = experiment.best_layers(per="region")
-    for row in regions.itertuples():
+    assert regions["region"].tolist() == ["IT", "V1"]
+    for row in regions[regions["region"] == "V1"].itertuples():
         assert row.validation_loss == table[table["region"] == row.region]["validation_loss"].min()
     assert (
         run(
@@ -70,9 +73,19 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
     scores = np.genfromtxt(
         tmp_path / "out" / "units.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
     )
-    for row in units.itertuples():
+    for row in units[:2].itertuples():
         mine = scores[scores["unit"] == row.unit]
         assert row.layer == mine["layer"][np.argmin(mine["validation_loss"])]
+    # of noise there is no best layer, however low a loss
+    assert scores[scores["unit"] == 2]["fit_failed"].tolist() == [True, True]
+    for table in (units, regions[::-1]):
+        assert table["layer"].tolist()[-1] == "none"
+        assert table["note"].tolist()[-1] == "no fit is surely better than predicting the mean"
+        assert np.isnan(table["validation_loss"].tolist()[-1])
+        assert "none" not in table["layer"].tolist()[:-1]
+    with pytest.raises(InputError, match="region IT: no fit .* so there is no best layer"):
+        experiment.encoder("IT")
+    assert experiment.encoder("IT", layer="_blocks.0").n_units == 1
 
     encoder = experiment.encoder("V1", layer="_blocks.2")
     assert encoder.meta["study"] == "efficientnet_lite0/_blocks.2/V1/factorized"

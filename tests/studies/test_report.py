@@ -311,7 +311,7 @@ def test_a_study_below_its_closed_form_says_so(tmp_path, visit) -> None:
     rows = study_rows(LAYERS, ["V1"], ("full", "smooth"))
     rows[0]["below_smooth"] = True
     page = visit(written(tmp_path, rows))
-    said = "below the closed form (smooth) of the same layer and region"
+    said = "higher validation loss than the closed form (smooth) of the same layer and region"
     assert page.locator("button.cell.below").count() == 1
     assert page.locator("#legend").get_by_text(said).count() == 1
     for row, below in ((rows[0], True), (rows[1], False)):
@@ -319,7 +319,7 @@ def test_a_study_below_its_closed_form_says_so(tmp_path, visit) -> None:
         assert (said in button.get_attribute("aria-label")) is below
         button.click()
         study = page.locator("#study")
-        assert study.get_by_text("Below its closed form").count() == int(below)
+        assert study.get_by_text("Worse than its closed form").count() == int(below)
         assert "smooth" in study.locator("table").first.inner_text()  # its scores stand beside
 
 

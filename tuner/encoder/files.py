@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from tuner.features.normalize import Normalization
 
 if TYPE_CHECKING:
     from tuner.backbones import Backbone
+
+_log = logging.getLogger("tuner")
 
 TENSORS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
@@ -257,6 +260,8 @@ def load_encoder(
         ) from error
     encoder.to(device)
     _check_outputs(encoder, images, outputs, tensors_path)
+    if encoder.meta.get("fit_failed"):
+        _log.warning("%s: not surely better than predicting the mean", tensors_path.parent)
     return encoder
 
 

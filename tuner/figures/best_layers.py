@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from tuner.figures import style
 from tuner.figures.metrics import OPTIMISTIC, clean, metric_named
+from tuner.figures.panels import NO_LAYER, NOT_TOLD
+
+HELD_OUT = "the held-out images"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class BestLayer:
     region, readout
         Names of the region and of the readout.
     layer
-        The best by validation loss.
+        The best by validation loss; :data:`tuner.figures.panels.NO_LAYER` where none is.
     value, low, high
         Its score and the limits of its interval; NaN where unknown or open.
     probabilities
@@ -49,13 +52,16 @@ def best_layers(
     metric: str = "test_correlation",
     title: str = "Best layer of each region",
     about: str = "",
+    bars: str = "95 % interval",
+    drawn: str = HELD_OUT,
     simulated: bool = False,
     theme: style.ThemeName = "light",
     width: style.WidthName | None = None,
 ) -> Figure:
     """Draw the best layer against region: its score above, its place in depth below.
 
-    A ring marks the best layer; dots grow with the share of bootstrap draws in which a layer is it.
+    A ring marks the best layer; dots grow with the share of bootstrap draws in which a layer is it. A region without one
+    says ``none``.
 
     Parameters
     ----------
@@ -69,6 +75,10 @@ def best_layers(
         Title of the figure.
     about
         Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
+    bars
+        What the intervals are drawn over, see :func:`tuner.figures.captions.interval`.
+    drawn
+        What is drawn to see how sure the choice is.
     simulated
         Whether the recording is.
     theme
@@ -90,7 +100,7 @@ def best_layers(
     if not entries:
         raise ValueError("no best layers to draw")
     for entry in entries:
-        if entry.layer not in layers:
+        if entry.layer not in (*layers, NO_LAYER):
             raise ValueError(f"layer {entry.layer!r} of region {entry.region!r} is not in layers")
     chosen = metric_named(metric)
     colours = style.theme_named(theme)
@@ -106,9 +116,11 @@ def best_layers(
     tall = max(0.16 * len(layers), 0.5)
     parts = ["best by validation loss (ring)"]
     if any(math.isfinite(limit) for entry in entries for limit in (entry.low, entry.high)):
-        parts.append("bars: 95 % interval over images")
+        parts.append(f"bars: {bars}")
     if any(entry.probabilities for entry in entries):
-        parts.append("dots: share of draws of the images in which a layer is best")
+        parts.append(f"dots: share of draws of {drawn} in which a layer is best")
+    if any(entry.layer == NO_LAYER for entry in entries):
+        parts.append(f"{NO_LAYER}: {NOT_TOLD}")
     sub = style.subtitle(
         about or (OPTIMISTIC if chosen.selected_on else ""), *parts, simulated=simulated
     )
@@ -134,6 +146,9 @@ def best_layers(
                 place = readouts.index(entry.readout)
                 x = column + apart * (place - (len(readouts) - 1) / 2)
                 colour = colours.series[place % len(colours.series)]
+                if entry.layer == NO_LAYER:
+                    _none(depth, x, len(layers), colour, colours)
+                    continue
                 _score(score, x, entry, colour)
                 _depth(depth, x, entry, layers, colour, ring)
         score.tick_params(labelbottom=False)
@@ -171,6 +186,21 @@ def _score(axes: Axes, x: float, entry: BestLayer, colour: str) -> None:
         high = entry.high if math.isfinite(entry.high) else entry.value
         axes.plot([x, x], [low, high], color=colour, lw=1.2, solid_capstyle="butt")
     axes.plot(x, entry.value, "o", ms=3.5, mew=0, color=colour)
+
+
+def _none(axes: Axes, x: float, n_layers: int, colour: str, theme: style.Theme) -> None:
+    """Say that a region has no best layer."""
+    axes.text(
+        x,
+        (n_layers - 1) / 2,
+        NO_LAYER,
+        rotation=90,
+        ha="center",
+        va="center",
+        fontsize=style.SMALL,
+        color=colour,
+        bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 1.0},
+    )
 
 
 def _depth(

@@ -37,6 +37,8 @@ class Basis:
     ----------
     n_test
         Number of test images; None: not known.
+    n_test_groups
+        Into how many groups they fall, where intervals are drawn over whole groups; None: over images.
     n_repeats
         Most responses that a unit has to one of them.
     always
@@ -51,9 +53,12 @@ class Basis:
         Name of each network to its weights: ``imagenet``, ``random`` or a file.
     closed_form
         Readouts that are fitted without a search.
+    started
+        Readouts whose trials start in a closed form, which training then changes.
     """
 
     n_test: int | None = None
+    n_test_groups: int | None = None
     n_repeats: int = 0
     always: bool = True
     n_held_out: int | None = None
@@ -61,6 +66,7 @@ class Basis:
     min_explainable: float = 0.0
     weights: Mapping[str, str] = field(default_factory=dict)
     closed_form: Collection[str] = ()
+    started: Collection[str] = ()
 
     @property
     def untrained(self) -> frozenset[str]:
@@ -90,8 +96,9 @@ def scores(rows: Sequence[Row], metric: Metric, basis: Basis) -> str:
     >>> from tuner.figures.metrics import METRICS
     >>> row = {"backbone": "net", "region": "V4", "readout": "full", "n_units": 51, "n_units_with_ceiling": 0}
     >>> basis = Basis(n_test=200, n_repeats=1, weights={"net": "random"})
-    >>> scores([row | {"n_units_gated": 0, "n_trials": 16}], METRICS["test_correlation"], basis)
-    'mean over 51 units, none with a ceiling · 200 test images, one response each · random weights · full: best of 16 trials'
+    >>> row |= {"n_units_gated": 0, "n_trials": 16, "n_complete": 3}
+    >>> scores([row], METRICS["test_correlation"], basis)
+    'mean over 51 units, none with a ceiling · 200 test images, one response (or mean of several) each · random weights ...'
     """
     return joined(
         of_units(rows, metric, basis),
@@ -102,34 +109,60 @@ def scores(rows: Sequence[Row], metric: Metric, basis: Basis) -> str:
 
 
 def of_units(rows: Iterable[Row], metric: Metric, basis: Basis) -> str:
-    """Say how many units a region's score is the mean over, all regions counted together."""
+    """Say how many units a region's score is the mean over.
+
+    Examples
+    --------
+    >>> from tuner.figures.metrics import METRICS
+    >>> row = {"n_units": 3, "n_units_gated": 0, "n_units_with_ceiling": 3}
+    >>> rows = [row | {"region": "V1"}, row | {"region": "V4", "n_units_gated": 1}]
+    >>> of_units(rows[:1], METRICS["feve"], Basis()), of_units(rows, METRICS["validation_loss"], Basis())
+    ('mean over all 3 units, each with a ceiling', 'mean over all 3 units of each region')
+    >>> of_units(rows, METRICS["feve"], Basis())
+    'mean over the units with a ceiling: V1 3 of 3, V4 2 of 3'
+    """
     regions: dict[str, Row] = {}
     for row in rows:
         shown = regions.setdefault(str(row["region"]), row)
         if not _there(shown, COUNTED[0]):  # of a study without a finished fit
             regions[str(row["region"])] = row
-    units = sum(int(number(row.get("n_units", 0))) for row in regions.values())
-    if not units:
+    sizes = {region: int(number(row.get("n_units", 0))) for region, row in regions.items()}
+    if not sum(sizes.values()):
         return "mean over units"
-    if metric.selected_on:
-        return f"mean over {_units(units, 'all ')}"
-    known = [row for row in regions.values() if _there(row, COUNTED[0])]
-    if not known:
-        return f"mean over {_units(units)}"
-    ceilings = sum(int(number(row[COUNTED[0]])) for row in known)
-    if not ceilings:
-        return f"mean over {_units(units)}, none with a ceiling"
-    gated = sum(
-        int(number(row[COUNTED[1]]))
-        if _there(row, COUNTED[1])
-        else int(number(row["n_units"]) - number(row[COUNTED[0]]))
-        for row in known
-    )
-    if not gated:
-        return f"mean over {_units(units, 'all ')}, each with a ceiling"
+    known = {region: row for region, row in regions.items() if _there(row, COUNTED[0])}
+    if metric.selected_on or not known:
+        return f"mean over {_all(sizes)}"
+    if not any(int(number(row[COUNTED[0]])) for row in known.values()):
+        few = f"{_units(sum(sizes.values()))}" if len(sizes) == 1 else _all(sizes)
+        return f"mean over {few}, none with a ceiling"
+    of = {region: sizes[region] for region in known}
+    counted = {region: of[region] - _gated(row) for region, row in known.items()}
+    if counted == of:
+        return f"mean over {_all(of)}, each with a ceiling"
     least = basis.min_explainable
     also = f" and an explainable variance of at least {short(least)}" if least > 0 else ""
-    return f"mean over {units - gated} of {_units(units)}: those with a ceiling{also}"
+    if len(of) == 1:
+        ((region, size),) = of.items()
+        return f"mean over {counted[region]} of {_units(size)}: those with a ceiling{also}"
+    every = f"{sum(counted.values())} of {sum(of.values())} in all"
+    each = ", ".join(f"{region} {counted[region]} of {size}" for region, size in of.items())
+    return f"mean over the units with a ceiling{also}: {each if len(of) <= MANY else every}"
+
+
+def _gated(row: Row) -> int:
+    if _there(row, COUNTED[1]):
+        return int(number(row[COUNTED[1]]))
+    return int(number(row["n_units"]) - number(row[COUNTED[0]]))
+
+
+def _all(sizes: Mapping[str, int]) -> str:
+    """All units, of one region or of each of several."""
+    least, most = min(sizes.values()), max(sizes.values())
+    if len(sizes) == 1:
+        return _units(most, "all ")
+    if least == most:
+        return f"all {_units(most)} of each region" if most > 1 else "the one unit of each region"
+    return f"all units of each region ({least} to {most})"
 
 
 def _there(row: Row, name: str) -> bool:
@@ -166,12 +199,22 @@ def on_test_images(basis: Basis) -> str:
         return "test images"
     if not basis.n_test:
         return "no test set"
+    images = f"{basis.n_test} test images"
+    if basis.n_test_groups is not None:
+        images += f" in {basis.n_test_groups} group{'s' * (basis.n_test_groups != 1)}"
     if basis.n_repeats < 2:
-        return f"{basis.n_test} test images, one response each"
+        return f"{images}, one response (or mean of several) each"
     often = (
         f"{basis.n_repeats} repeats each" if basis.always else f"up to {basis.n_repeats} repeats"
     )
-    return f"{basis.n_test} test images, {often}"
+    return f"{images}, {often}"
+
+
+def interval(basis: Basis) -> str:
+    """Say what intervals of scores are drawn over."""
+    if basis.n_test_groups is None:
+        return "95 % interval over test images, for these units"
+    return f"95 % interval over {basis.n_test_groups} groups of test images, for these units"
 
 
 def of_networks(basis: Basis, names: Collection[str]) -> str:
@@ -189,8 +232,16 @@ def of_networks(basis: Basis, names: Collection[str]) -> str:
 
 
 def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
-    """Say which readouts were searched, in how many trials, and which are closed forms."""
+    """Say which readouts were searched, in how many trials, and which are closed forms.
+
+    Examples
+    --------
+    >>> row = {"readout": "full", "n_trials": 16, "n_complete": 3}
+    >>> of_readouts([row], Basis(started={"full"}))
+    'full: best of 16 trials (3 not cut short), from a closed-form start'
+    """
     trials: dict[str, list[int]] = {}
+    ended: list[int] = []
     closed: dict[str, None] = {}
     for row in rows:
         readout, count = str(row["readout"]), number(row.get("n_trials"))
@@ -198,15 +249,28 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
             closed[readout] = None
         elif readout != STACKED and count == count:
             trials.setdefault(readout, []).append(int(count))
+            if _there(row, "n_complete"):
+                ended.append(int(number(row["n_complete"])))
     parts = []
     if trials:
         counts = [count for of_one in trials.values() for count in of_one]
-        least, most = min(counts), max(counts)
-        many = str(most) if least == most else f"{least} to {most}"
-        parts.append(f"{', '.join(trials)}: best of {many} trial{'s' * (most != 1)}")
+        many, most = _range(counts), max(counts)
+        said = f"{', '.join(trials)}: best of {many} trial{'s' * (most != 1)}"
+        if ended and min(ended) < most:
+            said += f" ({_range(ended)} not cut short)"
+        started = [name for name in trials if name in basis.started]
+        if started:
+            named = "" if len(started) == len(trials) else f"{', '.join(started)} "
+            said += f", {named}from a closed-form start"
+        parts.append(said)
     if closed:
         parts.append(f"{', '.join(closed)}: closed form")
     return "; ".join(parts)
+
+
+def _range(counts: Collection[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def trials(row: Row, basis: Basis) -> str:
@@ -217,6 +281,39 @@ def trials(row: Row, basis: Basis) -> str:
 def fit(row: Row, basis: Basis) -> str:
     """Say which fit of a study is shown, and on what network."""
     return joined(of_readouts([row], basis), of_networks(basis, {str(row["backbone"])}))
+
+
+NO_EVIDENCE = "by what made them: no evidence"
+"""What a comparison of images by predictions of their makers is worth."""
+
+NOTHING = "not surely better than predicting the mean: what it makes says nothing of its units"
+"""Said of an encoder whose fit failed."""
+
+
+def encoder(row: Row, basis: Basis, *, size: int = 1, failed: bool = False) -> str:
+    """Say what made something: which fits of a study, on what network, and whether they can be trusted.
+
+    Parameters
+    ----------
+    row
+        The study's, of the heatmap table.
+    basis
+        Of the experiment.
+    size
+        Number of its best trials that answer together.
+    failed
+        Whether its best fit is not surely better than predicting the mean.
+
+    Examples
+    --------
+    >>> row = {"backbone": "net", "readout": "full", "n_trials": 16}
+    >>> encoder(row, Basis(weights={"net": "imagenet"}), size=3)
+    'full: mean of the 3 best of 16 trials · imagenet weights'
+    """
+    said = fit(row, basis)
+    if size > 1:
+        said = said.replace(": best of", f": mean of the {size} best of", 1)
+    return joined(said, NOTHING if failed else "")
 
 
 def unit_by_unit(rows: Sequence[Row], metric: Metric, basis: Basis) -> str:

@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from tuner.figures import style
 from tuner.figures.draws import BANDS
 from tuner.figures.metrics import Metric, number, short
-from tuner.figures.panels import Panel, Row, below, failed, pending
+from tuner.figures.panels import NOT_SURE, WORSE, Panel, Row, below, failed, pending
 
 MARGIN = 0.1  # inches
 LINE = 0.135  # inches, a line of small text
@@ -45,14 +45,15 @@ def cell(
     palette: Colormap,
     theme: style.Theme,
 ) -> None:
-    """Draw one study: its score in colour and number, hatched if it failed, empty if not run."""
+    """Draw one study: its score in colour and number, hatched without colour if it failed, empty if not run."""
     if row is None or pending(row):
         box(axes, x, y, theme.paper, theme.faint)
         return
-    if failed(row):
-        box(axes, x, y, theme.empty, theme.muted, hatch="/////")
-        return
     value = number(row.get(metric.name))
+    if failed(row):
+        box(axes, x, y, theme.empty, theme.faint, hatch="/////")
+        number_in(axes, x, y, short(value), theme.muted)
+        return
     if math.isnan(value):
         box(axes, x, y, theme.empty, theme.paper)
         number_in(axes, x, y, short(value), theme.muted)
@@ -125,9 +126,9 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     if any(panel.best for panel in every):
         entries.append(("frame", "best layer of a region, by validation loss"))
     if any(failed(row) for row in found):
-        entries.append(("hatch", "fit failed: not surely better than predicting the mean"))
+        entries.append(("hatch", f"{NOT_SURE} (held-out images, corrected for trials)"))
     if any(below(row) and not failed(row) for row in found):
-        entries.append(("corner", "below the closed form (smooth) of the same layer and region"))
+        entries.append(("corner", WORSE))
     if any(row.get(BANDS) for row in found):
         entries.append(("band", "mean over draws of random weights; bar: from least to greatest"))
     if any(pending(row) for row in found) or any(
@@ -180,7 +181,7 @@ def legend(
         if kind == "frame":
             frame(axes, 0, 0, theme)
         elif kind == "hatch":
-            box(axes, 0, 0, theme.empty, theme.muted, hatch="/////")
+            box(axes, 0, 0, theme.empty, theme.faint, hatch="/////")
         elif kind == "corner":
             box(axes, 0, 0, theme.empty, theme.paper)
             corner(axes, 0, 0, theme.ink)

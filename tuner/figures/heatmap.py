@@ -67,8 +67,8 @@ def heatmap(
     """Draw the table of studies as heatmaps on one shared scale.
 
     A panel per backbone (down) and readout (across); layers in depth order, input first, against
-    regions. The best layer of a region, by validation loss, is framed. A fit no better than
-    predicting the mean is hatched and has no colour; a study without a finished fit is empty. A
+    regions. The best layer of a region, by validation loss, is framed. A fit that is not
+    surely better than predicting the mean is hatched and its score has no colour; a study without a finished fit is empty. A
     corner marks a study whose layer and region are predicted better without a search (``below_smooth``).
 
     Parameters

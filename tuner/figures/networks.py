@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from tuner.figures import captions, style
 from tuner.figures.captions import Basis
 from tuner.figures.metrics import Metric, clean, metric_named, number
-from tuner.figures.panels import failed
+from tuner.figures.panels import NOT_SURE, failed
 
 Row = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ def networks(
     sub = style.subtitle(
         "best layer and readout of each network, by validation loss",
         captions.of_images(chosen, known),
-        "bars: 95 % interval over images" if _any(rows, f"{metric}_low") else "",
+        f"bars: {captions.interval(known)}" if _any(rows, f"{metric}_low") else "",
         simulated=simulated,
     )
     keys = _keys(rows, metric)
@@ -210,7 +210,7 @@ def _keys(rows: Sequence[Row], metric: str) -> list[str]:
     """Explain only what occurs."""
     keys = []
     if any(failed(row) for row in rows if row["kind"] not in (UNTRAINED, BASELINE)):
-        keys.append("cross: not surely better than predicting the mean")
+        keys.append(f"cross: {NOT_SURE}")
     if _any(rows, f"stacked_{metric}"):
         keys.append("diamond: all layers and readouts together")
     for index, name in enumerate(_baselines(rows)):

@@ -11,6 +11,18 @@ from tuner.figures.metrics import METRICS, Metric, metric_named, number
 
 Row = Mapping[str, Any]
 
+NO_LAYER = "none"
+"""In the place of a best layer where no fit is surely better than predicting the mean."""
+
+NOT_SURE = "not surely better than predicting the mean"
+"""What is said of a fit that failed."""
+
+NOT_TOLD = "no fit is surely better than predicting the mean"
+"""Why there is no best layer."""
+
+WORSE = "higher validation loss than the closed form (smooth) of the same layer and region"
+"""What the mark of ``below_smooth`` means."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -75,15 +87,32 @@ def best_layers(rows: Iterable[Row]) -> dict[str, str]:
     -------
     dict
     """
-    best: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: int(row["layer_index"])):
-        loss = number(row.get("validation_loss"))
-        if failed(row) or math.isnan(loss):
-            continue
-        region = str(row["region"])
-        if region not in best or loss < number(best[region]["validation_loss"]):
-            best[region] = row
-    return {region: str(row["layer"]) for region, row in best.items()}
+    contests: dict[str, list[Row]] = {}
+    for row in rows:
+        contests.setdefault(str(row["region"]), []).append(row)
+    best = {region: best_row(mine) for region, mine in contests.items()}
+    return {region: str(row["layer"]) for region, row in best.items() if row is not None}
+
+
+def best_row(rows: Iterable[Row]) -> Row | None:
+    """Return the row of lowest validation loss among fits that did not fail, ties to the shallower layer.
+
+    Everything that names a best layer asks here. None where no fit is surely better than predicting the mean: then no
+    layer is the best, and what shows one says :data:`NO_LAYER`.
+
+    Examples
+    --------
+    >>> noise = {"layer": "a", "layer_index": 0, "validation_loss": 0.98, "fit_failed": True}
+    >>> fitted = {"layer": "b", "layer_index": 1, "validation_loss": 0.99, "fit_failed": False}
+    >>> best_row([noise, fitted])["layer"], best_row([noise])
+    ('b', None)
+    """
+    there = [row for row in rows if not failed(row) and not pending(row)]
+    return min(
+        there,
+        key=lambda row: (number(row["validation_loss"]), int(row["layer_index"])),
+        default=None,
+    )
 
 
 def panels(rows: Sequence[Row]) -> list[list[Panel]]:

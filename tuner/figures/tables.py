@@ -11,6 +11,9 @@ from typing import Any
 
 from tuner.atomic import write_bytes
 
+WITH_LIMITS = ("test_correlation", "test_correlation_normalized", "feve")
+"""Scores of a region whose 95 % intervals stand beside them."""
+
 HEATMAP_COLUMNS = (
     "backbone",
     "layer",
@@ -32,6 +35,8 @@ HEATMAP_COLUMNS = (
     "n_units_gated",
     "below_smooth",
     "note",
+    "n_complete",
+    *(f"{score}_{limit}" for score in WITH_LIMITS for limit in ("low", "high")),
 )
 """One row per study."""
 
@@ -56,6 +61,7 @@ UNIT_SCORES = frozenset(
         "split_half",
         "has_ceiling",
         "responses_vary",
+        "fit_failed",
         "rf_x",
         "rf_y",
         "rf_sigma",

@@ -24,6 +24,7 @@ from tuner.scores.bootstrap import (
     paired_bootstrap,
     region_intervals,
 )
+from tuner.scores.chance import units_beyond_chance
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import without_drift
 from tuner.scores.signal import (
@@ -69,5 +70,6 @@ __all__ = [
     "signal_power",
     "split_half_reliability",
     "summarise",
+    "units_beyond_chance",
     "without_drift",
 ]

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuner.encoder import Encoder, as_batch
+from tuner.figures.captions import NO_EVIDENCE
 from tuner.synthesis.determinism import deterministic
 from tuner.synthesis.evaluate import Images, responses
 from tuner.synthesis.mei import Ensemble, MeiResult, MeiSettings
@@ -65,13 +66,13 @@ class Beside:
         >>> empty = np.zeros((2, 1, 1, 3), np.uint8)
         >>> held = Beside(empty, np.array([1.8, 2.0]), ["a", "b"], empty, np.zeros(2), 30, 30)
         >>> print(held.verdict(np.array([[0.7], [6.4]])))  # doctest: +ELLIPSIS
-        1 of 2 images are predicted to do better than the best of 30 natural images at equal mean and contrast (by...
+        1 of 2 images are predicted to do better than the best of 30 training images at equal mean and contrast (by...
         """
         better = activation > self.natural_activation[:, None]
         of = f"{self.searched} of {self.there}" if self.searched < self.there else f"{self.there}"
         return (
             f"{int(better.sum())} of {better.size} images are predicted to do better than the best of "
-            f"{of} natural images at equal mean and contrast (by what made them: no evidence)"
+            f"{of} training images at equal mean and contrast ({NO_EVIDENCE})"
         )
 
     def losing(self, activation: Floats) -> bool:

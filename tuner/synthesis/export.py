@@ -47,6 +47,8 @@ def export_meis(
     settings: MeiSettings,
     *,
     title: str = "",
+    about: str = "",
+    recorded: Mapping[int, float] | None = None,
     extra: Mapping[str, Any] | None = None,
     fields: Fields | None = None,
     natural: Images | None = None,
@@ -66,6 +68,10 @@ def export_meis(
         How the images are made.
     title
         Title of the contact sheet, such as the study's name.
+    about
+        What the encoders are, see :func:`tuner.figures.captions.encoder`: on the sheet and in the manifest.
+    recorded
+        Unit to the largest response that was recorded of it: images that are predicted to do better are marked.
     extra
         Further plain values for the manifest: the study, its trials.
     fields
@@ -104,7 +110,18 @@ def export_meis(
         where = ensemble.positions([int(unit) for unit in result.units])
         fields = fields.of(where)
         held = None if natural is None else beside(encoders, result, settings, natural, fields)
-        _write(folder, encoders, settings, result, fields, held, title, dict(extra or {}))
+        _write(
+            folder,
+            encoders,
+            settings,
+            result,
+            fields,
+            held,
+            title,
+            about,
+            recorded or {},
+            dict(extra or {}),
+        )
         partial.remove()
     except OSError as error:
         raise EnvironmentFailure(f"cannot write images to {folder}: {error}") from error
@@ -178,6 +195,8 @@ def _write(
     fields: Fields,
     held: Beside | None,
     title: str,
+    about: str,
+    recorded: Mapping[int, float],
     extra: dict[str, Any],
 ) -> None:
     from tuner.figures.style import render
@@ -201,6 +220,8 @@ def _write(
                 }
             )
         entry = {"unit": int(unit), "name": name, "images": images}
+        if int(unit) in recorded:
+            entry["largest_recorded"] = recorded[int(unit)]
         if settings.variants > 1:  # 1 less the correlation of pixels, every pair of variants
             entry["distances"] = np.round(apart[k], 4).tolist()
         if held is not None:
@@ -211,12 +232,13 @@ def _write(
             entry["noise"] = {"activation": float(held.noise_activation[k])}
         entries.append(entry)
     write_bytes(folder / ARRAYS, _npz(result, settings.variants, held))
-    figure = sheet_of(result, settings, fields, held, title, simulated)
+    figure = sheet_of(result, settings, fields, held, title, simulated, about, recorded)
     write_bytes(folder / SHEET, render(figure, "png"))
     manifest = {
         "format": FORMAT,
         "kind": KIND,
         "simulated": simulated,
+        **({"about": about} if about else {}),
         **extra,
         **({} if held is None else {"verdict": held.verdict(result.activation)}),
         "encoders": [describe(encoder) for encoder in encoders],
@@ -237,6 +259,8 @@ def sheet_of(
     held: Beside | None,
     title: str,
     simulated: bool,
+    about: str = "",
+    recorded: Mapping[int, float] | None = None,
 ) -> Figure:
     """Draw all images, with what they are held against and where their units read.
 
@@ -254,27 +278,40 @@ def sheet_of(
         Said after "Most exciting images", such as the study's name.
     simulated
         Whether the recording is.
+    about
+        What the encoder is, see :mod:`tuner.figures.captions`.
+    recorded
+        Unit to the largest response that was recorded of it.
     """
     from tuner.figures.maps import is_sliver
     from tuner.figures.sheets import sheet
 
     variants = result.pixels.shape[1]
-    pictures, labels, notes = [], [], []
+    pictures, labels, notes, further = [], [], [], False
     for k, (unit, name) in enumerate(zip(result.units, result.names, strict=True)):
         best = np.inf if held is None else held.natural_activation[k]
         for variant in range(variants):
             pictures.append(result.pixels[k, variant])
             labels.append(f"{unit} {name}" if variant == 0 else f"{unit}, variant {variant}")
             value = result.activation[k, variant]
-            notes.append(f"predicted {value:.3g}" + (", less" if held and value <= best else ""))
+            beyond = value > (recorded or {}).get(int(unit), np.inf)
+            further |= beyond
+            notes.append(
+                f"predicted {value:.3g}"
+                + ("*" if beyond else "")
+                + (", less" if held and value <= best else "")
+            )
         if held is not None:
             pictures += [held.natural[k], held.noise[k]]
             labels += ["best natural", "noise"]
             notes += [f"predicted {best:.3g}", f"predicted {held.noise_activation[k]:.3g}"]
     thin = fields.ellipses()
+    reads = "ellipse: where the unit reads (2 sd)"
+    reads += ", dashed: too thin to be trusted" if any(map(is_sliver, thin)) else ""
+    losing = held is not None and held.losing(result.activation)
     group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
-    verdict = [] if held is None else [held.verdict(result.activation)]
+    verdict = [*([about] if about else []), *([held.verdict(result.activation)] if held else [])]
     figure = sheet(
         np.stack(pictures),
         labels,
@@ -285,8 +322,9 @@ def sheet_of(
                 *verdict,
                 f"responses in the recording's units; {settings.prior} prior, "
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
-                "ellipse: where the unit reads (2 sd)"
-                + (", dashed: too thin to be trusted" if any(map(is_sliver, thin)) else ""),
+                *(["*: more than was ever recorded of the unit"] if further else []),
+                *(["less: than to the best natural image"] if losing else []),
+                *([reads] if np.isfinite(thin).all(axis=1).any() else []),
             ]
         ),
         simulated=simulated,

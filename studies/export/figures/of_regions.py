@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
     """Readouts and layers of each region unit by unit, and the best layers of all regions."""
-    from tuner.figures.panels import failed, pending
+    from tuner.figures.panels import NO_LAYER, failed, pending
 
     usable = [one for one in found if not pending(one.row) and not failed(one.row)]
     for region in dict.fromkeys(one.spec.key.region for one in found):
@@ -44,9 +44,8 @@ def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
         stem = "best_layer_by_region"
         stem += "" if len(backbones) == 1 else f"_{escape(backbone)}"
         every = [one for one in found if one.spec.key.backbone == backbone]
-        fitted = [one for one in usable if one.spec.key.backbone == backbone]
-        entries = _best_entries(fitted, metric)
-        if not entries:
+        entries = _best_entries(every, metric)
+        if all(entry.layer == NO_LAYER for entry in entries):
             drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
             continue
         _best_layers(every, entries, metric, stem, drawn)
@@ -101,17 +100,25 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn) -
     drawn.write(figure, stem)
 
 
-def _best_entries(usable: Sequence[Evaluated], metric: Metric) -> list[BestLayer]:
+def _best_entries(found: Sequence[Evaluated], metric: Metric) -> list[BestLayer]:
     """Best study per region and readout, and how often each layer is the best of a bootstrap draw."""
+    from tuner.figures.best_layers import BestLayer
     from tuner.figures.metrics import number
+    from tuner.figures.panels import NO_LAYER, best_row, failed, pending
     from tuner.scores import best_choice_probability
 
     contests: dict[tuple[str, str], list[Evaluated]] = {}
-    for one in usable:
-        contests.setdefault((one.spec.key.region, one.spec.key.readout), []).append(one)
+    for one in found:
+        if not pending(one.row):
+            contests.setdefault((one.spec.key.region, one.spec.key.readout), []).append(one)
     out = []
-    for mine in contests.values():
-        best = min(mine, key=lambda one: (_loss(one), one.spec.layer_index))
+    for (region, readout), every in contests.items():
+        mine = [one for one in every if not failed(one.row)]
+        row = best_row(one.row for one in mine)
+        if row is None:
+            out.append(BestLayer(region, readout, NO_LAYER, math.nan))
+            continue
+        best = next(one for one in mine if one.row is row)
         if math.isnan(number(best.row.get(metric.name))):
             continue
         losses: Mapping[str, NDArray[np.float64]] = {
@@ -139,6 +146,7 @@ def _best_layers(
         metric=metric.name,
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
         about=captions.scores([one.row for one in every], metric, drawn.basis),
+        bars=captions.interval(drawn.basis),
         **drawn.options(),
     )
     drawn.write(figure, stem)

@@ -29,6 +29,7 @@ from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
+from tuner.figures.captions import NO_EVIDENCE
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
@@ -163,8 +164,8 @@ def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
         ]
         better = int((activation[order] > natural[order]).sum())
         how += (
-            f"; {better} of {len(order)} are predicted to do better than the best natural image at "
-            "equal mean and contrast"
+            f"; {better} of {len(order)} are predicted to do better than the best training image at "
+            f"equal mean and contrast ({NO_EVIDENCE})"
         )
     return images[order], notes, how
 

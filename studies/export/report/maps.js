@@ -17,14 +17,19 @@ function paint(node, row, best) {
   node.style.background = node.style.color = "";
   let said;
   if (row.pending) { node.textContent = ""; node.classList.add("none"); said = "no finished fit"; }
-  else if (row.failed) { node.textContent = ""; node.classList.add("failed"); said = "fit failed, not surely better than predicting the mean"; }
+  else if (row.failed) {
+    const value = metric ? row[metric.name] : undefined;
+    node.replaceChildren(make("span", { text: short(value) }));
+    node.classList.add("failed");
+    said = `${known(value) ? `${metric.label} ${shown(value)}, ` : ""}${data.words.not_sure}`;
+  }
   else {
     const value = metric ? row[metric.name] : undefined;
     node.textContent = short(value);
     if (known(value)) { node.style.background = colour(metric, value); node.style.color = inkOn(colour(metric, value)); }
     said = known(value) ? `${metric.label} ${shown(value)}` : "undefined";
   }
-  if (row.below && !row.failed) { node.classList.add("below"); said += ", below the closed form (smooth) of the same layer and region"; }
+  if (row.below && !row.failed) { node.classList.add("below"); said += `, ${data.words.worse}`; }
   if (best) { node.classList.add("best"); said += ", best layer of the region by validation loss"; }
   const name = `${row.backbone}, ${row.layer}, ${row.region}, ${row.readout}: ${said}`;
   node.setAttribute("aria-label", name);
@@ -142,8 +147,8 @@ function drawLegend() {
   }
   const key = (kind, text) => make("span", { class: "key" }, make("i", { class: kind }), make("span", { text }));
   if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", "best layer of a region, by validation loss"));
-  if (data.rows.some((row) => row.failed)) parts.push(key("failed", "fit failed: not surely better than predicting the mean"));
-  if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", "below the closed form (smooth) of the same layer and region"));
+  if (data.rows.some((row) => row.failed)) parts.push(key("failed", `${data.words.not_sure} (held-out images, corrected for trials)`));
+  if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", data.words.worse));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
   if (Object.keys(data.ceilings).length) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));
   if (data.rows.some((row) => row.reference)) parts.push(make("span", { text: "references beside the studies are fitted in closed form, without a search" }));

@@ -30,6 +30,8 @@ from tuner.figures import captions
 from tuner.figures.captions import Basis
 from tuner.figures.metrics import METRICS, number
 from tuner.figures.panels import (
+    NOT_SURE,
+    WORSE,
     Row,
     below,
     ceilings,
@@ -213,6 +215,11 @@ def _overview(
     return {
         "rows": [_row(row, place >= len(rows), basis) for place, row in enumerate(everything)],
         "untrained": sorted(basis.untrained),
+        "words": {
+            "not_sure": NOT_SURE,
+            "worse": WORSE,
+            "interval": captions.interval(basis),
+        },
         "grid": grid,
         "regions": list(region_order(everything, groups)),
         "areas": dict(groups or {}),

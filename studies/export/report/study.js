@@ -8,8 +8,8 @@ function openStudy(place) {
   const close = make("button", { type: "button", class: "plain close", text: "Close", on: { click: closeStudy } });
   node.replaceChildren(close, make("h2", { id: "study-title", text: `${row.backbone} \u00b7 ${row.layer} \u00b7 ${row.region} \u00b7 ${row.readout}` }));
   if (data.recording.simulated) node.append(make("span", { class: "badge", text: "simulated recording" }));
-  if (row.failed) node.append(make("p", { class: "warning", text: "Fit failed: the best trial is not surely better than predicting the mean." }));
-  if (row.below) node.append(make("p", { class: "warning", text: "Below its closed form: without a search, the smooth readout of this layer and region has the lower validation loss." }));
+  if (row.failed) node.append(make("p", { class: "warning", text: `The best trial is ${data.words.not_sure}: on the held-out images, after correction for the number of trials.` }));
+  if (row.below) node.append(make("p", { class: "warning", text: "Worse than its closed form: without a search, the smooth readout of this layer and region has the lower validation loss." }));
   if (row.pending) node.append(make("p", { text: "No trial of this study has finished." }));
   for (const note of details?.notes || []) node.append(make("p", { class: "warning", text: note }));
   node.append(...scores(row, place));
@@ -102,7 +102,7 @@ function unitTable(details) {
   const node = table(kept.map((name) => name.replaceAll("_", " ")), lines, numeric);
   node.classList.add("tall");
   const parts = [make("summary", { text: `Scores of its ${lines.length} units` })];
-  if (kept.some(scored)) parts.push(make("p", { class: "quiet", text: "In brackets: 95 % interval by bootstrap over images; \u2013: undefined, or a limit that the data leave open." }));
+  if (kept.some(scored)) parts.push(make("p", { class: "quiet", text: `In brackets: ${data.words.interval}, by bootstrap; \u2013: undefined, or a limit that the data leave open.` }));
   return [make("details", { class: "units" }, ...parts, node)];
 }
 
