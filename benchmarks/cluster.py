@@ -2,13 +2,15 @@
 
 Two things. The coordinator alone, at full size: 840 studies, 64 simulated workers whose rounds take no time, every trial
 with 20 reports, everything else as always (rounds chosen, trials asked, messages packed, compared and stored). And two
-workers of this machine against one process, one thread each, both from their first round on; where others use the machine
-too, the seconds of processors tell more than those of the clock.
+workers of this machine against one process, one thread each, both from their first round on, beside what the machine gives
+to two searches that know nothing of each other; where others use the machine too, the seconds of processors tell more than
+those of the clock. ``--only pair`` measures that alone, in some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import subprocess
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from benchmarks import storage
 from benchmarks.machine import describe, load, publish
 from studies.cluster import messages
 from studies.cluster.coordinator import Coordinator
-from studies.cluster.engine import Ended, Heard
+from studies.cluster.engine import Ended, Engine, Heard
 from studies.config.experiment import load_experiment
 from studies.database.stores import open_stores
 from studies.database.trials import Outcome
@@ -206,75 +208,136 @@ class _Stamps(Listener):
         self.at: list[tuple[float, int, float]] = []
 
     def told(self, finished: int) -> None:
-        self.at.append((time.perf_counter(), finished, _busiest()))
+        self.at.append((time.perf_counter(), finished, _spent()))
 
 
-def _busiest() -> float:
-    """Processor seconds of the process of this search that has had most."""
+def _spent() -> float:
+    """Processor seconds of all processes of this search."""
     me = psutil.Process()
-    seconds = [sum(me.cpu_times()[:2])]
+    seconds = sum(me.cpu_times()[:2])
     for child in me.children(recursive=True):
-        try:
-            seconds.append(sum(child.cpu_times()[:2]))
-        except psutil.Error:
-            continue
-    return max(seconds)
+        with contextlib.suppress(psutil.Error):
+            seconds += sum(child.cpu_times()[:2])
+    return seconds
+
+
+class _Watched:
+    """An engine that remembers when its workers had something to do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._given: dict[str, tuple[str, float]] = {}
+        self.spans: dict[str, list[tuple[float, float]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def give(self, address: str, kind: str, experiment: bytes, task: bytes) -> str:
+        """Give a worker something to do."""
+        key = self._engine.give(address, kind, experiment, task)
+        self._given[key] = address, time.perf_counter()
+        return key
+
+    def hear(self, seconds: float) -> Ended | Heard | None:
+        """What happens next."""
+        came = self._engine.hear(seconds)
+        if isinstance(came, Ended):
+            address, begun = self._given.pop(came.key)
+            self.spans.setdefault(address, []).append((begun, time.perf_counter()))
+        return came
+
+    def idle(self, first: float, last: float) -> float:
+        """Share of a time in which a worker had nothing to do, the mean over workers."""
+        shares = []
+        for spans in self.spans.values():
+            busy, until = 0.0, first
+            for begun, ended in sorted(spans):
+                busy += max(0.0, min(ended, last) - max(begun, until))
+                until = max(until, min(ended, last))
+            shares.append(1 - busy / (last - first))
+        return float(np.mean(shares)) if shares else 0.0
 
 
 def _search(config: Path, workers: int, trials: int) -> None:
-    """Search, and print trials, seconds and processor seconds between the first and the last telling."""
+    """Search; print trials, seconds and processor seconds between first and last telling, and how idle workers were."""
     from studies.cluster.engine import open_engine
     from studies.search.search import Search
 
     experiment = load_experiment(config)
     stamps = _Stamps()
+    watched = None
     with open_stores(experiment) as stores:
         workspace = Workspace(experiment)
         options: dict[str, Any] = {"n_trials": trials, "listener": stamps}
         if workers:
             with open_engine("local", workers, experiment) as engine:
-                Coordinator(workspace, stores, workspace.grid, engine, **options).run()
+                watched = _Watched(engine)
+                Coordinator(workspace, stores, workspace.grid, watched, **options).run()
         else:
             Search(workspace, stores, workspace.grid, **options).run()
     rose = [b for a, b in itertools.pairwise(stamps.at) if b[1] > a[1]]
     first, last = rose[0], rose[-1]
-    print(last[1] - first[1], last[0] - first[0], last[2] - first[2])
+    idle = 0.0 if watched is None else watched.idle(first[0], last[0])
+    print(last[1] - first[1], last[0] - first[0], last[2] - first[2], idle)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one search took, from its first round on."""
+
+    trials: float
+    seconds: float
+    processor: float
+    idle: float
+
+
+def _runs(folder: Path, kinds: Sequence[int], trials: int) -> list[_Run]:
+    """Searches in folders of their own, all at the same time: of one process (0) or of so many workers."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    begun = []
+    for number, workers in enumerate(kinds):
+        here = folder / f"{number}"
+        here.mkdir(parents=True)
+        config = here / "tuner.toml"
+        config.write_text(SPEED.format(cache=folder.parent / "cache"))
+        storage.tuner("study", "create", "-c", config)
+        words = [*OURS, "--search", str(config), str(workers), str(trials)]
+        begun.append(words)
+    processes = [
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+        for words in begun
+    ]
+    said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError("a search failed; it says why above")
+    return [_Run(*map(float, one.split())) for one in said]
 
 
 def together(trials: int, pairs: int, folder: Path) -> list[tuple[str, str]]:
     """Two workers of this machine against one process."""
-    cache = folder / "cache"
-    rates: dict[int, list[tuple[float, float]]] = {0: [], 2: []}
-    for pair in range(-1, pairs):
-        for workers in (0, 2):
-            here = folder / f"{workers}-{pair}"
-            here.mkdir()
-            config = here / "tuner.toml"
-            config.write_text(SPEED.format(cache=cache))
-            storage.tuner("study", "create", "-c", config)
-            if pair < 0 and workers:
-                continue  # the first one only extracts the features that all of them read
-            words = [*OURS, "--search", str(config), str(workers), str(trials)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            said = subprocess.run(
-                words, env=environment, check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
-            count, seconds, processor = map(float, said.split())
-            if pair >= 0:
-                rates[workers].append((count / seconds, count / processor))
+    _runs(folder / "first", [0], min(trials, 8))  # extracts the features that all of them read
+    found: dict[str, list[_Run]] = {"one": [], "two": [], "side": []}
+    for pair in range(pairs):
+        found["one"] += _runs(folder / f"one-{pair}", [0], trials)
+        found["two"] += _runs(folder / f"two-{pair}", [2], trials)
+        found["side"] += _runs(folder / f"side-{pair}", [0, 0], trials)
 
-    def best(values: Iterable[float]) -> float:
-        return float(np.median(list(values)))
+    def median(name: str, of: Callable[[_Run], float]) -> float:
+        return float(np.median([of(run) for run in found[name]]))
 
-    by_clock = {w: best(r[0] for r in rates[w]) for w in rates}
-    by_work = {w: best(r[1] for r in rates[w]) for w in rates}
+    rate = {name: median(name, lambda run: run.trials / run.seconds) for name in found}
+    work = {name: 1e3 * median(name, lambda run: run.processor / run.trials) for name in found}
     return [
-        ("one process", f"{by_clock[0]:.1f} trials/s"),
-        ("two workers", f"{by_clock[2]:.1f} trials/s"),
-        ("two workers against one process, by the clock", f"{by_clock[2] / by_clock[0]:.2f} times"),
+        ("one process", f"{rate['one']:.1f} trials/s, {work['one']:.0f} ms of a processor a trial"),
+        ("two workers", f"{rate['two']:.1f} trials/s, {work['two']:.0f} ms of a processor a trial"),
+        ("two workers against one process", f"{rate['two'] / rate['one']:.2f} times"),
         (
-            "the same by processor seconds of the busiest process",
-            f"{by_work[2] / by_work[0]:.2f} times",
+            "what the machine gives: two searches of one process at the same time, against one",
+            f"{2 * rate['side'] / rate['one']:.2f} times",
+        ),
+        (
+            "time in which a worker had nothing to do",
+            f"{100 * median('two', lambda run: run.idle):.1f} %",
         ),
         (f"processes that wanted to run meanwhile, of {os.cpu_count()} cores", f"{load():.1f}"),
     ]
@@ -289,11 +352,12 @@ def main() -> int:
     """Measure, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/benchmarks/cluster.md"))
-    parser.add_argument(
-        "--trials", type=int, default=50, help="of each of the 840 studies; 0: none"
-    )
+    parser.add_argument("--trials", type=int, default=50, help="of each of the 840 studies")
     parser.add_argument("--layers", type=int, help="of one network, in the place of all 28 of two")
     parser.add_argument("--pairs", type=int, default=3, help="of runs of one process and of two")
+    parser.add_argument(
+        "--only", choices=["coordinator", "pair"], help="one of the two, to be read alone: no page"
+    )
     parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.search:
@@ -304,8 +368,18 @@ def main() -> int:
     if options.layers:
         storage.LAYERS = (options.layers,)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
-        coordinating = alone(options.trials, Path(folder) / "alone") if options.trials else []
-        speed = together(PAIR_TRIALS, options.pairs, Path(folder)) if options.pairs else []
+        coordinating = (
+            [] if options.only == "pair" else alone(options.trials, Path(folder) / "alone")
+        )
+        speed = (
+            []
+            if options.only == "coordinator"
+            else together(PAIR_TRIALS, options.pairs, Path(folder))
+        )
+    if options.only:
+        sys.stdout.write(f"{describe(f'python -m benchmarks.cluster --only {options.only}')}\n\n")
+        sys.stdout.write(table(coordinating or speed))
+        return 0
     text = "\n".join(
         [
             "# A search on workers",

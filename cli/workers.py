@@ -12,7 +12,7 @@ import typer
 from cli.show import note
 
 if TYPE_CHECKING:
-    from studies.cluster.engine import DaskEngine
+    from studies.cluster.engine import Engine
     from studies.export.encoders import Encoding
     from studies.results.scores import Scorer
     from studies.workspace import Workspace
@@ -55,16 +55,17 @@ def check_workers(on: str | None, workers: int | None) -> None:
 
 
 @contextmanager
-def engine_of(on: str, workers: int | None, workspace: Workspace) -> Iterator[DaskEngine]:
+def engine_of(on: str, workers: int | None, workspace: Workspace) -> Iterator[Engine]:
     """Have workers while inside; says where Dask's dashboard is."""
     from studies.cluster.engine import open_engine
+    from studies.cluster.supplied import SuppliedEngine
 
     with open_engine(on, workers, workspace.experiment) as engine:
         if engine.dashboard is not None:
             note(f"Dask's dashboard: {engine.dashboard}")
         else:
             note("Dask's dashboard is not shown: pip install bokeh")
-        yield engine
+        yield SuppliedEngine(engine, workspace.experiment, note)
 
 
 @contextmanager

@@ -397,6 +397,7 @@ class Coordinator:
             self._fail(task, ended.error)
 
     def _take(self, task: Task, answer: bytes) -> None:
+        self._faults = 0
         if task.kind == "groups":
             self._groups = self._groups_of(messages.unpack(answer).header["groups"])
             self._ready = None

@@ -123,7 +123,7 @@ class DaskEngine:
     def living(self) -> dict[str, str]:
         """Address to name of the workers that take tasks now; lost ones of ours are replaced meanwhile."""
         try:
-            known = self._client.scheduler_info()["workers"]
+            known = self._client.scheduler_info(n_workers=-1)["workers"]  # some releases say 5
         except OSError as error:
             raise EnvironmentFailure(
                 f"--on {self._on}: the scheduler is not there any more ({error}); run the command again"

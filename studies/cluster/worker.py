@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from studies.cluster import messages
+from studies.cluster import messages, supplies
 from studies.database.studies import Stored
 from studies.fingerprint import refuse
 from studies.grid import Spec, cohorts
@@ -170,6 +170,9 @@ _KINDS = {
     "encode": Room.encode,
 }
 
+_FILES = {"look": supplies.look, "have": supplies.have, "keep": supplies.keep}
+"""What is done before the experiment can be opened: see :mod:`studies.cluster.supplies`."""
+
 _open: tuple[str, Room] | None = None
 """The experiment that this process has open, by the hash of what it was sent."""
 
@@ -180,7 +183,8 @@ def work(kind: str, experiment: bytes, task: bytes, send: Send) -> bytes:
     Parameters
     ----------
     kind
-        ``groups``, ``extract``, ``fit``, ``score`` or ``encode``: the method of :class:`Room`.
+        ``groups``, ``extract``, ``fit``, ``score`` or ``encode``: the method of :class:`Room`; or what is done
+        about files: ``look``, ``have`` or ``keep``.
     experiment
         The experiment, as :func:`studies.cluster.messages.document` writes it.
     task
@@ -194,9 +198,12 @@ def work(kind: str, experiment: bytes, task: bytes, send: Send) -> bytes:
         The answer.
     """
     global _open
+    plain = messages.unpack(experiment).header
+    if kind in _FILES:
+        return _FILES[kind](plain, messages.unpack(task))
     name = experiment[:16].hex()
     if _open is None or _open[0] != name:
         _open = None  # its features go before others come
-        _open = (name, Room(messages.unpack(experiment).header))
+        _open = (name, Room(supplies.supplied(plain)))
     do = _KINDS[kind]
     return do(_open[1], messages.unpack(task), _Reporting(send), send)

@@ -72,8 +72,9 @@ class ClusterConfig(Table):
     )
     cache: Annotated[str, AfterValidator(_folder)] | None = Field(
         None,
-        description="folder of extracted features on a disk of each machine's own, environment "
-        "variables are those of the machine; where not given storage.cache",
+        description="folder of extracted features on a disk of each machine's own, and of the recording "
+        "where the machine does not see it; environment variables are those of the machine; where not "
+        "given storage.cache",
     )
 
     @property

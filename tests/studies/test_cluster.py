@@ -21,9 +21,8 @@ def script() -> str:
     return found
 
 
-def test_the_script_answers_the_signal_before_the_limit(make_experiment: MakeExperiment) -> None:
-    config = make_experiment({"training": {"steps": 3000, "report_every": 30}})
-    assert main(["study", "create", "-q", "-c", str(config)]) == 0
+def write_job(config: Path, n_trials: int = 50) -> Path:
+    """Write the script beside an experiment, with the ``tuner`` that it runs."""
     folder = config.parent
     bin_folder = folder / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
@@ -34,11 +33,18 @@ def test_the_script_answers_the_signal_before_the_limit(make_experiment: MakeExp
     )
     tuner.chmod(0o755)
     (folder / ".tuner-db-password").write_text("x\n")
-    text = script()
-    # B: the signal goes to the batch script's own process, which is tuner after exec.
-    assert re.search(r"^#SBATCH --signal=B:TERM@\d+$", text, flags=re.MULTILINE)
+    (folder / "logs").mkdir()  # SLURM does not make it
     job = folder / "job.sh"
-    job.write_text(text)
+    job.write_text(script().replace("--n-trials 50", f"--n-trials {n_trials}"))
+    return job
+
+
+def test_the_script_answers_the_signal_before_the_limit(make_experiment: MakeExperiment) -> None:
+    config = make_experiment({"training": {"steps": 3000, "report_every": 30}})
+    assert main(["study", "create", "-q", "-c", str(config)]) == 0
+    # B: the signal goes to the batch script's own process, which is tuner after exec.
+    assert re.search(r"^#SBATCH --signal=B:TERM@\d+$", script(), flags=re.MULTILINE)
+    folder, job = config.parent, write_job(config)
     environment = os.environ | {
         "HOME": str(folder),
         "SLURM_SUBMIT_DIR": str(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,23 +16,45 @@ from typing import Any
 import psutil
 import pytest
 
+from cli.main import main
 from studies.cluster.places import job_classes, job_options
 from studies.config.cluster import ClusterConfig
 from tests.conftest import Run
 from tests.soak.outcome import look
 from tests.studies import slurm
 from tests.studies.conftest import MakeExperiment
+from tests.studies.test_cluster import write_job
 from tests.studies.workers import SMALL, TRIALS, created
 
 ROOT = Path(__file__).parents[2]
 
 
+LEAVING = """
+from studies.cluster.engine import DaskEngine
+given, left, give, hear = {}, [], DaskEngine.give, DaskEngine.hear
+async def leave(dask_worker):
+    await dask_worker.close_gracefully()  # as Dask does when a worker's lifetime is over
+def giving(self, address, kind, experiment, task):
+    key = give(self, address, kind, experiment, task)
+    given[key] = address
+    return key
+def hearing(self, seconds):
+    came = hear(self, seconds)
+    if "training" in getattr(came, "said", ()) and not left:
+        left.append(came)
+        self._client.run(leave, workers=[given[came.key]], wait=False)
+    return came
+DaskEngine.give, DaskEngine.hear = giving, hearing
+"""
+"""Has the first worker that tells of a round leave as it does before its walltime is over."""
+
+
 @contextmanager
 def optimizing(
-    config: Path, *words: str, environment: Mapping[str, str] | None = None
+    config: Path, *words: str, environment: Mapping[str, str] | None = None, before: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run ``tuner optimize`` in a process of its own."""
-    program = "import sys; from cli.main import main; sys.exit(main(sys.argv[1:]))"
+    """Run ``tuner optimize`` in a process of its own, after some other lines of Python."""
+    program = f"{before}\nimport sys; from cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "optimize", "--n-trials", str(TRIALS)]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
@@ -78,10 +101,17 @@ def below(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def test_processes_of_this_machine(make_experiment: MakeExperiment, alone: Any) -> None:
+def test_processes_of_this_machine(
+    make_experiment: MakeExperiment, alone: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = created(make_experiment(SMALL))
     with optimizing(config, "--on", "local", "--workers", "2") as process:
         seen = read_until(process, "worker ", "trials")
+        assert any("Dask's dashboard" in line for line in seen)
+        # Beside it, as from another terminal.
+        assert main(["status", "--format", "json", "-c", str(config)]) == 0
+        (status,) = json.loads(capsys.readouterr().out)
+        assert status["counts"]["running"] > 0
         below(process)[0].kill()
         seen += read_until(process)
         assert process.wait(timeout=60) == 0, "".join(seen)
@@ -90,31 +120,80 @@ def test_processes_of_this_machine(make_experiment: MakeExperiment, alone: Any) 
     assert found.outcome == alone
 
 
-@pytest.mark.slurm
-def test_jobs_of_a_slurm(make_experiment: MakeExperiment, alone: Any, tmp_path: Path) -> None:
+def test_a_worker_that_leaves_before_its_time_is_over_loses_nothing(
+    make_experiment: MakeExperiment, alone: Any
+) -> None:
+    config = created(make_experiment(SMALL))
+    with optimizing(config, "--on", "local", "--workers", "2", before=LEAVING) as process:
+        seen = read_until(process)
+        assert process.wait(timeout=60) == 0, "".join(seen)
+    assert any("was lost" in line for line in seen), "".join(seen)
+    found = look(config, TRIALS)
+    assert not found.problems
+    assert found.outcome == alone
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A SLURM; the environment in which its commands reach it."""
     reason = slurm.missing()
     if reason:
         pytest.skip(f"no SLURM: {reason}")
+    with slurm.server(tmp_path_factory.mktemp("slurm") / "slurm") as environment:
+        yield environment
+
+
+@pytest.mark.slurm
+def test_jobs_of_a_slurm(
+    make_experiment: MakeExperiment, alone: Any, scheduler: dict[str, str]
+) -> None:
     cluster = {"memory": "1GB", "cores": 1, "walltime": "00:10:00"}
     config = created(make_experiment({**SMALL, "cluster": cluster}))
-    with slurm.server(tmp_path / "slurm") as environment:
-        words = ("--on", "slurm", "--workers", "2")
-        with optimizing(config, *words, environment=environment) as process:
-            seen = read_until(process, "worker slurm", "trials")
-            first = slurm.jobs(environment)[0]
-            subprocess.run(["scancel", "--signal=KILL", first], env=environment, check=True)
-            seen += read_until(process, "worker slurm", "100 %")
-            assert process.poll() is None, "".join(seen)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        # Nobody is left to cancel the jobs: they end by themselves.
-        assert wait(lambda: not slurm.jobs(environment), 60), "".join(seen)
-        with optimizing(config, *words, environment=environment) as process:
-            seen = read_until(process)
-            assert process.wait(timeout=60) == 0, "".join(seen)
-        assert not slurm.jobs(environment)
+    words = ("--on", "slurm", "--workers", "2")
+    with optimizing(config, *words, environment=scheduler) as process:
+        seen = read_until(process, "worker slurm", "trials")
+        first = slurm.jobs(scheduler)[0]
+        subprocess.run(["scancel", "--signal=KILL", first], env=scheduler, check=True)
+        seen += read_until(process, "worker slurm", "100 %")
+        assert process.poll() is None, "".join(seen)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    # Nobody is left to cancel the jobs: they end by themselves.
+    assert wait(lambda: not slurm.jobs(scheduler), 60), "".join(seen)
+    with optimizing(config, *words, environment=scheduler) as process:
+        seen = read_until(process)
+        assert process.wait(timeout=60) == 0, "".join(seen)
+    assert not slurm.jobs(scheduler)
     found = look(config, TRIALS)
     assert not found.problems
+    assert found.outcome == alone
+
+
+@pytest.mark.slurm
+def test_the_array_script_of_the_documentation(
+    make_experiment: MakeExperiment, alone: Any, scheduler: dict[str, str]
+) -> None:
+    config = created(make_experiment(SMALL))
+    job = write_job(config, n_trials=TRIALS)
+    # This machine has no GPU and two cores; options of the command come before those of the script.
+    smaller = ["--array=1-2", "--gres=none", "--mem=100M", "--cpus-per-task=1", "--time=10"]
+    environment = {**scheduler, "HOME": str(config.parent)}
+    command = ["sbatch", "--parsable", *smaller, "--chdir", str(config.parent), str(job)]
+    said = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, cwd=config.parent
+    ).stdout
+    logs = config.parent / "logs"
+
+    def written() -> str:
+        return "".join(path.read_text() for path in sorted(logs.glob("*.log")))
+
+    # As before the limit; the other job goes on.
+    assert wait(lambda: "trials run" in written(), 300), written()
+    first = f"{said.strip()}_1"
+    subprocess.run(["scancel", "--batch", "--signal=TERM", first], env=scheduler, check=False)
+    assert wait(lambda: not slurm.jobs(scheduler), 300), written()
+    found = look(config, TRIALS)
+    assert not found.problems, written()
     assert found.outcome == alone
 
 
