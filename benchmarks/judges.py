@@ -7,7 +7,9 @@ that it likes best itself, which is one that it overrates, and against the one t
 error of the judge has picked.
 
 What limits the judge is taken apart: the ideal image shows what it makes of the truth itself; a judge of both readouts is an
-ensemble; one that was fitted, on the same images, to responses without noise has no limit of data.
+ensemble; one that was fitted, on the same images, to responses without noise has no limit of data. So is what limits the
+images: an encoder fitted without noise has no limit of data either, and a prior of Gabor filters none of its own. An
+ensemble with the other network is no longer judged independently by that one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from numpy.typing import NDArray
 
 from benchmarks.audit import searched
 from benchmarks.audit.registry import DIFFICULTIES
-from benchmarks.audit.searched import OTHER, SHALLOW, Scene, scene
+from benchmarks.audit.searched import MIDDLE, OTHER, SHALLOW, Scene, scene
+from benchmarks.best_gabor import best_gabors
 from benchmarks.machine import describe, publish, threads
 from studies.results.encoders import encoder
 from tuner.encoder import Encoder
@@ -43,13 +46,21 @@ Judge = Callable[[Pixels, int], Floats]
 CANDIDATES = 100
 FIELD: dict[str, Any] = {"match": "field", "steps": 100}
 NO_COLOUR: dict[str, Any] = FIELD | {"prior_options": {"colour": 0.0}}
-WAYS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
-    ("contrast of the whole image", ("factorized",), {"steps": 100}),
-    ("contrast inside the field", ("factorized",), FIELD),
-    ("the same, prior without colour", ("factorized",), NO_COLOUR),
-    ("the same, ensemble of both readouts", ("factorized", "full"), NO_COLOUR),
-    ("the same, robust: shaken strongly", ("factorized",), NO_COLOUR | {"transforms": "lucent"}),
+Maker = tuple[str, str]
+"""Layer and readout."""
+ONE: Maker = (SHALLOW, "factorized")
+WAYS: tuple[tuple[str, tuple[Maker, ...], dict[str, Any]], ...] = (
+    ("contrast of the whole image", (ONE,), {"steps": 100}),
+    ("contrast inside the field", (ONE,), FIELD),
+    ("the same, prior without colour", (ONE,), NO_COLOUR),
+    ("the same, ensemble of both readouts", (ONE, (SHALLOW, "full")), NO_COLOUR),
+    ("the same, ensemble of two layers", (ONE, (MIDDLE, "factorized")), NO_COLOUR),
+    ("the same, ensemble with the other network", (ONE, (OTHER[1], "factorized")), NO_COLOUR),
+    ("the same, robust: shaken strongly", (ONE,), NO_COLOUR | {"transforms": "lucent"}),
 )
+CLEAN = "prior without colour, maker fitted without noise"
+GABOR = "prior of Gabor filters alone"
+BOTH = "prior of Gabor filters alone, maker fitted without noise"
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def judges_of(stage: Stage) -> dict[str, Judge]:
     named: dict[str, list[Encoder]] = {
         "other network, factorized": [readouts["factorized"]],
         "other network, both readouts": list(readouts.values()),
-        "other network, fitted without noise": [_noiseless(here)],
+        "other network, fitted without noise": [_noiseless(here, OTHER[1])],
     }
     z = workspace.scaling.scale[here.v1]
 
@@ -101,12 +112,12 @@ def judges_of(stage: Stage) -> dict[str, Judge]:
     return truth | {name: by(encoders) for name, encoders in named.items()}
 
 
-def _noiseless(here: Scene) -> Encoder:
-    """The closed form of the factorized readout on the other network, fitted to responses without noise."""
+def _noiseless(here: Scene, layer: str) -> Encoder:
+    """The closed form of the factorized readout at a layer, fitted to responses without noise."""
     from tuner.closed_form.fwrf import fit_fwrf
 
     workspace = here.workspace
-    spec = here.best(OTHER[1], "V1", "factorized").spec
+    spec = here.best(layer, "V1", "factorized").spec
     signal = here.truth["signal/train"][:, spec.units]
     scaled = workspace.scaling.scale[spec.units], workspace.scaling.mean[spec.units]
     targets = ((signal - scaled[1]) / scaled[0]).astype(np.float32)
@@ -125,15 +136,19 @@ def ideal(stage: Stage) -> Pixels:
     return quantize(Photometry().inside(torch.from_numpy(coloured).float(), windows, exact=True))
 
 
-def rows(difficulty: str) -> list[str]:
-    """Rows of the table of a recording."""
+def rows(difficulty: str) -> tuple[list[str], str]:
+    """Rows of the table of a recording, and how many units they are of."""
     stage = Stage.of(difficulty)
     judges = judges_of(stage)
     natural = _natural(stage, judges)
     made = {"the true filter itself": ideal(stage)}
-    for name, readouts, options in WAYS:
-        encoders = [stage.here.best(SHALLOW, "V1", r).encoder() for r in readouts]
+    for name, makers, options in WAYS:
+        encoders = [stage.here.best(layer, "V1", readout).encoder() for layer, readout in makers]
         made[name] = synthesize(encoders, None, MeiSettings(**options)).pixels[:, 0]
+    clean = _noiseless(stage.here, SHALLOW)
+    made[CLEAN] = synthesize([clean], None, MeiSettings(**NO_COLOUR)).pixels[:, 0]
+    made[GABOR] = best_gabors(stage.here.best(ONE[0], "V1", ONE[1]).encoder(), Photometry())
+    made[BOTH] = best_gabors(clean, Photometry())
     lines = []
     for name, pixels in made.items():
         cells = []
@@ -143,7 +158,7 @@ def rows(difficulty: str) -> list[str]:
             cells += shares[:1] if who == "true filter" else shares
         lines.append(f"| {difficulty} | {name} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
-    return lines
+    return lines, f"{stage.good.sum()} of {len(stage.good)} ({difficulty})"
 
 
 def _natural(stage: Stage, judges: Mapping[str, Judge]) -> dict[str, Floats]:
@@ -169,6 +184,7 @@ def main() -> None:
         searched.keep_in(given.folder)
     others = ("factorized", "both readouts", "fitted without noise")
     heads = [f"{name}: {which}" for name in others for which in ("its own best", "the true best")]
+    found = [rows(difficulty) for difficulty in DIFFICULTIES]
     text = "\n".join(
         [
             "# Images and judges under fair conditions",
@@ -184,7 +200,9 @@ def main() -> None:
             "",
             f"| recording | image | true filter | {' | '.join(heads)} |",
             "|" + "---|" * (3 + len(heads)),
-            *(line for difficulty in DIFFICULTIES for line in rows(difficulty)),
+            *(line for lines, _ in found for line in lines),
+            "",
+            f"Units that are fitted so well: {', '.join(units for _, units in found)}.",
         ]
     )
     publish(text + "\n", given.out)

@@ -48,6 +48,11 @@ WELL_FITTED = 0.6
 LUCENT = {"ascent": "adam", "colour": 1.0, "decay": 1.0}
 """lucent's own image: Adam, colours and spectrum of natural images."""
 
+WHOLE = """\
+Mean and contrast are held over the **whole image** here. An image gathers its contrast in the unit's field, natural ones
+do not: V1 images win partly by that. What is left of it with contrast held inside the field is in [judges](judges.md) and
+[fields](fields.md). This page compares ways of making images with each other."""
+
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("default", {}),
     ("as lucent", {"prior_options": LUCENT}),
@@ -297,6 +302,8 @@ def page(rows: Sequence[Row], batches: Sequence[Batching], trials: int) -> str:
         "responses above grey; *overrated*: the encoder's prediction over the true response (median).\n*Orientation* within "
         f"15 degrees and *position* within one sigma of the true filter, among V1 units with normalised test correlation "
         f"over\n{WELL_FITTED}. The rows of the true filter are what is possible.",
+        "",
+        WHOLE,
         "",
         "| region | encoder | way | beats natural | ratio | overrated | orientation | position | units fitted | s |",
         "|---|---|---|---|---|---|---|---|---|---|",

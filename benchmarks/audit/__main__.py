@@ -52,10 +52,12 @@ def page() -> str:
         "",
         "All V1 units, whatever their quality, by the closed form of the full readout: the share within one true sigma",
         "where it is fitted to the responses as recorded, and to the same without noise. Where noise is what limits, the",
-        "second is high; where it is low too, a cell is too wide.",
+        "second is high; where it is low too, a cell is too wide. *Wide* are the units that such a grid can",
+        "place: half a cell or more, and one sigma inside the image. *By gradient*: of the searched factorized encoder, on",
+        f"{limits.PHOTOGRAPHS} photographs, all units, in place of its weights.",
         "",
-        "| recording | layer | a cell, px | median sigma, px | as recorded | without noise |",
-        "|---|---|---|---|---|---|",
+        "| recording | layer | a cell, px | median sigma, px | as recorded | without noise | the same, wide | by gradient |",
+        "|---|---|---|---|---|---|---|---|",
         *limits.table(),
     ]
     return "\n".join(lines) + "\n"

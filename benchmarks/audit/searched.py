@@ -18,7 +18,7 @@ from benchmarks.audit.registry import defect
 from cli.main import main as command
 from studies.config.experiment import load_experiment
 from studies.config.templates import read_template
-from studies.database.stores import Stores, open_stores
+from studies.database.stores import Stores, as_made, open_stores
 from studies.export.images import judges_of
 from studies.grid import Spec
 from studies.results.encoders import Best, best_studies
@@ -34,7 +34,7 @@ from tuner.synthesis.sight import sight
 
 Floats = NDArray[np.float64]
 
-TRIALS = 16
+UNITS, TRIALS = 24, 16
 SHALLOW, MIDDLE = "_blocks.2", "_blocks.4"
 OTHER = ("efficientnet_lite1", "_blocks.3")
 """Another network, at the stride of `SHALLOW`: an independent judge."""
@@ -119,6 +119,7 @@ def scene(difficulty: str) -> Scene:
     text = read_template("demo").replace(
         'format = "simulated"', f'format = "simulated"\ndifficulty = "{difficulty}"'
     )
+    text = text.replace("units_per_region = 12", f"units_per_region = {UNITS}")
     other = f'[[backbone]]\nname = "{OTHER[0]}"\nlayers = ["{OTHER[1]}"]\n\n[training]'
     config = folder / "tuner.toml"
     config.write_text(text.replace("[training]", other, 1), encoding="utf-8")
@@ -129,7 +130,7 @@ def scene(difficulty: str) -> Scene:
     ):
         _tuner(config, "study", "create", *chosen, *both)
         _tuner(config, "optimize", "--n-trials", str(TRIALS), *chosen, *both)
-    workspace = Workspace(load_experiment(config))
+    workspace = Workspace(as_made(load_experiment(config)))
     return Scene(workspace, open_stores(workspace.experiment))
 
 
