@@ -52,6 +52,7 @@ ONE: Maker = (SHALLOW, "factorized")
 WAYS: tuple[tuple[str, tuple[Maker, ...], dict[str, Any]], ...] = (
     ("contrast of the whole image", (ONE,), {"steps": 100}),
     ("contrast inside the field", (ONE,), FIELD),
+    ("the same, prior of strong colour", (ONE,), FIELD | {"prior_options": {"colour": 2.0}}),
     ("the same, prior without colour", (ONE,), NO_COLOUR),
     ("the same, ensemble of both readouts", (ONE, (SHALLOW, "full")), NO_COLOUR),
     ("the same, ensemble of two layers", (ONE, (MIDDLE, "factorized")), NO_COLOUR),

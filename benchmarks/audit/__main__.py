@@ -45,8 +45,8 @@ def page() -> str:
         lines.append(f"| {one.number} | {one.what} | {one.before} | {' | '.join(shown)} |")
     lines += [
         "",
-        "Short of their goals are the fields of the hard recording in row 1 (80 %: see below) and row 2 (70 %: see",
-        "[who says so](judges.md)).",
+        "Short of their goals are, on the hard recording, the fields of row 1 (80 %: see below) and the images of row 2",
+        "(70 %; without colour, which half of its units see; [judges](judges.md) takes apart what limits them).",
         "",
         "## What limits receptive fields",
         "",

@@ -22,7 +22,7 @@ from tuner.synthesis.ascent import TurningAscent
 from tuner.synthesis.canvas import Canvas, ImagePrior, Job, draw
 
 COLOUR = 0.15
-"""What served best on simulated units that see no colour, at no loss on those that do."""
+"""What served best on simulated units that see no colour; those that do need 1 to 2 (``benchmarks/judges.py``)."""
 DECAY = 1.5
 """Of the spectrum with frequency, as a power; lucent's is 1. Fewer patterns that only the network likes."""
 ASCENTS = ("turning", "adam")
