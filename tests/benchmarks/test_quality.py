@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,30 @@ def test_what_is_not_reached_counts_twice_the_whole_search(tmp_path: Path) -> No
     kept.write_text(json.dumps([asdict(row) for row in (reached, never)]))
     assert quality.page(quality.kept(kept), "python -m benchmarks.quality", given) == text
     assert "| worst end, validation | +25.0% | +25.0% |" in text
+
+
+def test_references_that_were_run_are_known_and_their_rows_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, slower = Course([(1.0, 10.0, 0.5)], 4.0, 40.0, 0.5), Course([], 9.0, 90.0, 0.9)
+    name, ends = "net/layer/V1/full", (Winner(0.5, 0.5, 0.6), Winner(0.5, 0.5, 0.6))
+    row = quality.Row(
+        "hard", name, 2, 7, Reference(0.5, 0.6, 100.0, 400.0), slower, slower, ends, 0.55
+    )
+    known: list[object] = []
+
+    def measured(scene: str, *rest: object) -> Iterator[quality.Row]:
+        known.append(rest[-1])
+        yield replace(row, scene=scene, cold=course)
+
+    monkeypatch.setattr(quality, "measured", measured)
+    work, out = tmp_path / "kept.json", tmp_path / "page.md"
+    work.write_text(json.dumps([asdict(row)]))
+    arguments = ["quality", "--scenes", "hard", "--seed", "7", "--work", str(work), "-o", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    assert quality.main() == 0
+    assert known == [{("hard", name, 7): row.reference}]
+    (now,) = quality.kept(work)
+    assert (now.cold.seconds, now.together.seconds) == (4.0, 9.0)
+    assert "| reached | 1 of 1 | 0 of 1 |" in out.read_text(encoding="utf-8")
