@@ -284,8 +284,15 @@ def test_it_is_found_again_after_moving(saved, tmp_path, images):
         (torch.full((1, 3, 32, 32), 255.0), "lie between 255 and 255"),
         (torch.full((1, 3, 32, 32), -2.1), "do not normalise"),
         (torch.zeros((1, 3, 32, 32), dtype=torch.uint8), "are uint8, and must be floats"),
+        (torch.full((1, 3, 32, 32), torch.nan), "lie between nan and nan"),
+        (np.zeros((1, 3, 32, 32)), "are ndarray, and must be a tensor"),
     ],
 )
 def test_images_that_are_not_in_0_to_1_are_refused(wrong, said):
     with pytest.raises(InputError, match=said):
         random_encoder()(wrong)
+
+
+def test_images_of_double_precision_are_read(images):
+    encoder = random_encoder()
+    assert torch.equal(encoder(images.double()), encoder(images))

@@ -231,15 +231,15 @@ class Encoder(nn.Module):
         return mean + scale * drive
 
     def forward(self, images: Tensor) -> Tensor:
-        """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1].
+        """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1], of any float type.
 
         Raises
         ------
         InputError
-            If the images are of another shape, not floats, or far from [0, 1], such as 0 to 255.
+            If the images are of another shape, no tensor of floats, NaN, or far from [0, 1], such as 0 to 255.
         """
         refuse_other_values(images)
-        return self.respond(self.drive(images))
+        return self.respond(self.drive(images.to(self.response_mean.dtype)))
 
     def predict_units(self, images: Tensor, units: Sequence[int]) -> Tensor:
         """Responses ``(B, len(units))`` of some units, given by their position in the encoder."""
@@ -271,8 +271,13 @@ def refuse_other_values(images: Tensor) -> None:
     Raises
     ------
     InputError
-        If they are integers, or reach as far as 255 or as normalised images do.
+        If they are no tensor, integers, or NaN, or reach as far as 255 or as normalised images do.
     """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"images: are {type(images).__name__}, and must be a tensor (batch, 3, size, size) of floats in [0, 1]: "
+            "torch.from_numpy makes one of an array"
+        )
     if not images.is_floating_point():
         raise InputError(
             f"images: are {str(images.dtype).removeprefix('torch.')}, and must be floats in [0, 1]: divide "
@@ -281,7 +286,7 @@ def refuse_other_values(images: Tensor) -> None:
     if not images.numel():
         return
     low, high = (float(value) for value in torch.aminmax(images.detach()))
-    if low < -0.5 or high > 1.5:
+    if not (low >= -0.5 and high <= 1.5):  # NaN is neither
         raise InputError(
             f"images: lie between {low:.3g} and {high:.3g}, and must lie in [0, 1]: divide values to 255 by "
             "255, and do not normalise, which the encoder does"

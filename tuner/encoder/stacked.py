@@ -168,7 +168,8 @@ class StackedEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Responses ``(B, n_units)`` to images ``(B, 3, image_size, image_size)`` in [0, 1]; one pass of each backbone."""
         refuse_other_values(images)
-        responses = torch.stack(self._together.respond(images))
+        read = images.to(self.encoders[0].response_mean.dtype)
+        responses = torch.stack(self._together.respond(read))
         total: Tensor = self.base + (self.weights[:, None] * (responses - self.base)).sum(0)
         return total
 
