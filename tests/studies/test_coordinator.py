@@ -60,9 +60,12 @@ def test_a_lost_worker_costs_its_round_and_nothing_else(
 ) -> None:
     config = created(make_experiment(SMALL))
     lost: list[bytes] = []
+    extracting: list[bytes] = []
 
     def once(given: Given) -> bool:
-        """Every other round, the first time that it is fitted."""
+        """The first extraction, and every other round the first time that it is fitted."""
+        if given.kind == "extract" and not any(extracting):
+            return extracting.append(given.task) is None
         if given.kind != "fit" or given.task in lost or len(engine.log) % 2:
             return False
         lost.append(given.task)
