@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tuner.errors import EnvironmentFailure, InputError, unknown
 
@@ -102,10 +103,22 @@ def check(on: str, workers: int | None) -> None:
     if "://" in on:
         if not on.startswith(("tcp://", "tls://")):
             raise InputError(f"--on: {on} must begin with tcp:// or tls://")
+        if not _has_port(on):
+            raise InputError(
+                f"--on: {on} must name host and port of a Dask scheduler, such as tcp://login1:8786"
+            )
         if workers is not None:
             raise InputError(f"--workers: {on} has the workers that it has; remove the option")
     elif on not in ("local", *JOBS):
         raise unknown("--on", on, ["local", *JOBS, "tcp://HOST:PORT"])
+
+
+def _has_port(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname and parts.port)
+    except ValueError:
+        return False
 
 
 @contextlib.contextmanager

@@ -225,3 +225,5 @@ def test_what_no_workers_can_be_had_from_is_refused(
     run(*words, "--on", "slrum").check_one_line_error(2, "--on", "slrum", "slurm")
     run(*words, "--workers", "2").check_one_line_error(2, "--workers", "--on")
     run(*words, "--on", "http://a").check_one_line_error(2, "--on", "tcp://")
+    for address in ("tcp://login1", "tcp://:8786", "tcp://login1:x"):
+        run(*words, "--on", address).check_one_line_error(2, f"--on: {address}", "host and port")
