@@ -179,6 +179,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "docs/explanation/ceilings.md": ("15 %", "0.85", "0.60"),
     "docs/explanation/columns.md": ("0.85",),
     "docs/explanation/median-rule.md": ("30 %", "10 %", "0.5 %"),
+    "docs/howto/closed-loop.md": (".05",),
     "docs/howto/images.md": ("0.15",),
     "docs/howto/low-memory.md": ("0.85",),
     "docs/reference/outputs.md": ("95 %", ".05", ".15"),
