@@ -114,6 +114,7 @@ def optimize(
     What is fitted in closed form (smooth) comes first, and needs its grid of settings whatever N is.
     """
     from studies.database.stores import as_made, open_stores
+    from studies.results.worth import worth
     from studies.search.queue import ORDERS
     from studies.workspace import Workspace
     from tuner.errors import unknown
@@ -123,6 +124,7 @@ def optimize(
     check_workers(on, workers)
     with ProgressDisplay() as progress:
         workspace = Workspace(as_made(experiment()), progress.update)
+        workspace.scorer = worth
         with open_stores(workspace.experiment) as stores:
             specs = select(workspace.grid)
             for line in workspace.recording.notes:

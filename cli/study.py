@@ -76,6 +76,7 @@ LIST_COLUMNS = [
     Column("trials.waiting", "waiting"),
     Column("trials.failed", "failed"),
     Column("loss", "loss", digits=4),
+    Column("test_correlation", "test r"),
     Column("below_smooth", "worse than smooth"),
     Column("settled", "settled after"),
 ]
@@ -90,6 +91,7 @@ def list_command(
     """List studies with their trials and their validation loss: 1 predicts every unit's mean, less is better.
 
     Worse than smooth: without any search the smooth readout of the layer and region has the lower validation loss.
+    Test r: correlation with the test responses, mean over units; computed when a search ends, and chooses nothing.
     Settled after: so many trials, by 'tuner optimize --until-settled'.
     """
     from studies.database.stores import open_stores

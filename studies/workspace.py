@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +47,10 @@ HELD_BYTES = 2 * 10**9
 """Weights of networks that are held at a time, so that hundreds of networks can be compared; at least one network's."""
 
 
+Scorer = Callable[["Workspace", Spec, "Mapping[str, Tensor]", float, int], Mapping[str, Any]]
+"""Given a study, its best weights, their validation loss and the trials that they were chosen from: scores by name."""
+
+
 class Workspace:
     """What the commands share.
 
@@ -61,6 +65,7 @@ class Workspace:
     def __init__(self, experiment: Experiment, progress: Progress | None = None) -> None:
         self.experiment = experiment
         self.progress = progress or nobody
+        self.scorer: Scorer | None = None  # of best trials, once a search has ended
         self._backbones: dict[str, Backbone] = {}  # the last used last
         self._weights: dict[str, str] = {}
         self._layers: dict[str, list[LayerInfo]] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.basis import basis_of
 from studies.config.ranges import CLOSED_FORM, logarithmic, varied
@@ -28,6 +28,8 @@ from studies.grid import Spec
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.figures import captions
+from tuner.figures.metrics import METRICS
+from tuner.figures.panels import NOT_SURE
 from tuner.progress import counted
 
 if TYPE_CHECKING:
@@ -102,29 +104,43 @@ def _make(workspace: Workspace, stores: Stores, spec: Spec, summary: Summary) ->
         return False
     from tuner.figures import style
 
+    scores: Mapping[str, Any] = {}
+    if tensors is not None and workspace.scorer is not None and summary.loss is not None:
+        scores = workspace.scorer(workspace, spec, tensors, summary.loss, summary.finished)
     figures = _draw(workspace, spec, loaded, tensors)
     files = {name: style.render(figure, "png", dpi=DPI) for name, figure in figures.items()}
     try:
-        note = study_note(workspace, spec, summary)
-        attach(stores.storage, stores.artifacts, study, best, summary.finished, files, note)
+        note = study_note(workspace, spec, summary, scores)
+        attach(stores.storage, stores.artifacts, study, best, summary.finished, files, note, scores)
     except Fenced:
         # Deleted or made anew since it was looked at: a picture is nothing that anybody waits for.
         return False
     return True
 
 
-def study_note(workspace: Workspace, spec: Spec, summary: Summary) -> str:
-    """What the dashboard says of a study: its loss, what that is over, and where its scores are."""
+def study_note(
+    workspace: Workspace, spec: Spec, summary: Summary, scores: Mapping[str, Any]
+) -> str:
+    """What the dashboard says of a study: its loss and scores, what they are over, and where the rest is."""
     best = summary.best
     assert best is not None
     basis, row = basis_of(workspace), spec.columns | {"n_trials": summary.finished}
     simulated = "*Simulated recording.* " if workspace.recording.simulated else ""
     which = "every unit at its own setting" if spec.closed_form else f"trial {best.number}"
-    tested = captions.on_test_images(basis)
+    row |= {"n_units": len(spec.units), **scores}
+    said = ""
+    if "test_correlation" in scores:
+        metric = METRICS["test_correlation"]
+        over = captions.joined(
+            captions.of_units([row], metric, basis), captions.on_test_images(basis)
+        )
+        said = f"**Test correlation {scores['test_correlation']:.3g}** ({over}).\n\n"
+    if scores.get("fit_failed"):
+        said = f"**This fit is {NOT_SURE}**, on the held-out images and corrected for the number of trials.\n\n{said}"
     return (
         f"{simulated}**Validation loss {summary.loss:.4g}** ({which}). 1 predicts every unit's mean.\n\n"
         f"{captions.joined(f'{len(spec.units)} units', captions.trials(row, basis), captions.of_readouts([row], basis))}\n\n"
-        f"Scores on test images ({tested}) are in the report, `tuner export report -o results`: "
+        f"{said}All scores, and those of single units, are in the report, `tuner export report -o results`: "
         f"`results/report.html#{spec.name}`. The best trial's pictures and weights are its artifacts."
     )
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from studies.database import notes, own_tables, writes
+from studies.database import optuna_tables as tables
 from studies.database.artifacts import Artifacts, dashboard_attribute, identity
 from studies.database.connection import Storage
 from studies.database.fences import writing
 from studies.database.killpoints import reach
 from studies.database.studies import Stored
 from studies.database.trials import Trial
+
+SCORED_AFTER = "scored_after_trials"
+"""Attribute of a study beside its scores: how many finished trials there were when they were computed."""
 
 
 def drawn(storage: Storage, filename: str) -> dict[int, tuple[int, int]]:
@@ -31,6 +36,7 @@ def attach(
     finished: int,
     files: Mapping[str, bytes],
     note: str = "",
+    scores: Mapping[str, Any] | None = None,
 ) -> None:
     """Show PNG files with a trial in the dashboard, in place of those of the same name in its study; the claim is held.
 
@@ -42,6 +48,8 @@ def attach(
         Name to content.
     note
         What is said of the study, in Markdown; a note that a person wrote stays.
+    scores
+        What the trial is worth, shown as attributes of the study.
 
     Raises
     ------
@@ -79,6 +87,11 @@ def attach(
             )
             key, value = dashboard_attribute(artifact_id, name, "image/png")
             writes.set_system_attributes(connection, trial.trial_id, {key: value})
+        if scores:
+            after = {SCORED_AFTER: finished}
+            writes.set_attributes(
+                connection, tables.study_user_attrs, study.study_id, {**scores, **after}
+            )
         if note:
             notes.write_note(connection, study.study_id, note)
     reach("pictures attached")

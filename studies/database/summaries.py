@@ -17,6 +17,7 @@ from studies.database import trials
 from studies.database.claims import Claims
 from studies.database.connection import Storage
 from studies.database.marks import SETTLED, marks
+from studies.database.pictures import SCORED_AFTER
 from studies.database.studies import Stored
 from studies.database.trials import Trial
 from studies.names import StudyKey
@@ -30,6 +31,9 @@ def no_better(loss: float) -> bool:
     """
     return not loss < 1.0
 
+
+TEST_CORRELATION = "test_correlation"
+"""Attribute of a study that has been scored."""
 
 ENCODER_LOSS = "encoder_loss"
 """Attribute of a closed form's best trial: validation loss of its encoder, whose units each have a setting of their own."""
@@ -46,6 +50,8 @@ class Summary:
     settled
         After how many ``trials`` further ones were not expected to gain anything, and the ``expected_gain``; None where
         ``--until-settled`` did not find so.
+    test_correlation
+        Of what the study exports; None without test images, or where trials have finished since it was scored.
     """
 
     study: Stored
@@ -53,6 +59,7 @@ class Summary:
     best: Trial | None = None
     encoder_loss: float | None = None
     settled: dict[str, Any] | None = None
+    test_correlation: float | None = None
 
     @property
     def finished(self) -> int:
@@ -115,6 +122,10 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
                 found[study_id].encoder_loss = float(json.loads(encoded))
     for study_id, mark in marks(storage, studies, SETTLED).items():
         found[study_id].settled = mark
+    after = marks(storage, studies, SCORED_AFTER)
+    for study_id, value in marks(storage, studies, TEST_CORRELATION).items():
+        if after.get(study_id) == found[study_id].finished:
+            found[study_id].test_correlation = value
     return [found[study.study_id] for study in studies]
 
 
@@ -177,6 +188,7 @@ def listing(
                 if best is None
                 else {"number": best.number, "value": best.value, "params": best.params},
                 "loss": item.loss,
+                "test_correlation": item.test_correlation,
                 "below_smooth": None if line is None else line.below(study.key, item.loss),
                 "settled": None if item.settled is None else item.settled["trials"],
             }

@@ -85,7 +85,10 @@ class OpenExperiment:
     def workspace(self) -> Workspace:
         """What the commands work with: the recording, the cut, the networks, the grid."""
         if self._workspace is None:
+            from studies.results.worth import worth
+
             self._workspace = Workspace(as_made(self._experiment), self._bars.update)
+            self._workspace.scorer = worth
         return self._workspace
 
     @property

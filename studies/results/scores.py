@@ -229,6 +229,7 @@ def score(
     value: float,
     finished: int,
     draws: int,
+    fields: bool = True,
 ) -> Scored:
     """Score a study's weights.
 
@@ -242,6 +243,8 @@ def score(
         Trials that it was chosen from.
     draws
         Number of bootstrap samples behind the intervals.
+    fields
+        Whether it is measured where units read.
     """
     from tuner.scores import mean_correlation, pearson
 
@@ -263,7 +266,8 @@ def score(
         of_test, intervals = test_scores(workspace, spec, scaled, draws)
         scores |= of_test
         row |= region_columns(workspace, of_test) | limits(intervals)
-    scores |= _receptive_fields(workspace, spec, parameters)
+    if fields:
+        scores |= _receptive_fields(workspace, spec, parameters)
     return Scored(row, scores, intervals, by_image(each))
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import h5py
+import optuna
 import pytest
+from optuna_dashboard import get_note
 
+from studies.config.experiment import load_experiment
+from studies.database.stores import open_stores
+from studies.database.studies import stored_studies
 from tests.conftest import Run
 from tests.studies.small import IMAGES, REPEATS, TEST, write_experiment, write_recording
 from tuner.figures import style
@@ -127,6 +133,26 @@ def test_every_export_says_what_its_numbers_are_over(
     assert written["validation_loss"].startswith(
         f"mean over all 3 units \N{MIDDLE DOT} {validation}"
     )
+
+    # the scores of a study as listings and the dashboard have them since the search ended
+    listed = json.loads(run("study", "list", "--format", "json", "-c", config).out)
+    with (out / "heatmap.csv").open(newline="") as file:
+        table = {row["readout"]: row for row in csv.DictReader(file)}
+    for item in listed:
+        row = table[item["readout"]]
+        assert item["loss"] == pytest.approx(float(row["validation_loss"]))
+        found = item["test_correlation"]
+        assert found == (
+            pytest.approx(float(row["test_correlation"]), abs=1e-4) if tested else None
+        )
+    with open_stores(load_experiment(config)) as stores:
+        for name in stored_studies(stores.storage):
+            there = optuna.load_study(study_name=name, storage=stores.storage.optuna)
+            row = table[name.rsplit("/", 1)[1]]
+            assert there.user_attrs["fit_failed"] == (row["fit_failed"] == "true")
+            note = get_note(there)
+            assert ("**Test correlation" in note) == tested
+            assert ("not surely better" in note) == there.user_attrs["fit_failed"]
 
     page = (out / "report.html").read_text()
     overview = json.loads(page.split('id="overview">')[1].split("</script>")[0])

@@ -116,6 +116,7 @@ def test_a_row_has_the_columns_that_are_promised(storage: Storage) -> None:
         "trials": {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "waiting": 0},
         "best": None,
         "loss": None,
+        "test_correlation": None,
         "below_smooth": None,
         "settled": None,
     }
