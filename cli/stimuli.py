@@ -102,6 +102,7 @@ def export_command(
             blocks=blocks,
             ensemble=ensemble,
             units=chosen,
+            say=note,
         )
     written([path])
     note(

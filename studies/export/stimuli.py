@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.encoders import Best, best_studies, each
+from studies.results.trusted import judge
 from studies.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ def export_stimuli(
     blocks: int,
     ensemble: int = 1,
     units: Sequence[int] | None = None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Make images and their controls, and write the folder for the rig.
 
-    Every selected study's best encoder predicts the response of its units to every image as it is shown.
+    Every selected study's best encoder predicts the response of its units to every image as it is shown. ``say`` is told
+    before each study's images are made how long that will take, and of encoders that are not surely better than predicting
+    the mean.
 
     Parameters
     ----------
@@ -56,6 +60,8 @@ def export_stimuli(
     InputError
         If no selected study has a complete trial, or there is nothing to show.
     """
+    from tuner.figures.captions import NOTHING
+    from tuner.synthesis.estimate import announced
     from tuner.synthesis.mei import synthesize
     from tuner.synthesis.stimuli.choice import Source, choose
     from tuner.synthesis.stimuli.folder import write_stimuli
@@ -74,6 +80,10 @@ def export_stimuli(
         mine = wanted(best)
         if mine == []:
             continue
+        n_units = len(spec.units) if mine is None else len(mine)
+        say(f"{spec.name}: {announced(made, n_units, settings)}")
+        if judge(best, made):
+            say(f"{spec.name}: {NOTHING}")
         tell = partial(workspace.progress, f"images of {spec.name}")
         result = synthesize(made, mine, settings, tell)
         sources.append(Source(spec.name, result, encoders[spec.name], settings.photometry))

@@ -484,14 +484,15 @@ def test_images_are_judged_by_encoders_that_did_not_make_them(searched: Path) ->
     assert made != makers
 
 
-def test_the_loop_closes(searched: Path) -> None:
+def test_the_loop_closes(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images go out, responses that follow the predictions come back, and the scores say so."""
     session, scores = searched.parent / "session", searched.parent / "scores"
-    command = ["-q", "-c", str(searched), "stimuli", "export", "-o", str(session)]
+    command = ["-c", str(searched), "stimuli", "export", "-o", str(session)]
     only = ["--layer", "_blocks.2", "--region", "V1", "--readout", "factorized"]
     assert (
         main([*command, *only, "--steps", "5", "--size", "100", "--pixels-per-degree", "20"]) == 0
     )
+    assert re.search(r"factorized: 4 images in 1 batch of 8, 5 steps: ", capsys.readouterr().err)
     manifest = rows(session / "manifest.csv")
     units = [name for name in manifest[0] if "#" in name]
     rng = np.random.default_rng(0)

@@ -414,7 +414,11 @@ def test_scores_failures_and_best_layers_are_marked(tmp_path, visit) -> None:
     page = visit(written(tmp_path, rows))
     failed = cell(page, study_name(rows[0]))
     assert "failed" in failed.get_attribute("class")
-    assert failed.inner_text() == ""
+    assert failed.inner_text() == f"{rows[0]['test_correlation']:.2f}".lstrip("0")
+    assert failed.evaluate("node => node.style.background") == ""  # a score without a colour
+    said = "not surely better than predicting the mean"
+    assert said in failed.get_attribute("aria-label")
+    assert said in page.locator("#legend").inner_text()
     assert "none" in cell(page, study_name(rows[1])).get_attribute("class")
     best = page.locator("button.cell.best")
     assert best.count() == 3
@@ -424,7 +428,7 @@ def test_scores_failures_and_best_layers_are_marked(tmp_path, visit) -> None:
     assert "validation, selected on, optimistic" in page.locator("#caveat").inner_text()
     page.locator("#metric").select_option("test_correlation")
     assert "optimistic" not in page.locator("#caveat").inner_text()
-    assert "84 of 90 units: those with a ceiling" in page.locator("#caveat").inner_text()
+    assert "mean over the units with a ceiling: V1 28 of 30" in page.locator("#caveat").inner_text()
 
 
 @pytest.mark.browser
