@@ -32,8 +32,8 @@ def no_better(loss: float) -> bool:
     return not loss < 1.0
 
 
-TEST_CORRELATION = "test_correlation"
-"""Attribute of a study that has been scored."""
+TEST_CORRELATION, FIT_FAILED = "test_correlation", "fit_failed"
+"""Attributes of a study that has been scored."""
 
 ENCODER_LOSS = "encoder_loss"
 """Attribute of a closed form's best trial: validation loss of its encoder, whose units each have a setting of their own."""
@@ -52,6 +52,8 @@ class Summary:
         ``--until-settled`` did not find so.
     test_correlation
         Of what the study exports; None without test images, or where trials have finished since it was scored.
+    scored_failed
+        Whether its predictions were then found to be not surely better than the mean; None as above.
     """
 
     study: Stored
@@ -60,6 +62,7 @@ class Summary:
     encoder_loss: float | None = None
     settled: dict[str, Any] | None = None
     test_correlation: float | None = None
+    scored_failed: bool | None = None
 
     @property
     def finished(self) -> int:
@@ -72,6 +75,13 @@ class Summary:
         if self.best is None or self.encoder_loss is not None:
             return self.encoder_loss
         return self.best.value
+
+    @property
+    def fit_failed(self) -> bool | None:
+        """Whether the fit is not surely better than the mean, once it is scored; before, whether its loss is 1 or more."""
+        if self.loss is None or self.scored_failed is not None:
+            return self.scored_failed
+        return no_better(self.loss)
 
 
 def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
@@ -123,9 +133,17 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
     for study_id, mark in marks(storage, studies, SETTLED).items():
         found[study_id].settled = mark
     after = marks(storage, studies, SCORED_AFTER)
+    now = {
+        study_id
+        for study_id, trials_then in after.items()
+        if found[study_id].finished == trials_then
+    }
     for study_id, value in marks(storage, studies, TEST_CORRELATION).items():
-        if after.get(study_id) == found[study_id].finished:
+        if study_id in now:
             found[study_id].test_correlation = value
+    for study_id, value in marks(storage, studies, FIT_FAILED).items():
+        if study_id in now:
+            found[study_id].scored_failed = value
     return [found[study.study_id] for study in studies]
 
 
@@ -168,7 +186,8 @@ def listing(
 
     With ``line``, ``below_smooth`` says whether the closed form of the layer and region has the lower validation loss; None
     where there is none. ``loss`` is that of what the study exports: its best trial, or of a closed form the encoder whose
-    units each have a setting of their own. ``settled`` is the number of trials after which a study was, or None.
+    units each have a setting of their own. ``fit_failed`` is what scoring said, and before it whether the loss is 1 or more.
+    ``settled`` is the number of trials after which a study was, or None.
     """
     held = functools.cache(claims.held)
     out = []
@@ -189,6 +208,7 @@ def listing(
                 else {"number": best.number, "value": best.value, "params": best.params},
                 "loss": item.loss,
                 "test_correlation": item.test_correlation,
+                "fit_failed": item.fit_failed,
                 "below_smooth": None if line is None else line.below(study.key, item.loss),
                 "settled": None if item.settled is None else item.settled["trials"],
             }

@@ -14,7 +14,7 @@ from studies.config.ranges import Setting
 from studies.database import trials
 from studies.database.stores import Stores, as_made, open_stores
 from studies.database.studies import Stored, stored_studies
-from studies.database.summaries import listing, no_better, summaries
+from studies.database.summaries import listing, summaries
 from studies.database.trials import Trial
 from tuner.errors import unknown
 
@@ -29,7 +29,7 @@ STUDY_COLUMNS = (
     "study",
     *PARTS,
     *("complete", "pruned", "failed", "running", "waiting"),
-    *("best_trial", "validation_loss", "no_better_than_mean", "set_aside"),
+    *("best_trial", "validation_loss", "fit_failed", "set_aside"),
 )
 
 
@@ -59,9 +59,9 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
 
         Per study: the number of trials in each state, ``best_trial``, ``validation_loss`` (its
         value, or of a closed form that of the encoder, whose units each have a setting of their own),
-        ``no_better_than_mean`` (whether that is 1 or more, what every unit's mean has;
-        ``fit_failed`` of ``heatmap.csv``, which sees predictions, also asks whether a lower one may be
-        chance) and ``set_aside`` (why no more trials are run, where that is so).
+        ``fit_failed`` (as in ``heatmap.csv``, once the search has ended and its best trials are
+        scored; before, whether that loss is 1 or more) and ``set_aside`` (why no more trials are
+        run, where that is so).
 
     Raises
     ------
@@ -105,7 +105,7 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     frame = pd.DataFrame(rows, columns=[*first, *sorted(named)])
     whole = ("layer_index", "trial", "best_step", "last_step", "best_trial", *STUDY_COLUMNS[6:11])
     kinds: dict[str, Any] = {name: "Int64" for name in whole if name in first}
-    kinds |= {name: "boolean" for name in ("best", "no_better_than_mean") if name in first}
+    kinds |= {name: "boolean" for name in ("best", "fit_failed") if name in first}
     kinds |= {name: "float64" for name in ("value", "validation_loss") if name in first}
     kinds |= dict.fromkeys(sorted(named), "float64")
     texts = ("study", "backbone", "layer", "region", "readout", "state")
@@ -173,7 +173,7 @@ def _study_rows(
             row |= {
                 "best_trial": best["number"],
                 "validation_loss": item["loss"],
-                "no_better_than_mean": no_better(item["loss"]),
+                "fit_failed": item["fit_failed"],
             }
             row |= _parameters(study, best["params"], experiment)
         rows.append(row)

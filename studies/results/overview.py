@@ -11,7 +11,7 @@ from studies.config.ranges import CLOSED_FORM, parse_spaces, trials_needed
 from studies.database import trials
 from studies.database.stores import Stores
 from studies.database.studies import Stored
-from studies.database.summaries import listing, no_better, summaries
+from studies.database.summaries import listing, summaries
 
 WINDOW = 1800.0
 """Seconds over which the rate is taken."""
@@ -30,8 +30,8 @@ class Overview:
         Trials that all are brought to together, where it was asked.
     settled
         How many studies are settled.
-    running, set_aside, no_better_than_mean
-        Cohort to trials; study to message; study to a validation loss of 1 or more.
+    running, set_aside, fit_failed
+        Cohort to trials; study to message; study to the validation loss of a fit that failed.
     """
 
     studies: int
@@ -43,7 +43,7 @@ class Overview:
     settled: int = 0
     running: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
-    no_better_than_mean: dict[str, float] = field(default_factory=dict)
+    fit_failed: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For json and csv."""
@@ -55,15 +55,15 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
     rows = listing(summaries(stores.storage, chosen), stores.claims)
     counts: Counter[str] = Counter()
     running: Counter[str] = Counter()
-    no_better_than_mean = {}
+    fit_failed = {}
     for row in rows:
         counts.update(row["trials"])
         if row["trials"]["running"]:
             running["/".join((row["backbone"], row["layer"], row["readout"]))] += row["trials"][
                 "running"
             ]
-        if row["loss"] is not None and no_better(row["loss"]):
-            no_better_than_mean[row["study"]] = row["loss"]
+        if row["fit_failed"]:
+            fit_failed[row["study"]] = row["loss"]
     searched = [study for study in chosen if study.key.readout != CLOSED_FORM]
     done, seconds = trials.recently_finished(
         stores.storage,
@@ -81,7 +81,7 @@ def overview(stores: Stores, chosen: Sequence[Stored], n_trials: int | None) -> 
         settled=sum(row["settled"] is not None for row in rows),
         running=dict(running),
         set_aside={s.name: s.set_aside for s in chosen if s.set_aside is not None},
-        no_better_than_mean=no_better_than_mean,
+        fit_failed=fit_failed,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
@@ -12,6 +13,7 @@ from studies.config.ranges import FloatRange
 from studies.database import optuna_tables as tables
 from studies.database import trials, writes
 from studies.database.connection import Storage
+from studies.database.pictures import SCORED_AFTER
 from studies.database.studies import NewStudy, add, set_aside, stored_studies
 from studies.names import StudyKey
 from studies.results.frames import STUDY_COLUMNS, TRIAL_COLUMNS, load_results
@@ -91,10 +93,10 @@ def test_a_row_per_study(config):
     first = frame.iloc[0]
     assert (first["complete"], first["pruned"], first["running"], first["waiting"]) == (2, 1, 0, 1)
     assert (first["best_trial"], first["validation_loss"]) == (1, 0.4)
-    assert not first["no_better_than_mean"]
+    assert not first["fit_failed"]
     assert first["params_learning_rate"] == 0.2
     assert frame["validation_loss"].isna().tolist() == [False, True, True]
-    assert frame["no_better_than_mean"].isna().tolist() == [False, True, True]
+    assert frame["fit_failed"].isna().tolist() == [False, True, True]
     assert frame["set_aside"][1] == "it raised three times"
 
 
@@ -122,3 +124,14 @@ def test_wrong_input_is_named(config, tmp_path):
     (tmp_path / "tuner.db").unlink()
     with pytest.raises(InputError, match="study create"):
         load_results(config)
+
+
+@pytest.mark.parametrize(("after", "failed"), [(3, True), (2, False)])
+def test_what_scoring_said_of_a_fit_holds_until_a_trial_finishes(config, after, failed):
+    """The loss, .4, says that it did not fail; its predictions may."""
+    study = optuna.load_study(
+        study_name="net/_blocks.0/V1/full", storage=f"sqlite:///{config.parent / 'tuner.db'}"
+    )
+    study.set_user_attr("fit_failed", True)
+    study.set_user_attr(SCORED_AFTER, after)
+    assert load_results(config, per="study")["fit_failed"][0] == failed

@@ -117,6 +117,7 @@ def test_a_row_has_the_columns_that_are_promised(storage: Storage) -> None:
         "best": None,
         "loss": None,
         "test_correlation": None,
+        "fit_failed": None,
         "below_smooth": None,
         "settled": None,
     }
