@@ -333,7 +333,7 @@ def main() -> int:
     torch.set_num_threads(threads())
     files = sorted(given.folder.glob("*.h5")) if given.folder else []
     if given.folder and not files:
-        raise SystemExit(f"error: {given.folder}: no .h5 file in it; write recordings there first")
+        parser.error(f"{given.folder}: no .h5 file in it; write recordings there first")
     scenes = [(one, SIMULATED.format(difficulty=one), given.layers) for one in given.scenes]
     scenes += [
         (file.stem, RECORDED.format(path=file.resolve()), given.layers_of_files) for file in files

@@ -205,7 +205,7 @@ def main() -> None:
     """Measure what is missing, and write the page."""
     parser = argparse.ArgumentParser(description="Real recordings, every way beside every other.")
     parser.add_argument("folder", type=Path, help="of generic HDF5 files")
-    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, default=Path("real.md"))
     parser.add_argument("--work", type=Path, default=Path("real-work"), help="what is kept")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--layers", nargs="+", default=list(LAYERS))
@@ -218,7 +218,7 @@ def main() -> None:
     torch.set_num_threads(threads())
     files = sorted(given.folder.glob("*.h5"))
     if not files:
-        raise SystemExit(f"error: {given.folder}: no .h5 file in it; write recordings there first")
+        parser.error(f"{given.folder}: no .h5 file in it; write recordings there first")
     ways = list(given.ways)
     if "himalaya" in ways and importlib.util.find_spec("himalaya") is None:
         print("himalaya is not installed: pip install himalaya", file=sys.stderr)
