@@ -129,7 +129,7 @@ def test_the_deepest_layers_wait() -> None:
     # what is large and soon computed again does not wait, whatever the room
     assert chosen(1e15).layers == ("deep", "middle")
     assert chosen(1e15).n_bytes == 4 * 64 * (28**2 + 7**2) * images
-    assert chosen(1e15).again == pytest.approx((100 * 4 * 64 * (28**2 + 7**2) + 1e7) / 2e9)
+    assert chosen(1e15).again == pytest.approx((20 * 4 * 64 * (28**2 + 7**2) + 1e7) / 2e9)
     assert chosen(4 * 64 * 7**2 * images).layers == ("deep",)
     assert chosen(0) == waiting.Waiting((), 0, 1.0)
     # a device that computes more in the time of a byte has less wait
