@@ -165,3 +165,12 @@ def test_unknown_metric_lists_the_valid_ones() -> None:
         heatmap(study_rows(SMALL, REGIONS), metric="r")
     with pytest.raises(ValueError, match="no studies"):
         heatmap([])
+
+
+def test_a_layer_that_stands_alone_is_not_called_the_best() -> None:
+    rows = study_rows(SMALL, REGIONS)
+    said = "best of the layers shown, by validation loss"
+    assert said in texts(heatmap(rows))
+    alone = [row for row in rows if row["layer"] == "_blocks.2"]
+    assert all(not panel.best for line in panels(alone) for panel in line)
+    assert said not in texts(heatmap(alone))

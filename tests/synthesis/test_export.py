@@ -17,7 +17,7 @@ from tuner.figures import style
 from tuner.synthesis import described, export
 from tuner.synthesis.estimate import announced
 from tuner.synthesis.evaluate import responses
-from tuner.synthesis.export import export_meis, file_name
+from tuner.synthesis.export import export_meis, file_name, is_seen
 from tuner.synthesis.manifest import read_manifest
 from tuner.synthesis.mei import MeiSettings, synthesize
 
@@ -292,3 +292,18 @@ def test_images_stand_beside_the_best_natural_one_and_noise(tmp_path, encoder, m
 def test_how_long_images_take_is_said_beforehand(encoder):
     said = announced([encoder], 5, MeiSettings(steps=3, chunk=2, variants=2))
     assert said.startswith("10 images in 5 batches of 2, 3 steps: ")
+
+
+@pytest.mark.parametrize(
+    ("ellipse", "seen"),
+    [
+        ([31.5, 31.5, 5.0, 3.0, 30.0], True),
+        ([31.5, 31.5, 60.0, 50.0, 0.0], False),  # all of the picture lies inside
+        ([31.5, 31.5, 60.0, 10.0, 0.0], True),
+        ([60.0, 40.0, 30.0, 1.0, 90.0], True),  # turned the other way it would not be
+        ([70.0, 31.5, 30.0, 1.0, 90.0], False),
+        ([31.5, np.nan, 5.0, 3.0, 0.0], False),
+    ],
+)
+def test_an_ellipse_that_no_picture_shows_is_not_explained(ellipse, seen):
+    assert is_seen(np.array(ellipse), 64) == seen

@@ -124,7 +124,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     regions = {region for panel in every for _, region in panel.cells}
     entries = []
     if any(panel.best for panel in every):
-        entries.append(("frame", "best layer of a region, by validation loss"))
+        entries.append(("frame", "best of the layers shown, by validation loss"))
     if any(failed(row) for row in found):
         entries.append(("hatch", f"{NOT_SURE} (held-out images, corrected for trials)"))
     if any(below(row) and not failed(row) for row in found):

@@ -137,7 +137,9 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
         for readout in readouts:
             chosen = [row for row in own if str(row["readout"]) == readout]
             cells = {(str(row["layer"]), str(row["region"])): row for row in chosen}
-            line.append(Panel(backbone, readout, layers, cells, best_layers(chosen)))
+            # One layer is not better than others that are not shown.
+            best = best_layers(chosen) if len(layers) > 1 else {}
+            line.append(Panel(backbone, readout, layers, cells, best))
         result.append(line)
     return result
 

@@ -324,7 +324,7 @@ def sheet_of(
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
                 *(["*: more than was ever recorded of the unit"] if further else []),
                 *(["less: than to the best natural image"] if losing else []),
-                *([reads] if np.isfinite(thin).all(axis=1).any() else []),
+                *([reads] if any(is_seen(one, fields.image_size) for one in thin) else []),
             ]
         ),
         simulated=simulated,
@@ -334,6 +334,18 @@ def sheet_of(
     for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
     return figure
+
+
+def is_seen(ellipse: NDArray[np.float64], size: int) -> bool:
+    """Whether any of an ellipse's line, at 2 sd, lies inside the picture."""
+    x, y, major, minor, angle = ellipse
+    angle = np.deg2rad(-angle)  # as it is drawn
+    along = np.linspace(0, 2 * np.pi, 64)
+    u, v = 2 * major * np.cos(along), 2 * minor * np.sin(along)
+    across = x + u * np.cos(angle) - v * np.sin(angle)
+    down = y + u * np.sin(angle) + v * np.cos(angle)
+    inside = (across > 0) & (across < size - 1) & (down > 0) & (down < size - 1)
+    return bool(inside.any())  # never of what is not finite
 
 
 def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:

@@ -44,6 +44,9 @@ def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
         stem = "best_layer_by_region"
         stem += "" if len(backbones) == 1 else f"_{escape(backbone)}"
         every = [one for one in found if one.spec.key.backbone == backbone]
+        if len({one.spec.key.layer for one in every}) < 2:
+            drawn.skip(stem, "needs two layers to compare")
+            continue
         entries = _best_entries(every, metric)
         if all(entry.layer == NO_LAYER for entry in entries):
             drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
