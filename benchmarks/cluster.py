@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,8 @@ def alone(trials: int, folder: Path) -> list[tuple[str, str]]:
     ):
         workspace = Workspace(experiment)
         searched = [spec for spec in workspace.grid if not spec.closed_form]
-        one = Coordinator(workspace, stores, searched, engine, n_trials=trials, listener=Watching())
+        ledger = Ledger(workspace, stores, searched, n_trials=trials, listener=Watching())
+        one = Coordinator(ledger, engine)
         begun = time.process_time()
         done = one.run()
         seconds = time.process_time() - begun - engine.seconds
@@ -268,13 +270,15 @@ def _search(config: Path, workers: int, trials: int) -> None:
     watched = None
     with open_stores(experiment) as stores:
         workspace = Workspace(experiment)
-        options: dict[str, Any] = {"n_trials": trials, "listener": stamps}
+        ledger = partial(
+            Ledger, workspace, stores, workspace.grid, n_trials=trials, listener=stamps
+        )
         if workers:
             with open_engine("local", workers, experiment) as engine:
                 watched = _Watched(engine)
-                Coordinator(workspace, stores, workspace.grid, watched, **options).run()
+                Coordinator(ledger(), watched).run()
         else:
-            Search(workspace, stores, workspace.grid, **options).run()
+            Search(ledger()).run()
     rose = [b for a, b in itertools.pairwise(stamps.at) if b[1] > a[1]]
     first, last = rose[0], rose[-1]
     idle = 0.0 if watched is None else watched.idle(first[0], last[0])

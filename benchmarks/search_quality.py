@@ -108,7 +108,7 @@ def search(
             workspace.features(spec.key.backbone, spec.key.layer)
         with without_pictures():
             begun = time.perf_counter()
-            Search(workspace, stores, specs, n_trials=n_trials).run()
+            Search(Ledger(workspace, stores, specs, n_trials=n_trials)).run()
             seconds = time.perf_counter() - begun
         stored = stored_studies(stores.storage)
         loaded = trials.load(stores.storage, [stored[spec.name].study_id for spec in specs])

@@ -227,12 +227,7 @@ def bookkeeping(config: Path, n_trials: int, layer: str) -> tuple[int, float, fl
         replaced(proposals, "propose", timed),
         replaced(Ledger, "draw", lambda self, standings: None),
     ):
-        search = Search(
-            workspace,
-            stores,
-            specs,
-            n_trials=n_trials,
-        )
+        search = Search(Ledger(workspace, stores, specs, n_trials=n_trials))
         search._training._trainer_of = lambda spec: None  # type: ignore[method-assign,assignment,return-value]
         begun = time.process_time()
         report = search.run()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,10 +15,7 @@ from cli.workers import OnOption, WorkersOption, check_workers, engine_of
 from studies.search.listener import Listener
 
 if TYPE_CHECKING:
-    from studies.database.stores import Stores
-    from studies.grid import Spec
     from studies.search.ledger import Done
-    from studies.workspace import Workspace
 
 
 class Terminal(Listener):
@@ -115,7 +111,9 @@ def optimize(
     """
     from studies.database.stores import as_made, open_stores
     from studies.results.worth import worth
+    from studies.search.ledger import Ledger
     from studies.search.queue import ORDERS
+    from studies.search.search import Search
     from studies.workspace import Workspace
     from tuner.errors import unknown
 
@@ -132,45 +130,30 @@ def optimize(
             fixed = sum(spec.target(2) == 1 for spec in specs)
             if fixed:
                 note(f"{fixed} studies have nothing to vary: one trial is all that each needs")
-            work = _alone if on is None else partial(_on_workers, on, workers)
+            ledger = partial(
+                Ledger,
+                workspace,
+                stores,
+                specs,
+                n_trials=n_trials,
+                timeout=timeout,
+                budget=budget,
+                until_settled=until_settled,
+                listener=Terminal(progress),
+            )
             try:
-                done = work(
-                    workspace,
-                    stores,
-                    specs,
-                    n_trials=n_trials,
-                    order=order,
-                    timeout=timeout,
-                    budget=budget,
-                    until_settled=until_settled,
-                    listener=Terminal(progress),
-                )
+                if on is None:
+                    done = Search(ledger(), order=order).run()
+                else:
+                    from studies.cluster.coordinator import Coordinator
+
+                    # The time given begins when there are workers.
+                    with engine_of(on, workers, workspace) as engine:
+                        done = Coordinator(ledger(), engine, order=order).run()
             except KeyboardInterrupt:  # SIGTERM too
                 note("finished trials are kept; run the same command again to go on")
                 raise
     _conclude(done, len(specs))
-
-
-def _alone(workspace: Workspace, stores: Stores, specs: Sequence[Spec], **options: Any) -> Done:
-    """Search in this process."""
-    from studies.search.search import Search
-
-    return Search(workspace, stores, specs, **options).run()
-
-
-def _on_workers(
-    on: str,
-    workers: int | None,
-    workspace: Workspace,
-    stores: Stores,
-    specs: Sequence[Spec],
-    **options: Any,
-) -> Done:
-    """Search by workers, this process being the coordinator."""
-    from studies.cluster.coordinator import Coordinator
-
-    with engine_of(on, workers, workspace) as engine:
-        return Coordinator(workspace, stores, specs, engine, **options).run()
 
 
 def _conclude(done: Done, studies: int) -> None:

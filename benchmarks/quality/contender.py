@@ -21,6 +21,7 @@ from studies.database.weights import kept_files
 from studies.grid import Spec
 from studies.search import round as rounds
 from studies.search.donors import best_trial
+from studies.search.ledger import Ledger
 from studies.search.listener import Listener
 from studies.search.round import Member, Observer, Reports, Round
 from studies.search.rungs import ReportGrid
@@ -139,7 +140,7 @@ def search(
     watch = _Watch(workspace, specs)
     watch.begin()
     with _watching(watch):
-        Search(workspace, stores, specs, n_trials=n_trials).run()
+        Search(Ledger(workspace, stores, specs, n_trials=n_trials)).run()
     watch.end(specs)
     return watch.courses
 
@@ -189,7 +190,7 @@ def test_target(workspace: Workspace, spec: Spec) -> torch.Tensor:
 def smooth(workspace: Workspace, stores: Stores, specs: Sequence[Spec]) -> dict[str, float]:
     """Validation loss of the closed forms of these studies."""
     with without_pictures():
-        Search(workspace, stores, specs, n_trials=1).run()
+        Search(Ledger(workspace, stores, specs, n_trials=1)).run()
     stored = stored_studies(stores.storage)
     found = summaries(stores.storage, [stored[spec.name] for spec in specs])
     return {one.study.name: one.loss for one in found if one.loss is not None}

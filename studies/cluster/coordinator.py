@@ -19,7 +19,6 @@ from studies.cluster.homes import Homes, Layer
 from studies.cluster.schedule import may_begin
 from studies.cluster.tasks import DEPTH, Flight, Task, Tasks
 from studies.database.fences import StudyGone
-from studies.database.stores import Stores
 from studies.grid import Spec, cohorts
 from studies.search.ledger import (
     ATTEMPTS,
@@ -30,7 +29,6 @@ from studies.search.ledger import (
     one_line,
     totals,
 )
-from studies.search.listener import Listener
 from studies.search.queue import Standing, Work
 from studies.workspace import Workspace
 from tuner.errors import EnvironmentFailure, TunerError
@@ -47,53 +45,22 @@ class Coordinator:
 
     Parameters
     ----------
-    workspace
-        The experiment.
-    stores
-        Where results are kept, and who works on what.
-    specs
-        The selected studies, in the grid's order.
+    ledger
+        The books: which studies are to have how many trials.
     engine
         The workers.
-    n_trials, order, timeout, budget, until_settled, listener
-        As of :class:`studies.search.search.Search`.
-
-    Raises
-    ------
-    InputError
-        If a study was not created, or was created with other settings.
+    order
+        See :mod:`studies.search.queue`.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        stores: Stores,
-        specs: Sequence[Spec],
-        engine: Engine,
-        *,
-        n_trials: int,
-        order: str = "fewest",
-        timeout: float | None = None,
-        budget: int | None = None,
-        until_settled: bool = False,
-        listener: Listener | None = None,
-    ) -> None:
-        self.workspace = workspace
-        self.stores = stores
+    def __init__(self, ledger: Ledger, engine: Engine, *, order: str = "fewest") -> None:
+        self.ledger = ledger
+        self.workspace = workspace = ledger.workspace
+        self.stores = ledger.stores
         self.engine = engine
         self.order = order
-        self.listener = listener = listener or Listener()
-        self.ledger = Ledger(
-            workspace,
-            stores,
-            specs,
-            n_trials=n_trials,
-            timeout=timeout,
-            budget=budget,
-            until_settled=until_settled,
-            listener=listener,
-        )
-        self.specs = self.ledger.specs
+        self.listener = ledger.listener
+        self.specs = ledger.specs
         self._experiment = messages.pack(messages.document(workspace.experiment))
         self._round_size = workspace.experiment.search.parallel_trials
         self._homes = _homes(workspace, self.specs)

@@ -163,6 +163,7 @@ class OpenExperiment:
         order
             Which studies come first: fewest, depth, region or promising.
         """
+        from studies.search.ledger import Ledger
         from studies.search.queue import ORDERS
         from studies.search.search import Search
         from tuner.errors import unknown
@@ -173,17 +174,12 @@ class OpenExperiment:
             raise InputError(f"n_trials = {n_trials}: must be at least 1")
         chosen = _selection(backbone, layer, region, readout)
         with self._opened(chosen, all_of=True) as (stores, specs):
-            search = Search(
-                self.workspace,
-                stores,
-                specs,
-                n_trials=n_trials,
-                order=order,
-                timeout=timeout,
-                listener=Watched(self._bars),
+            listener = Watched(self._bars)
+            ledger = Ledger(
+                self.workspace, stores, specs, n_trials=n_trials, timeout=timeout, listener=listener
             )
             try:
-                return search.run()
+                return Search(ledger, order=order).run()
             except KeyboardInterrupt:
                 self._bars.close()
                 self._bars.say("stopped; finished trials are kept: optimize() again to go on")

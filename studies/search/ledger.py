@@ -116,7 +116,7 @@ class Ledger:
     until_settled
         Whether a study has enough trials once it is settled, see :mod:`studies.search.settled`.
     listener
-        Whom it tells how far the studies are, and what is out of the ordinary.
+        Whom it tells how far the studies are, and what is out of the ordinary; nobody where not given.
 
     Raises
     ------
@@ -134,7 +134,7 @@ class Ledger:
         timeout: float | None = None,
         budget: int | None = None,
         until_settled: bool = False,
-        listener: Listener,
+        listener: Listener | None = None,
     ) -> None:
         self.workspace = workspace
         self.stores = stores
@@ -142,7 +142,7 @@ class Ledger:
         self.n_trials = n_trials
         self.budget = budget
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self.listener = listener
+        self.listener = listener or Listener()
         self.done = Done()
         self.stored = stored_studies(storage)
         self.gone: set[str] = set()

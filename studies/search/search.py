@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from studies.database.fences import StudyGone
-from studies.database.stores import Stores
 from studies.database.tokens import ClaimLost
 from studies.grid import Spec, cohorts
 from studies.search.closed_form import ClosedForm
@@ -25,10 +24,8 @@ from studies.search.ledger import (
     one_line,
     totals,
 )
-from studies.search.listener import Listener
 from studies.search.queue import Work, next_work
 from studies.search.training import Ended, Training
-from studies.workspace import Workspace
 from tuner.errors import TunerError
 
 POLL_SECONDS = 1.0
@@ -40,61 +37,20 @@ class Search:
 
     Parameters
     ----------
-    workspace
-        The experiment.
-    stores
-        Where results are kept, and who works on what.
-    specs
-        The selected studies, in the grid's order.
-    n_trials
-        Finished trials that each is brought to.
+    ledger
+        The books: which studies are to have how many trials.
     order
         See :mod:`studies.search.queue`.
-    timeout
-        Seconds after which no new round is begun.
-    budget
-        Finished trials over all selected studies after which no new round is begun; those of closed forms do not count.
-    until_settled
-        Whether a study has enough once further trials are expected to gain nothing, see :mod:`studies.search.settled`.
-    listener
-        Whom it tells how it goes; nobody where not given.
-
-    Raises
-    ------
-    InputError
-        If a study was not created, or was created with other settings.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        stores: Stores,
-        specs: Sequence[Spec],
-        *,
-        n_trials: int,
-        order: str = "fewest",
-        timeout: float | None = None,
-        budget: int | None = None,
-        until_settled: bool = False,
-        listener: Listener | None = None,
-    ) -> None:
-        self.workspace = workspace
-        self.stores = stores
+    def __init__(self, ledger: Ledger, *, order: str = "fewest") -> None:
+        self.ledger = ledger
+        self.workspace, self.stores = ledger.workspace, ledger.stores
         self.order = order
-        self.listener = listener = listener or Listener()
-        self.ledger = Ledger(
-            workspace,
-            stores,
-            specs,
-            n_trials=n_trials,
-            timeout=timeout,
-            budget=budget,
-            until_settled=until_settled,
-            listener=listener,
-        )
-        self.specs = self.ledger.specs
-        self._closed_form = ClosedForm(workspace, self.ledger.stored, listener)
-        self._training = Training(workspace, self.ledger.stored, listener, self.ledger.report)
+        self.listener = listener = ledger.listener
+        self.specs = ledger.specs
+        self._closed_form = ClosedForm(self.workspace, ledger.stored, listener)
+        self._training = Training(self.workspace, ledger.stored, listener, ledger.report)
 
     # -- the loop -------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from studies.database.tokens import ClaimLost
 from studies.database.trials import Outcome, Proposal
 from studies.names import StudyKey
 from studies.search import round as search_round
-from studies.search.ledger import Done
+from studies.search.ledger import Done, Ledger
 from studies.search.listener import Listener
 from studies.search.search import Search
 from studies.workspace import Workspace
@@ -259,7 +259,9 @@ def search(config: Path, meddle: Callable[[Stores], object]) -> tuple[Done, list
     with open_stores(experiment) as stores, open_stores(experiment) as others:
         workspace = Workspace(experiment)
         listener = Meddler(lambda: meddle(others))
-        done = Search(workspace, stores, workspace.grid, n_trials=8, listener=listener).run()
+        done = Search(
+            Ledger(workspace, stores, workspace.grid, n_trials=8, listener=listener)
+        ).run()
         assert listener.meddle is None
         return done, listener.said
 

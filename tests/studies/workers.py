@@ -18,7 +18,7 @@ from studies.cluster.tasks import DEPTH
 from studies.cluster.worker import work
 from studies.config.experiment import load_experiment
 from studies.database.stores import open_stores
-from studies.search.ledger import Done
+from studies.search.ledger import Done, Ledger
 from studies.search.listener import Listener
 from studies.workspace import Workspace
 
@@ -147,15 +147,10 @@ def coordinator(
     experiment = load_experiment(config)
     with open_stores(experiment) as stores:
         workspace = Workspace(experiment)
-        yield Coordinator(
-            workspace,
-            stores,
-            workspace.grid,
-            engine,
-            n_trials=n_trials,
-            listener=listener,
-            **options,
+        ledger = Ledger(
+            workspace, stores, workspace.grid, n_trials=n_trials, listener=listener, **options
         )
+        yield Coordinator(ledger, engine)
 
 
 def search(
