@@ -77,7 +77,7 @@ LIST_COLUMNS = [
     Column("trials.failed", "failed"),
     Column("loss", "loss", digits=4),
     Column("test_correlation", "test r"),
-    Column("below_smooth", "worse than smooth"),
+    Column("below_smooth", "loss above smooth"),
     Column("settled", "settled after"),
 ]
 

@@ -36,7 +36,7 @@ def best_of(
     import pandas as pd
 
     contests: dict[Any, list[dict[str, Any]]] = {}
-    for one in evaluate_all(workspace, stores, specs, draws=0):
+    for one in evaluate_all(workspace, stores, specs):
         for row in one.units if per == "unit" else [one.row]:
             if not pending(row):
                 contests.setdefault(row[per], []).append(row)

@@ -29,7 +29,7 @@ STUDY_COLUMNS = (
     "study",
     *PARTS,
     *("complete", "pruned", "failed", "running", "waiting"),
-    *("best_trial", "validation_loss", "fit_failed", "set_aside"),
+    *("best_trial", "validation_loss", "test_correlation", "fit_failed", "set_aside"),
 )
 
 
@@ -59,7 +59,8 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
 
         Per study: the number of trials in each state, ``best_trial``, ``validation_loss`` (its
         value, or of a closed form that of the encoder, whose units each have a setting of their own),
-        ``fit_failed`` (as in ``heatmap.csv``, once the search has ended and its best trials are
+        ``test_correlation`` (as in ``heatmap.csv``; NaN until the search has ended, and where
+        trials have finished since), ``fit_failed`` (as in ``heatmap.csv``, once the search has ended and its best trials are
         scored; before, whether that loss is 1 or more) and ``set_aside`` (why no more trials are
         run, where that is so).
 
@@ -106,7 +107,11 @@ def load_results(config: str | Path = DEFAULT_FILE, *, per: Per = "trial") -> pd
     whole = ("layer_index", "trial", "best_step", "last_step", "best_trial", *STUDY_COLUMNS[6:11])
     kinds: dict[str, Any] = {name: "Int64" for name in whole if name in first}
     kinds |= {name: "boolean" for name in ("best", "fit_failed") if name in first}
-    kinds |= {name: "float64" for name in ("value", "validation_loss") if name in first}
+    kinds |= {
+        name: "float64"
+        for name in ("value", "validation_loss", "test_correlation")
+        if name in first
+    }
     kinds |= dict.fromkeys(sorted(named), "float64")
     texts = ("study", "backbone", "layer", "region", "readout", "state")
     kinds |= {name: "str" for name in texts if name in first}  # of these none is ever missing
@@ -173,6 +178,7 @@ def _study_rows(
             row |= {
                 "best_trial": best["number"],
                 "validation_loss": item["loss"],
+                "test_correlation": item["test_correlation"],
                 "fit_failed": item["fit_failed"],
             }
             row |= _parameters(study, best["params"], experiment)

@@ -51,7 +51,7 @@ def describe(stores: Stores, name: str, experiment: Experiment) -> dict[str, Any
     if summary.encoder_loss is not None:
         facts["validation loss, every unit its own"] = summary.encoder_loss
     if item["below_smooth"] is not None:
-        facts["worse than smooth"] = item["below_smooth"]
+        facts["loss above smooth"] = item["below_smooth"]
     if summary.settled is not None:
         facts["settled after trials"] = summary.settled["trials"]
         facts["expected gain of more"] = summary.settled["expected_gain"]

@@ -170,9 +170,9 @@ def test_searches_are_shown_against_the_line(small: Path, run: Run, tmp_path: Pa
         if name in alone:
             assert alone[name]["below_smooth"] is below
     shown = run("study", "list", "-c", small)
-    assert "worse than smooth" in shown.out  # one trial of twenty steps is
+    assert "loss above smooth" in shown.out  # one trial of twenty steps is
     described = run("study", "show", "net/_blocks.2/V1/full", "-c", small).out
-    assert "worse than smooth" in described
+    assert "loss above smooth" in described
 
 
 def test_the_row_is_of_the_encoder_that_is_exported(small: Path, run: Run, tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
+from studies.export.report.fill import images_of
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.export.report.page import json_text, study_name, write_report
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
@@ -319,7 +322,7 @@ def test_a_study_below_its_closed_form_says_so(tmp_path, visit) -> None:
         assert (said in button.get_attribute("aria-label")) is below
         button.click()
         study = page.locator("#study")
-        assert study.get_by_text("Worse than its closed form").count() == int(below)
+        assert study.get_by_text("above that of the closed form").count() == int(below)
         assert "smooth" in study.locator("table").first.inner_text()  # its scores stand beside
 
 
@@ -459,3 +462,17 @@ def test_full_size_opens_quickly_and_prints(tmp_path, visit) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     pdf = page.pdf(format="A4", landscape=True)
     assert pdf.startswith(b"%PDF")
+
+
+def test_images_of_some_units_are_in_it(tmp_path: Path) -> None:
+    """``export mei --units 3,0``: of two of three units, in the study's order, and it says of how many."""
+    units = [{"unit": unit, "name": f"electrode {unit}"} for unit in (0, 3, 5)]
+    one: Any = SimpleNamespace(spec=SimpleNamespace(units=np.array([0, 3, 5])), units=units)
+    assert images_of(tmp_path, one) == (None, [], [], "")
+    images = np.stack([np.full((4, 4, 3), value) for value in (0.3, 0.0)])
+    np.savez(tmp_path / "meis.npz", units=[3, 0], images=images, activation=[2.5, 1.0])
+    pictures, names, notes, how = images_of(tmp_path, one)
+    assert pictures[:, 0, 0, 0].tolist() == [0.0, 0.3]
+    assert names == ["electrode 0", "electrode 3"]
+    assert notes == ["predicted 1", "predicted 2.5"]
+    assert "of 2 of 3 units" in how

@@ -41,7 +41,9 @@ class StudyDetails:
     masks
         ``(n_units, h, w)``, where each unit's readout reads; not negative.
     images
-        ``(n_units, H, W, 3)`` most exciting images, float in [0, 1] or uint8.
+        ``(n_images, H, W, 3)`` most exciting images of some or all units, float in [0, 1] or uint8.
+    image_names
+        How the unit of each is called; not given: as the units.
     image_notes
         A line per image, such as its predicted response.
     image_settings
@@ -63,6 +65,7 @@ class StudyDetails:
     unit_names: Sequence[str] = ()
     masks: ArrayLike | None = None
     images: ArrayLike | None = None
+    image_names: Sequence[str] = ()
     image_notes: Sequence[str] = ()
     image_settings: str = ""
     load: str = ""

@@ -116,7 +116,7 @@ def study_details(
 ) -> StudyDetails:
     """Everything that is shown when a study is chosen."""
     space = workspace.experiment.search.space[one.spec.key.readout]
-    images, notes, how = _images(out / one.spec.name, one)
+    images, called, notes, how = images_of(out / one.spec.name, one)
     matters = importance(loaded, space)
     return StudyDetails(
         curves=trial_curves(loaded),
@@ -130,6 +130,7 @@ def study_details(
         unit_names=[str(unit.get("name", unit["unit"])) for unit in one.units],
         masks=masks,
         images=images,
+        image_names=called,
         image_notes=notes,
         image_settings=how,
         load=(
@@ -141,23 +142,28 @@ def study_details(
     )
 
 
-def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
-    """Images that ``export mei`` wrote for this study, one per unit, if all units are there."""
+def images_of(folder: Path, one: Evaluated) -> tuple[Any, list[str], list[str], str]:
+    """Images that ``export mei`` wrote of units of this study, by unit: pictures, names, notes, and how they were made."""
     path = folder / "meis.npz"
     if not path.is_file():
-        return None, [], ""
+        return None, [], [], ""
     try:
         with np.load(path, allow_pickle=False) as file:
             units, images, activation = file["units"], file["images"], file["activation"]
             natural = file.get("natural_activation")
     except (OSError, ValueError, KeyError):
-        return None, [], ""
+        return None, [], [], ""
     place = {int(unit): i for i, unit in enumerate(units)}
-    if any(int(unit) not in place for unit in one.spec.units):
-        return None, [], ""
-    order = [place[int(unit)] for unit in one.spec.units]
+    called = {
+        int(u): str(row.get("name", u)) for u, row in zip(one.spec.units, one.units, strict=True)
+    }
+    there = [unit for unit in called if unit in place]
+    if not there:
+        return None, [], [], ""
+    order = [place[unit] for unit in there]
     notes = [f"predicted {activation[i]:.3g}" for i in order]
-    how = "most exciting images; predicted responses in the recording's units"
+    some = "" if len(there) == len(called) else f" of {len(there)} of {len(called)} units"
+    how = f"most exciting images{some}; predicted responses in the recording's units"
     if natural is not None:
         notes = [
             f"{note}, best natural {natural[i]:.3g}" for note, i in zip(notes, order, strict=True)
@@ -167,7 +173,7 @@ def _images(folder: Path, one: Evaluated) -> tuple[Any, list[str], str]:
             f"; {better} of {len(order)} are predicted to do better than the best training image at "
             f"equal mean and contrast ({NO_EVIDENCE})"
         )
-    return images[order], notes, how
+    return images[order], [called[unit] for unit in there], notes, how
 
 
 def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> RecordingSummary:

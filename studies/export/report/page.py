@@ -290,7 +290,7 @@ def _study(details: StudyDetails, share: float) -> dict[str, Any]:
         photo = photo_sheet(pictures, int(room * 0.95))
         if photo is not None:
             result["images"] = photo.json() | {
-                "names": names_of(details, len(pictures)),
+                "names": list(details.image_names) or names_of(details, len(pictures)),
                 "given": len(pictures),
                 "notes": [str(note) for note in details.image_notes],
                 "settings": details.image_settings,

@@ -9,7 +9,7 @@ function openStudy(place) {
   node.replaceChildren(close, make("h2", { id: "study-title", text: `${row.backbone} \u00b7 ${row.layer} \u00b7 ${row.region} \u00b7 ${row.readout}` }));
   if (data.recording.simulated) node.append(make("span", { class: "badge", text: "simulated recording" }));
   if (row.failed) node.append(make("p", { class: "warning", text: `The best trial is ${data.words.not_sure}: on the held-out images, after correction for the number of trials.` }));
-  if (row.below) node.append(make("p", { class: "warning", text: "Worse than its closed form: without a search, the smooth readout of this layer and region has the lower validation loss." }));
+  if (row.below) node.append(make("p", { class: "quiet", text: "Its validation loss is above that of the closed form (smooth) of this layer and region." }));
   if (row.pending) node.append(make("p", { text: "No trial of this study has finished." }));
   for (const note of details?.notes || []) node.append(make("p", { class: "warning", text: note }));
   node.append(...scores(row, place));
