@@ -20,6 +20,9 @@ from tuner.errors import EnvironmentFailure
 
 TOPIC = "tuner"
 
+FETCH_SECONDS = 5.0
+"""After this time it is looked whether the worker whose answer is fetched still lives; then after twice as long."""
+
 _STATUS = {
     "slurm": ["squeue", "-h", "-o", "%T", "-j"],
     "pbs": ["qstat"],
@@ -104,6 +107,7 @@ class DaskEngine:
         self._client = client
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._futures: dict[str, Any] = {}
+        self._given: dict[str, str] = {}  # key to the address of its worker
         self._numbers = itertools.count()
         self._looked = 0
         client.subscribe_topic(TOPIC, lambda event: self._inbox.put(event[1]))
@@ -186,7 +190,7 @@ class DaskEngine:
             allow_other_workers=False,
             pure=False,
         )
-        self._futures[key] = future
+        self._futures[key], self._given[key] = future, address
         future.add_done_callback(partial(self._ended, key))
         return key
 
@@ -196,6 +200,7 @@ class DaskEngine:
     def drop(self, key: str) -> None:
         """Forget a task; what comes of it is not told any more."""
         future = self._futures.pop(key, None)
+        self._given.pop(key, None)
         if future is not None:
             future.cancel()
 
@@ -211,19 +216,32 @@ class DaskEngine:
         if self._futures.get(key) is not future:
             return None  # dropped
         del self._futures[key]
-        return self._outcome(key, future)
+        return self._outcome(key, future, self._given.pop(key))
 
-    @staticmethod
-    def _outcome(key: str, future: Any) -> Ended:
+    def _outcome(self, key: str, future: Any, address: str) -> Ended:
         from distributed import KilledWorker
 
         if future.status == "finished":
-            try:
-                return Ended(key, answer=future.result(timeout=600))
-            except (OSError, TimeoutError):  # its worker went before the answer was fetched
-                return Ended(key)
+            return Ended(key, answer=self._fetched(future, address))
         error = future.exception() if future.status == "error" else None
         return Ended(key) if isinstance(error, KilledWorker) else Ended(key, error=error)
+
+    def _fetched(self, future: Any, address: str) -> bytes | None:
+        """The answer; None where its worker went before it was fetched, which Dask would wait for without end."""
+        patience = FETCH_SECONDS
+        while True:
+            try:
+                answer: bytes = future.result(timeout=patience)
+            except TimeoutError:
+                there = address in self._client.scheduler_info(n_workers=-1)["workers"]
+                if not there or future.status != "finished":
+                    future.cancel()
+                    return None
+                patience *= 2
+            except OSError:
+                return None
+            else:
+                return answer
 
     def last_words(self, name: str) -> str:
         """What a worker wrote last on standard error, in one line; empty where nobody knows."""
