@@ -183,7 +183,7 @@ def test_pieces_and_single_precision_change_nothing_but_rounding(
 def test_memory_that_cannot_hold_the_decomposition_is_refused() -> None:
     assert Plan.of(22_000, 400_000, 16 << 30).matrix is torch.float64
     assert Plan.of(22_000, 400_000, 8 << 30).matrix is torch.float32
-    with pytest.raises(EnvironmentFailure, match=r"training.memory.*7.7 GB, and 4.0 GB"):
+    with pytest.raises(EnvironmentFailure, match=r"training.memory.*7,744.0 MB, and 4,000.0 MB"):
         Plan.of(22_000, 400_000, 4_000_000_000)
 
 

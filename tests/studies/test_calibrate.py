@@ -130,7 +130,7 @@ def test_what_waits_while_features_are_extracted_is_planned(
     backbone = [{"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2"]}]
 
     def sweep(limit: str) -> extraction.Sweep:
-        storage = {"cache_limit": limit}
+        storage = {"cache_limit": limit, "cache": f"cache-{limit}"}
         config = make_experiment({"backbone": backbone, "storage": storage}, f"limit-{limit}")
         workspace = Workspace(load_experiment(config))
         assert extraction.waiting_bytes(workspace, workspace.grid) == workspace_bytes(workspace)

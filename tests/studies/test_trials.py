@@ -244,7 +244,7 @@ def test_the_rate_survives_a_clock_that_jumps_back(
     monkeypatch.setattr(optuna_tables, "now", lambda: past)
     tell(made, storage)
     assert trials.durations(storage, [study_id(storage)]) == {study_id(storage): 0.0}
-    count, seconds = trials.recently_finished(storage, [study_id(storage)], 60)
+    count, seconds = trials.recently_finished(storage, [study_id(storage)], 60, running=True)
     assert count == 3
     assert seconds <= 0  # nothing is known, and no rate is shown
 
