@@ -69,7 +69,7 @@ def test_every_export_says_what_its_numbers_are_over(
     kind: str, shared: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(write_recording(tmp_path / "recording.h5", units={"V1": 3}), kind)
-    network = {"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2"]}
+    network = {"name": "efficientnet_lite0", "alias": "net", "layers": ["_blocks.2", "_blocks.4"]}
     weights = "random" if kind == "random" else "imagenet"
     config = write_experiment(
         tmp_path / "experiment",
@@ -137,9 +137,9 @@ def test_every_export_says_what_its_numbers_are_over(
     # the scores of a study as listings and the dashboard have them since the search ended
     listed = json.loads(run("study", "list", "--format", "json", "-c", config).out)
     with (out / "heatmap.csv").open(newline="") as file:
-        table = {row["readout"]: row for row in csv.DictReader(file)}
+        table = {(row["layer"], row["readout"]): row for row in csv.DictReader(file)}
     for item in listed:
-        row = table[item["readout"]]
+        row = table[item["layer"], item["readout"]]
         assert item["loss"] == pytest.approx(float(row["validation_loss"]))
         found = item["test_correlation"]
         assert found == (
@@ -148,7 +148,8 @@ def test_every_export_says_what_its_numbers_are_over(
     with open_stores(load_experiment(config)) as stores:
         for name in stored_studies(stores.storage):
             there = optuna.load_study(study_name=name, storage=stores.storage.optuna)
-            row = table[name.rsplit("/", 1)[1]]
+            _, layer, _, readout = name.split("/")
+            row = table[layer, readout]
             assert there.user_attrs["fit_failed"] == (row["fit_failed"] == "true")
             note = get_note(there)
             assert ("**Test correlation" in note) == tested
