@@ -28,7 +28,7 @@ def mark(storage: Storage, study: Stored, key: str, value: Any) -> None:
     StudyGone
         If the study is no longer the one that was read.
     """
-    if marks(storage, [study], key).get(study.study_id) == value:
+    if marks(storage, [study], key)[key].get(study.study_id) == value:
         return
     table = tables.study_user_attrs
     with writing(storage, [study]) as connection:
@@ -40,13 +40,17 @@ def mark(storage: Storage, study: Stored, key: str, value: Any) -> None:
         )
 
 
-def marks(storage: Storage, studies: Sequence[Stored], key: str) -> dict[int, Any]:
-    """Study identifier to a mark, of those studies that have it."""
+def marks(storage: Storage, studies: Sequence[Stored], *keys: str) -> dict[str, dict[int, Any]]:
+    """For each key, study identifier to that mark, of those studies that have it."""
     table = tables.study_user_attrs.c
     wanted = {study.study_id for study in studies}
-    query = sa.select(table.study_id, table.value_json).where(table.key == key)
+    query = sa.select(table.key, table.study_id, table.value_json).where(table.key.in_(keys))
     if len(wanted) <= _MANY:
         query = query.where(table.study_id.in_(wanted))
     with storage.read() as connection:
         rows = connection.execute(query).all()
-    return {study_id: json.loads(text) for study_id, text in rows if study_id in wanted}
+    found: dict[str, dict[int, Any]] = {key: {} for key in keys}
+    for key, study_id, text in rows:
+        if study_id in wanted:
+            found[key][study_id] = json.loads(text)
+    return found

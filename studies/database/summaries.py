@@ -130,20 +130,12 @@ def summaries(storage: Storage, studies: Sequence[Stored]) -> list[Summary]:
         for study_id, encoded in connection.execute(losses):
             if study_id in found:
                 found[study_id].encoder_loss = float(json.loads(encoded))
-    for study_id, mark in marks(storage, studies, SETTLED).items():
-        found[study_id].settled = mark
-    after = marks(storage, studies, SCORED_AFTER)
-    now = {
-        study_id
-        for study_id, trials_then in after.items()
-        if found[study_id].finished == trials_then
-    }
-    for study_id, value in marks(storage, studies, TEST_CORRELATION).items():
-        if study_id in now:
-            found[study_id].test_correlation = value
-    for study_id, value in marks(storage, studies, FIT_FAILED).items():
-        if study_id in now:
-            found[study_id].scored_failed = value
+    marked = marks(storage, studies, SETTLED, SCORED_AFTER, TEST_CORRELATION, FIT_FAILED)
+    for study_id, summary in found.items():
+        summary.settled = marked[SETTLED].get(study_id)
+        if marked[SCORED_AFTER].get(study_id) == summary.finished:
+            summary.test_correlation = marked[TEST_CORRELATION].get(study_id)
+            summary.scored_failed = marked[FIT_FAILED].get(study_id)
     return [found[study.study_id] for study in studies]
 
 
