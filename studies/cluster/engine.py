@@ -106,8 +106,7 @@ class DaskEngine:
         self._on = on
         self._client = client
         self._inbox: queue.Queue[Any] = queue.Queue()
-        self._futures: dict[str, Any] = {}
-        self._given: dict[str, str] = {}  # key to the address of its worker
+        self._given: dict[str, tuple[Any, str]] = {}  # key to future and the address of its worker
         self._numbers = itertools.count()
         self._looked = 0
         client.subscribe_topic(TOPIC, lambda event: self._inbox.put(event[1]))
@@ -190,7 +189,7 @@ class DaskEngine:
             allow_other_workers=False,
             pure=False,
         )
-        self._futures[key], self._given[key] = future, address
+        self._given[key] = future, address
         future.add_done_callback(partial(self._ended, key))
         return key
 
@@ -199,9 +198,8 @@ class DaskEngine:
 
     def drop(self, key: str) -> None:
         """Forget a task; what comes of it is not told any more."""
-        future = self._futures.pop(key, None)
-        self._given.pop(key, None)
-        if future is not None:
+        if key in self._given:
+            future, _ = self._given.pop(key)
             future.cancel()
 
     def hear(self, seconds: float) -> Ended | Heard | None:
@@ -211,12 +209,12 @@ class DaskEngine:
         except queue.Empty:
             return None
         if isinstance(came, dict):
-            return Heard(came["key"], came["said"]) if came["key"] in self._futures else None
+            return Heard(came["key"], came["said"]) if came["key"] in self._given else None
         key, future = came
-        if self._futures.get(key) is not future:
+        if key not in self._given:
             return None  # dropped
-        del self._futures[key]
-        return self._outcome(key, future, self._given.pop(key))
+        _, address = self._given.pop(key)
+        return self._outcome(key, future, address)
 
     def _outcome(self, key: str, future: Any, address: str) -> Ended:
         from distributed import KilledWorker

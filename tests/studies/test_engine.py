@@ -45,7 +45,7 @@ def heard(answer: Answer, living: tuple[str, ...]) -> Ended | engine.Heard | Non
     place: Any = None
     one = DaskEngine(place, "local", client)
     key = one.give(ADDRESS, "fit", b"", b"")
-    one._futures[key] = answer
+    one._given[key] = answer, ADDRESS
     one._ended(key, answer)
     return one.hear(0)
 
