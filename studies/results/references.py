@@ -124,17 +124,18 @@ def _located(
     spec: Spec,
     targets: NDArray[np.float32],
     units: NDArray[np.int64],
-    name: str,
 ) -> _Fitted:
-    """Where searches start; of the test images the mean of the folds' fits."""
+    """Where searches start, as they keep it; of the test images the mean of the folds' fits."""
     from tuner.fitting.plan import resolve_memory
     from tuner.fitting.targets import Targets
 
     features, cuts = workspace.features(spec.key.backbone, spec.key.layer), workspace.cuts
     memory = resolve_memory(workspace.experiment.training.memory, workspace.device)
     given = Targets.of(targets, cuts.splits, cuts.halves)
-    there = ~np.isnan(given.fit[:, units]).all(axis=0)
-    weight, bias = located_fits(workspace, spec, given, units[there], memory, loss="mse")
+    fitted, weight, bias = located_fits(workspace, spec, given, memory, loss="mse")
+    there = np.isin(units, fitted)
+    mine = np.searchsorted(fitted, units[there])
+    weight, bias = weight[:, mine], bias[:, mine]
 
     def predicted(fit: Tensors, maps: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         whole = np.zeros((len(rows), len(units)), dtype=np.float32)
@@ -142,9 +143,9 @@ def _located(
         return whole
 
     held_out = np.zeros((len(cuts.held_out), len(units)), dtype=np.float32)
-    for mine, weights, level, split in zip(given.judged, weight, bias, cuts.splits, strict=True):
+    for rows, weights, level, split in zip(given.judged, weight, bias, cuts.splits, strict=True):
         fit = {"weight": weights, "bias": level}
-        held_out[mine] = predicted(fit, features.train, split.validation)
+        held_out[rows] = predicted(fit, features.train, split.validation)
     tested = None
     if features.test is not None:
         mean = {"weight": weight.mean(0), "bias": bias.mean(0)}
@@ -158,15 +159,16 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
     from tuner.fitting.losses import response_scaling
     from tuner.scores import mean_correlation, pearson, score_units
 
-    layers = {(s.key.backbone, s.key.layer): s for s in reversed(specs)}
-    ordered = dict(reversed(layers.items()))
+    layers: dict[tuple[str, str], Spec] = {}
+    for spec in specs:
+        layers.setdefault((spec.key.backbone, spec.key.layer), spec)
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
     recording = workspace.recording
     scaling = response_scaling("mse", recording.train_responses[workspace.cuts.fitted])
     targets = scaling.apply(recording.train_responses)
     rows = []
     what = f"references: {readout}"
-    for spec in counted(list(ordered.values()), what, workspace.progress):
+    for spec in counted(list(layers.values()), what, workspace.progress):
         backbone, layer = spec.key.backbone, spec.key.layer
         regions = {
             region: units
@@ -178,9 +180,10 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
         local = {
             region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
         }
-        found = (_located if readout == LOCATED else _left_out_one_by_one)(
-            workspace, spec, targets, every, readout
-        )
+        if readout == LOCATED:
+            found = _located(workspace, spec, targets, every)
+        else:
+            found = _left_out_one_by_one(workspace, spec, targets, every, readout)
         predicted = found.held_out
         judged = targets[workspace.cuts.held_out][:, every]
         each = np.square(predicted - judged).astype(np.float64)

@@ -68,11 +68,8 @@ def start_of(
 
     if not starts_elsewhere(workspace, spec):
         return None
-    units = np.unique(np.concatenate(list(workspace.regions.values())))
-    there = ~np.isnan(targets.fit[:, units]).all(axis=0)
-    units = units[there]
     loss = workspace.experiment.training.loss
-    weight, bias = located_fits(workspace, spec, targets, units, memory, loss=loss, keep=keep)
+    units, weight, bias = located_fits(workspace, spec, targets, memory, loss=loss, keep=keep)
     mean = feature_mean(store, targets.fit_rows, spec.shape) if center is None else center
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
 
@@ -93,25 +90,31 @@ def located_fits(
     workspace: Workspace,
     spec: Spec,
     targets: Targets,
-    units: NDArray[np.int64],
     memory: int,
     *,
     loss: str,
     keep: bool = True,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights ``(n_fits, n_units, C, h, w)`` and biases ``(n_fits, n_units)`` of every fold's closed form, read or made.
+) -> tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]:
+    """Every fold's closed form of a layer, of all units that have a response on the fitted images; read or made.
 
     Parameters
     ----------
-    units
-        Indices of the units in the targets; each has a response on the fitted images.
     loss
         What settings are compared by.
 
     Others are those of :func:`start_of`.
+
+    Returns
+    -------
+    units
+        ``(n_units,)`` their indices in the recording, sorted.
+    weight, bias
+        ``(n_fits, n_units, C, h, w)`` and ``(n_fits, n_units)``.
     """
     from tuner.closed_form.located import VERSION, fit_located
 
+    units = np.unique(np.concatenate(list(workspace.regions.values())))
+    units = units[~np.isnan(targets.fit[:, units]).all(axis=0)]
     path = None
     backbone, layer = spec.key.backbone, spec.key.layer
     if keep:
@@ -130,7 +133,7 @@ def located_fits(
         path = workspace.experiment.storage.cache / "starts" / f"{key}.safetensors"
         found = _read(path)
         if found is not None:
-            return found
+            return units, *found
     y = np.full((workspace.recording.n_train, len(units)), np.nan)
     y[targets.fit_rows] = targets.fit[:, units]
     fit = fit_located(
@@ -146,7 +149,7 @@ def located_fits(
     )
     if path is not None and fit.weight.nbytes <= _SHARE * workspace.experiment.storage.cache_limit:
         _write(path, fit.weight, fit.bias, int(_SHARE * workspace.experiment.storage.cache_limit))
-    return fit.weight, fit.bias
+    return units, fit.weight, fit.bias
 
 
 def _check(weight: torch.Tensor, bias: torch.Tensor) -> str:
