@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from tuner.errors import EnvironmentFailure, InputError, unknown
 
 if TYPE_CHECKING:
-    from studies.config.cluster import ClusterConfig
     from studies.config.experiment import Experiment
+    from studies.config.keys import ClusterConfig
 
 JOBS = ("slurm", "pbs", "lsf", "sge")
 """Schedulers of jobs."""

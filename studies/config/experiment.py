@@ -9,10 +9,10 @@ from typing import Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from studies.config.cluster import ClusterConfig
 from studies.config.errors import explain
 from studies.config.keys import (
     BackboneConfig,
+    ClusterConfig,
     DataConfig,
     SearchConfig,
     StorageConfig,

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from studies.config.cluster import ClusterConfig
 from studies.config.errors import shown
 from studies.config.keys import (
     BackboneConfig,
+    ClusterConfig,
     DataConfig,
     SearchConfig,
     StorageConfig,

@@ -18,7 +18,7 @@ import pytest
 
 from cli.main import main
 from studies.cluster.places import job_classes, job_options
-from studies.config.cluster import ClusterConfig
+from studies.config.keys import ClusterConfig
 from tests.conftest import Run
 from tests.soak.outcome import look
 from tests.studies import slurm

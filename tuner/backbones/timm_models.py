@@ -12,9 +12,7 @@ import inspect
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -23,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tuner.backbones import timm_hub as hub
 from tuner.backbones.family import Family
 from tuner.backbones.preprocessing import Preprocessing
 from tuner.backbones.published import Source, hub_source, offline
-from tuner.backbones.tokens import Arrangement, Keep, Tokens
+from tuner.backbones.timm_layers import matched, patch
+from tuner.backbones.tokens import Keep, Tokens
 from tuner.backbones.torchvision_models import stages
 from tuner.backbones.trace import Traced
 from tuner.backbones.weights import initialise
@@ -42,8 +42,6 @@ _CONFIG = "config.json"
 """What timm writes beside weights that it saves, and what lies beside those of the hub."""
 _DRAWN = ("pos_embed", "token", "bias_table", "rel_pos", "rope")
 """Parts of names of parameters that a scale of 1 would make meaningless: positions and tokens."""
-_PROBE_CELLS = 4
-_PROBE_SIZE = 96  # px; for networks that take any size
 
 
 def timm() -> Any:
@@ -158,7 +156,7 @@ class TimmModels(Family):
         """Say where the published weights come from."""
         config = _config(name)
         if config.hf_hub_id:
-            return Source(_in_hub(config) or _hub_folder(config) / _hub_files(config)[0])
+            return Source(hub.found(config) or hub.folder(config) / hub.files(config)[0])
         return hub_source(config.url) if config.url else None
 
     def fetch(self, name: str) -> Path:
@@ -172,11 +170,11 @@ class TimmModels(Family):
         config = _config(name)
         if not config.hf_hub_id:
             return super().fetch(name)
-        found = _in_hub(config)
+        found = hub.found(config)
         if found is not None:
             return found
         remedy = (
-            f"get {_hub_files(config)[0]} of https://huggingface.co/{config.hf_hub_id} and name it in "
+            f"get {hub.files(config)[0]} of https://huggingface.co/{config.hf_hub_id} and name it in "
             'weights (with mean and std), or set weights to "random"'
         )
         if offline():
@@ -184,7 +182,7 @@ class TimmModels(Family):
                 f"backbone {name}: published weights are not on this machine and TUNER_OFFLINE forbids "
                 f"the download; {remedy}"
             )
-        return _download(name, config, remedy)
+        return hub.download(name, config, remedy)
 
     def preprocessing(self, name: str, weights: str) -> Preprocessing:
         """Return the input range that the network's own weights were trained with."""
@@ -273,12 +271,12 @@ class TimmModels(Family):
         InputError
             Naming the nearest sizes that they do.
         """
-        patch = _patch(module)
-        if patch > 1 and image_size % patch:
-            below = image_size // patch * patch
-            near = [str(size) for size in (below, below + patch) if size >= patch]
+        side = patch(module)
+        if side > 1 and image_size % side:
+            below = image_size // side * side
+            near = [str(size) for size in (below, below + side) if size >= side]
             raise InputError(
-                f"backbone {name}: image_size {image_size} is no multiple of its patches of {patch} px; "
+                f"backbone {name}: image_size {image_size} is no multiple of its patches of {side} px; "
                 f"the nearest are {' and '.join(near)}"
             )
 
@@ -286,7 +284,7 @@ class TimmModels(Family):
         self, name: str, module: nn.Module, traced: Mapping[str, Traced]
     ) -> tuple[str, ...]:
         """Return the modules that return timm's intermediate features, in depth order."""
-        found = _ends(module) or _matched(module, traced, self.only_size(name, module))
+        found = _ends(module) or matched(module, traced, self.only_size(name, module))
         if found is None:
             found = [n for n in stages(module, traced) if traced.get(n) and traced[n].shape]
         readable = [n for n in found if n in traced and traced[n].shape is not None]
@@ -330,17 +328,6 @@ def _takes_any(module: nn.Module) -> bool:
     )
 
 
-def _patch(module: nn.Module) -> int:
-    """Side of the patches that a network cuts images into without looking over their edges, px; 1: it does not."""
-    embed = getattr(module, "patch_embed", None)
-    size = getattr(embed, "patch_size", None)
-    if embed is None or size is None or getattr(embed, "dynamic_img_pad", False):
-        return 1
-    ratio = getattr(embed, "feat_ratio", None)
-    whole = ratio(as_scalar=True) if callable(ratio) else size
-    return int(max(whole) if isinstance(whole, tuple | list) else whole)
-
-
 def _orders(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Where each patch stands among a block's tokens in Hiera, which keeps what attends together together."""
     reroll, schedule = getattr(module, "reroll", None), {}
@@ -359,144 +346,6 @@ def _ends(module: nn.Module) -> list[str]:
         return []
     rows = [f"serial_blocks{scale}" for scale in range(1, 5)]
     return [f"{row}.{len(module.get_submodule(row)) - 1}" for row in rows]  # type: ignore[arg-type]
-
-
-# -- which modules return what timm calls its features ------------------------------------------
-
-
-def _matched(module: nn.Module, traced: Mapping[str, Traced], size: int | None) -> list[str] | None:
-    """Return the modules whose outputs, arranged as they are read, are timm's intermediate features; None: unknown."""
-    intermediates = getattr(module, "forward_intermediates", None)
-    if intermediates is None:
-        return None
-    side = size or (_patch(module) * _PROBE_CELLS if _patch(module) > 4 else _PROBE_SIZE)
-    wanted: dict[str, Any] = {"intermediates_only": True, "output_fmt": "NCHW"}
-    if "norm" in inspect.signature(intermediates).parameters:
-        wanted["norm"] = False
-    with torch.no_grad(), _unmodified(module), torch.random.fork_rng(devices=[]):
-        image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-        try:
-            maps = intermediates(image.to(_device(module)), **wanted)
-            grids = {
-                name: replace(entry.arrangement, kind="tokens")
-                if entry.arrangement.kind == "class"
-                else entry.arrangement
-                for name, entry in traced.items()
-                if entry.arrangement
-            }
-            found = _returning(module, image.to(_device(module)), maps, grids)
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError):
-            return _named(module)  # a network that was cut off below its end
-    return found
-
-
-def _named(module: nn.Module) -> list[str]:
-    """Return the modules that the network itself names as those of its features."""
-    described = getattr(module, "feature_info", [])
-    return [entry["module"] for entry in getattr(described, "info", described)]
-
-
-def _returning(
-    module: nn.Module,
-    image: Tensor,
-    maps: list[Tensor],
-    arrangements: Mapping[str, Arrangement],
-) -> list[str]:
-    """Run once and return, for each map, the outermost module that returns it."""
-    found: dict[int, str] = {}
-
-    def hook(name: str, read: Arrangement) -> Callable[[nn.Module, object, object], None]:
-        def returned(_module: nn.Module, _inputs: object, output: object) -> None:
-            try:
-                own = read.apply(output)
-            except (
-                IndexError,
-                RuntimeError,
-            ):  # it runs several times, and returns other things too
-                return
-            for number, one in enumerate(maps):
-                if own.shape == one.shape and torch.allclose(own, one, rtol=1e-4, atol=1e-5):
-                    before = found.get(number)
-                    # what returns last and encloses: a stage and not the last of its blocks
-                    if before is None or before.startswith(f"{name}."):
-                        found[number] = name
-
-        return returned
-
-    parts = dict(module.named_modules())
-    handles = [parts[n].register_forward_hook(hook(n, a)) for n, a in arrangements.items()]
-    try:
-        module(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    preferred = set(_named(module))
-    if preferred <= set(arrangements) and len(preferred) == len(maps) == len(found):
-        return _named(module)
-    return list(dict.fromkeys(found.values()))
-
-
-@contextmanager
-def _unmodified(module: nn.Module) -> Iterator[None]:
-    """Keep a network as it is trained to be used while it is run for a look."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
-# -- published weights --------------------------------------------------------------------------
-
-
-def _hub_files(config: Any) -> tuple[str, ...]:
-    if config.hf_hub_filename:
-        return (config.hf_hub_filename,)
-    return ("model.safetensors", "pytorch_model.bin")
-
-
-def _in_hub(config: Any) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = config.hf_hub_id.partition("@")
-    for file in _hub_files(config):
-        found = try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _hub_folder(config: Any) -> Path:
-    from huggingface_hub import constants
-
-    repository = config.hf_hub_id.partition("@")[0]
-    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-
-
-def _download(name: str, config: Any, remedy: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    repository, _, revision = config.hf_hub_id.partition("@")
-    reason: Exception | None = None
-    for file in _hub_files(config):
-        try:
-            return Path(hf_hub_download(repository, file, revision=revision or None))
-        except EntryNotFoundError as error:
-            reason = error
-        except Exception as error:  # whatever the hub's client fails with, its first line says it
-            reason = error
-            break
-    said = str(reason).strip().splitlines()
-    raise InputError(
-        f"backbone {name}: published weights are not on this machine and the download failed "
-        f"({said[0] if said else type(reason).__name__}); {remedy}"
-    )
 
 
 FAMILY = TimmModels()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from studies.config.keys import Table
+from studies.config.keys.table import Table
 from studies.config.values import Name, Size
 
 
