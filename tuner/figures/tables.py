@@ -51,6 +51,20 @@ _WITH_INTERVALS = (
     "explainable_variance",
 )
 
+FIELD_COLUMNS = (
+    "rf_x",
+    "rf_y",
+    "rf_sigma",
+    "rf_sigma_major",
+    "rf_sigma_minor",
+    "rf_angle",
+    "rf_fit",
+    "rf_x_deg",
+    "rf_y_deg",
+    "rf_sigma_deg",
+)
+"""Where a unit reads, in the table of units."""
+
 UNIT_SCORES = frozenset(
     (
         "validation_loss",
@@ -62,16 +76,7 @@ UNIT_SCORES = frozenset(
         "has_ceiling",
         "responses_vary",
         "fit_failed",
-        "rf_x",
-        "rf_y",
-        "rf_sigma",
-        "rf_sigma_major",
-        "rf_sigma_minor",
-        "rf_angle",
-        "rf_fit",
-        "rf_x_deg",
-        "rf_y_deg",
-        "rf_sigma_deg",
+        *FIELD_COLUMNS,
     )
 )
 """Columns of the table of units that say how a unit is predicted and where it reads."""

@@ -21,24 +21,11 @@ from numpy.typing import NDArray
 
 from tuner.backbones.sight import Sight
 from tuner.encoder import Encoder
+from tuner.figures.tables import FIELD_COLUMNS
 from tuner.synthesis import gaussians
 from tuner.synthesis.sight import sight
 
 Floats = NDArray[np.float64]
-
-COLUMNS = (
-    "rf_x",
-    "rf_y",
-    "rf_sigma",
-    "rf_sigma_major",
-    "rf_sigma_minor",
-    "rf_angle",
-    "rf_fit",
-    "rf_x_deg",
-    "rf_y_deg",
-    "rf_sigma_deg",
-)
-"""What :meth:`Fields.columns` gives."""
 
 _FIT_SIDE = 40
 _FEWEST_CELLS = 9
@@ -138,7 +125,7 @@ class Fields:
             (middle - self.y) / scale,
             self.sigma / scale,
         )
-        return dict(zip(COLUMNS, values, strict=True))
+        return dict(zip(FIELD_COLUMNS, values, strict=True))
 
 
 def from_readout(encoder: Encoder, seen: Sight | None = None) -> Fields:
