@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.encoders import backbone, pictures, random_encoder
 from tuner.encoder import Encoder
 from tuner.features.normalize import Moments
+from tuner.figures.tables import FIELD_COLUMNS
 from tuner.synthesis.receptive_fields import (
-    COLUMNS,
     fit_gaussians,
     from_gradient,
     from_readout,
@@ -99,7 +99,7 @@ def test_degrees_count_from_the_middle_up_and_right():
     axis = np.arange(64.0)
     maps = _gaussian(41.5, 11.5, 4, 4, 0, axis, axis)[None]
     columns = fit_gaussians(maps, axis, axis, 64).columns(pixels_per_degree=10.0)
-    assert tuple(columns) == COLUMNS
+    assert tuple(columns) == FIELD_COLUMNS
     assert columns["rf_x_deg"][0] == pytest.approx(1.0, abs=0.01)
     assert columns["rf_y_deg"][0] == pytest.approx(2.0, abs=0.01)
     assert columns["rf_sigma_deg"][0] == pytest.approx(0.4, abs=0.01)
@@ -256,7 +256,7 @@ def test_the_gradient_map_is_that_of_finite_differences():
 def test_the_table_has_a_row_per_unit():
     encoder = random_encoder(n_units=3, meta={"pixels_per_degree": 4.0})
     columns = table(encoder, pictures(2))
-    assert set(columns) == {*COLUMNS, *(f"gradient_{name}" for name in COLUMNS)}
+    assert set(columns) == {*FIELD_COLUMNS, *(f"gradient_{name}" for name in FIELD_COLUMNS)}
     assert {len(values) for values in columns.values()} == {3}
     assert np.isfinite(columns["rf_x_deg"]).all()
     assert np.isnan(table(random_encoder(n_units=3))["rf_x_deg"]).all()
