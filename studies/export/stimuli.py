@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.basis import basis_of
 from studies.database.stores import Stores
+from studies.export.images import row_of
 from studies.grid import Spec
 from studies.results.encoders import Best, best_studies, each
 from studies.results.trusted import judge
@@ -60,13 +62,13 @@ def export_stimuli(
     InputError
         If no selected study has a complete trial, or there is nothing to show.
     """
-    from tuner.figures.captions import NOTHING
+    from tuner.figures import captions
     from tuner.synthesis.estimate import announced
     from tuner.synthesis.mei import synthesize
     from tuner.synthesis.stimuli.choice import Source, choose
     from tuner.synthesis.stimuli.folder import write_stimuli
 
-    sources, encoders = [], {}
+    sources, encoders, about, basis = [], {}, {}, basis_of(workspace)
 
     def wanted(best: Best) -> list[int] | None:
         return None if units is None else [u for u in units if u in set(best.spec.units.tolist())]
@@ -77,13 +79,17 @@ def export_stimuli(
     for best, made in each(best_studies(workspace, stores, specs), makers):
         spec = best.spec
         encoders[spec.name] = made[0]
+        failed = judge(best, made)
+        about[spec.name] = captions.encoder(row_of(best), basis, failed=failed)
         mine = wanted(best)
         if mine == []:
             continue
+        if len(made) > 1:
+            about[spec.name] += f"; images made for the mean of its {len(made)} best trials"
         n_units = len(spec.units) if mine is None else len(mine)
         say(f"{spec.name}: {announced(made, n_units, settings)}")
-        if judge(best, made):
-            say(f"{spec.name}: {NOTHING}")
+        if failed:
+            say(f"{spec.name}: {captions.NOTHING}")
         tell = partial(workspace.progress, f"images of {spec.name}")
         result = synthesize(made, mine, settings, tell)
         sources.append(Source(spec.name, result, encoders[spec.name], settings.photometry))
@@ -96,6 +102,7 @@ def export_stimuli(
         mean=settings.mean,
         blocks=blocks,
         seed=choice.seed,
+        about=about,
         extra={"settings": settings.as_dict()},
         progress=partial(workspace.progress, "writing images"),
     )
@@ -113,6 +120,7 @@ def score_stimuli(
     InputError
         If the folder is not as it was written, or the responses do not fit it.
     """
+    from tuner.figures import style
     from tuner.synthesis.stimuli.answers import read_answers
     from tuner.synthesis.stimuli.folder import read_stimuli
     from tuner.synthesis.stimuli.report import write_scores
@@ -123,5 +131,5 @@ def score_stimuli(
     answers = read_answers(recorded, stimuli)
     scores = score(stimuli, answers)
     for row in scores.summary:
-        say(f"{row['study']}: {said(row)}")
+        say(style.subtitle(f"{row['study']}: {said(row)}", simulated=stimuli.simulated))
     return write_scores(out, stimuli, answers, scores)

@@ -18,6 +18,7 @@ from studies.database.studies import stored_studies
 from tests.conftest import Run
 from tests.studies.small import IMAGES, REPEATS, TEST, write_experiment, write_recording
 from tuner.figures import style
+from tuner.figures.captions import NOTHING
 
 FOLDED = f"{IMAGES} training images in 5 folds, each by a fit that did not see it"
 OPTIMISTIC = "validation, selected on, optimistic"
@@ -43,6 +44,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+OF_ONE = ("--layer", "_blocks.2", "--readout", "full")
+"""The study that images are made of."""
+
 REPEATED = dict.fromkeys(KINDS, True) | {"no test set": False, "one repeat": False}
 
 
@@ -62,6 +66,20 @@ def change(path: Path, kind: str) -> None:
                 responses[0, 0, 0] = float("nan")
                 file.attrs["simulated"] = True
             file["test/responses"][...] = responses
+
+
+def invent(stimuli: Path, path: Path) -> None:
+    """Write responses to a folder's images, twice each: what was predicted, a little less the second time."""
+    with (stimuli / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predicted = [name for name in rows[0] if "#" in name]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "repeat", *(name.rsplit("#", 1)[1] for name in predicted)])
+        for row in rows:
+            for repeat in (0, 1):
+                values = [float(row[name]) - 0.01 * repeat for name in predicted]
+                writer.writerow([row["image"], repeat, *values])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,10 +115,19 @@ def test_every_export_says_what_its_numbers_are_over(
         ("export", "heatmap", "-o", out),
         ("export", "figures", "-o", out),
         ("export", "report", "-o", out),
+        ("export", "mei", "-o", out, "--units", "1", "--steps", 1, *OF_ONE),
+        ("stimuli", "export", "-o", tmp_path / "stimuli", "--steps", 1, "--blocks", 2, *OF_ONE),
         *([("data", "inspect", "-o", tmp_path / "units")] if REPEATED[kind] else []),
     ):
         ended = run(*words, "-c", config, "-q")
         assert ended.code == 0, ended.err
+    invent(tmp_path / "stimuli", tmp_path / "recorded.csv")
+    before = len(heads)
+    ended = run("stimuli", "score", tmp_path / "stimuli", tmp_path / "recorded.csv", "-o", out)
+    assert ended.code == 0, ended.err
+    assert ("simulated recording" in ended.err) == (kind == "simulated")
+    of_session = heads[before:]
+    del heads[before:]
 
     tested = kind != "no test set"
     readouts = "full, factorized: best of 4 trials; smooth: closed form"
@@ -114,6 +141,7 @@ def test_every_export_says_what_its_numbers_are_over(
     by_unit = next(sub for title, sub in heads if title.startswith("Region V1"))
     assert f"{on} \N{MIDDLE DOT} {weights} weights" in by_unit
     of_study = [sub for title, sub in heads if title.startswith("net/")]
+    name = "net/_blocks.2/V1/full"
     assert sum(f"loss: mean over units, {FOLDED}" in sub for sub in of_study) >= 2  # curves, slices
     assert all(f"{weights} weights" in sub for sub in of_study)
     for _, sub in heads:
@@ -122,6 +150,31 @@ def test_every_export_says_what_its_numbers_are_over(
 
     if REPEATED[kind]:
         assert f"{TEST} test images, {REPEATS} repeats" in heads[-1][1]
+
+    # images, and what came back of them
+    encoder = f"full: best of 4 trials \N{MIDDLE DOT} {weights} weights"
+    with (out / "heatmap.csv").open(newline="") as file:
+        (mine,) = (r for r in csv.DictReader(file) if (r["layer"], r["readout"]) == OF_ONE[1::2])
+    if mine["fit_failed"] == "true":
+        encoder += f" \N{MIDDLE DOT} {NOTHING}"
+    (sheet,) = (sub for title, sub in heads if title == f"Most exciting images: {name}")
+    made = json.loads((out / name / "manifest.json").read_text())
+    assert made["about"] == encoder
+    assert encoder in sheet
+    assert made["verdict"] in sheet
+    assert f"best of {IMAGES} training images" in sheet
+    assert [len(unit["images"]) for unit in made["units"]] == [1]
+    (shown,) = json.loads((tmp_path / "stimuli" / "stimuli.json").read_text())["encoders"]
+    assert shown["about"] == encoder
+    note = " ".join((tmp_path / "stimuli" / "README.txt").read_text().split())
+    assert f"{name}: {encoder}" in note
+    assert ("SIMULATED" in note) == (kind == "simulated")
+    assert len(of_session) == 3  # predicted and measured, own and natural, who responds
+    for _, sub in of_session:
+        assert encoder in sub
+        assert ("simulated recording" in sub) == (kind == "simulated")
+    assert "2 repeats" in of_session[0][1]
+    assert "of 3 units" in of_session[1][1]
 
     written = json.loads((out / "heatmap.json").read_text())["scores"]
     assert (

@@ -87,7 +87,8 @@ def predicted_against_measured(
         for row in rows
     ]
     sub = (
-        "across: predicted, up: measured response; correlation r over all images and (its ceiling); "
+        "across: predicted, up: measured response; correlation r over the images (its ceiling); "
+        f"{len(scores.measured)} images, "
         f"{scores.repeats} repeat{'s' * (scores.repeats != 1)}"
     )
     made = any(row["kind"] == "mei" and row["study"] == encoder for row in folder.rows)
@@ -99,7 +100,7 @@ def predicted_against_measured(
         draw,
         shape=(1, 1),
         title=f"Predicted and measured: {clean(encoder, 60)}",
-        sub=style.subtitle(sub, simulated=folder.simulated),
+        sub=style.subtitle(folder.about(encoder), sub, simulated=folder.simulated),
         theme=colours,
         foot=0.45,
     )
@@ -155,7 +156,7 @@ def own_against_natural(
     repeats = f"{scores.repeats} repeats, bars: 95 % interval over them (Student's t)"
     if scores.repeats < 2:
         repeats = "one response to each image, so no intervals"
-    sub = style.subtitle(said(summary), repeats, simulated=folder.simulated)
+    sub = style.subtitle(folder.about(study), said(summary), repeats, simulated=folder.simulated)
     heading = f"Own image and best natural image: {clean(study, 60)}"
     side, width = 2.55, style.COLUMN
     with style.styled(colours):
@@ -203,6 +204,7 @@ def who_responds(
     natural = summary["selectivity_natural"]
     against = f", best natural images {natural:.2f}" if np.isfinite(natural) else ""
     sub = style.subtitle(
+        folder.about(study),
         f"softmax share of the own unit {summary['selectivity']:.2f}{against}, "
         f"chance {summary['selectivity_chance']:.2f}",
         f"own unit responds most for {summary['most_driven_is_target']:.0%}",

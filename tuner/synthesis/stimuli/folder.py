@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,7 @@ def write_stimuli(
     mean: float = 0.5,
     blocks: int = 20,
     seed: int = 0,
+    about: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -72,6 +74,9 @@ def write_stimuli(
         How often each image is shown: each block has every image once, in an order of its own.
     seed
         Seed of the orders in which blocks show the images.
+    about
+        Encoder by name to what it is, see :func:`tuner.figures.captions.encoder`: in the note, in the description, and on
+        figures of what comes back.
     extra
         Further plain values for the description.
     progress
@@ -101,7 +106,7 @@ def write_stimuli(
         for stimulus, light in zip(stimuli, lights, strict=True)
     ]
     seen = np.stack([each.seen for each in shown])
-    names = list(encoders)
+    names, about = list(encoders), dict(about or {})
     predicted = responses([encoders[name] for name in names], seen, progress)
     means, contrasts = statistics(seen)
     rows: list[dict[str, Any]] = []
@@ -127,7 +132,7 @@ def write_stimuli(
         write_csv(rows, list(rows[0]), folder / MANIFEST)
         order = block_order([row["image"] for row in rows], blocks, seed)
         write_csv(order, ("block", "position", "image"), folder / ORDER)
-        write_bytes(folder / NOTE, _note(rows, rig, encoders, blocks, mean).encode())
+        write_bytes(folder / NOTE, _note(rows, rig, encoders, blocks, mean, about).encode())
         for file in (MANIFEST, ORDER, NOTE):
             checksums[file] = file_hash((folder / file).read_bytes())
         description = {
@@ -143,6 +148,7 @@ def write_stimuli(
                 {
                     "name": name,
                     **describe(encoder),
+                    **({"about": about[name]} if about.get(name) else {}),
                     "units": [int(unit) for unit in encoder.unit_indices],
                     "names": encoder.unit_names(),
                 }
@@ -223,6 +229,7 @@ def _note(
     encoders: Mapping[str, Encoder],
     blocks: int,
     mean: float,
+    about: Mapping[str, str],
 ) -> str:
     simulated = any(encoder.simulated for encoder in encoders.values())
     counts: dict[str, int] = {}
@@ -241,10 +248,15 @@ def _note(
         if rig.pixels_per_degree > 0
         else "Pixels per degree of the screen were not given: columns in degrees are empty."
     )
+    said = [f"{name}: {about[name]}" for name in encoders if about.get(name)]
+    lines = [
+        textwrap.fill(line, 98, initial_indent="  ", subsequent_indent="    ") for line in said
+    ]
+    described = "\n".join(["", "Encoders", *lines, ""]) if lines else ""
     return f"""\
 {"SIMULATED: predictions of encoders fitted to simulated units." if simulated else "Stimuli"}
 {len(rows)} images ({kinds}), each shown once in each of {blocks} blocks: see order.csv.
-
+{described}
 Screen
   Background grey {round(255 * mean)} of 255. {where}
   {scale} Do not scale the files.

@@ -93,6 +93,13 @@ class Folder:
         """File names, in the order of the rows."""
         return [str(row["image"]) for row in self.rows]
 
+    def about(self, encoder: str) -> str:
+        """What an encoder is, in words; empty where the folder does not say, as one of an earlier release."""
+        for entry in self.description["encoders"]:
+            if entry["name"] == encoder:
+                return str(entry.get("about", ""))
+        return ""
+
     def unit_names(self) -> dict[int, str]:
         """Unit index to what the unit is called, for all units of the encoders."""
         names: dict[int, str] = {}
@@ -158,6 +165,7 @@ def _read_description(path: Path) -> dict[str, Any]:
             text(f"files.{name}", checksum)
         for k, entry in enumerate(rows("encoders", description.get("encoders"))):
             text(f"encoders[{k}].name", entry.get("name"))
+            text(f"encoders[{k}].about", entry.get("about", ""))
             whole(f"encoders[{k}].image_size", entry.get("image_size"), MAX_SIDE, 1)
             units, called = entry.get("units"), entry.get("names")
             if not isinstance(units, list) or not isinstance(called, list):
