@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from tests.recordings.pictures import pictures
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.recordings import load_recording, write_recording
 from tuner.recordings.hdf5.images import Hdf5Images
+from tuner.recordings.hdf5.locking import open_beside
 from tuner.recordings.hdf5.open import open_hdf5
 from tuner.recordings.sources import ArrayImages
 
@@ -374,11 +377,15 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [p.name for p in tmp_path.iterdir()] == ["recording.h5"]
 
 
+def three(path: Path) -> Path:
+    with h5py.File(path, "w", libver="v110") as file:
+        file["x"] = np.arange(3)
+    return path
+
+
 @pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
 def test_a_file_that_this_process_holds_open_is_read(tmp_path, locking):
-    path = tmp_path / "r.h5"
-    with h5py.File(path, "w") as file:
-        file["x"] = np.arange(3)
+    path = three(tmp_path / "r.h5")
     with h5py.File(path, "r", locking=locking) as mine:
         with open_hdf5(path) as file:
             assert file["x"][:].tolist() == [0, 1, 2]
@@ -393,3 +400,55 @@ def test_a_file_that_this_process_writes_is_refused_plainly(tmp_path):
         open_hdf5(path),
     ):
         pass
+
+
+def test_a_file_that_is_being_read_can_be_opened_by_the_user(tmp_path):
+    path = three(tmp_path / "r.h5")
+    with open_hdf5(path):
+        with h5py.File(path) as mine:
+            assert mine["x"][:].tolist() == [0, 1, 2]
+        with open_hdf5(path) as again:
+            assert again["x"][:].tolist() == [0, 1, 2]
+
+
+def elsewhere(path: Path, mode: str) -> subprocess.CompletedProcess[str]:
+    code = "import h5py, sys; h5py.File(sys.argv[1], sys.argv[2])['x'][:]"
+    return subprocess.run(
+        [sys.executable, "-c", code, str(path), mode], capture_output=True, text=True, check=False
+    )
+
+
+def test_another_process_reads_the_file_but_does_not_write_it_meanwhile(tmp_path):
+    path = three(tmp_path / "r.h5")
+    with open_hdf5(path):
+        assert elsewhere(path, "r").returncode == 0
+        refused = elsewhere(path, "r+")
+        assert "unable to lock file" in refused.stderr
+    assert elsewhere(path, "r+").returncode == 0
+
+
+def test_a_file_that_another_process_holds_locked_is_read(tmp_path):
+    path = three(tmp_path / "r.h5")
+    with path.open("rb") as other:  # as a process that has it open for writing
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="unable to lock file"):
+            h5py.File(path)
+        with open_hdf5(path) as file:
+            assert file["x"][:].tolist() == [0, 1, 2]
+
+
+def test_a_file_is_read_where_locks_are_refused(tmp_path, monkeypatch):
+    """As network file systems without a lock service do."""
+    path = three(tmp_path / "r.h5")
+    plain, tried = h5py.File, []
+
+    def refusing(name: Path, mode: str, locking: bool | str | None = None) -> h5py.File:
+        tried.append(locking)
+        if locking is not False:
+            raise OSError(37, "Unable to open (unable to lock file, errno = 37)")
+        return plain(name, mode, locking=locking)
+
+    monkeypatch.setattr("tuner.recordings.hdf5.locking.h5py.File", refusing)
+    with open_beside(path) as file:
+        assert file["x"][:].tolist() == [0, 1, 2]
+    assert tried == [None, False]

@@ -42,8 +42,7 @@ def with_files(make_experiment: MakeExperiment, tmp_path: Path) -> Experiment:
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     recording = Path(load_experiment(config).data.path)
-    # Others in this process may hold it open, and read without locking.
-    with h5py.File(recording, locking=False) as old, h5py.File(folder / "named.h5", "w") as new:
+    with h5py.File(recording) as old, h5py.File(folder / "named.h5", "w") as new:
         for name in ("train/responses", "test/responses", "units/area"):
             old.copy(name, new, name=name)
         for part in ("train", "test"):

@@ -18,6 +18,7 @@ from tuner.recordings.hdf5 import probe
 from tuner.recordings.hdf5.errors import guarded as guarded
 from tuner.recordings.hdf5.integrity import check_apart, check_reached
 from tuner.recordings.hdf5.integrity import check_stored as check_stored
+from tuner.recordings.hdf5.locking import open_beside, written_here
 
 
 @contextmanager
@@ -54,37 +55,17 @@ def open_handle(path: Path) -> h5py.File:
         raise InputError(f"{path}: saved in MATLAB's older format; save it with the -v7.3 flag")
     if start.startswith((b"version https://git-lfs", b"/annex/")):
         raise InputError(f"{path}: only a pointer to the file; download its content")
-    held = _held_here(path)
-    if any(writing for writing, _ in held):
+    if written_here(path):
         raise InputError(
             f"{path}: this process holds it open for writing, so what lies on disk may be half written; close it "
             "there first (file.close())"
         )
     probe.check(path)
     with guarded(path, "the file"):
-        # Without locking: readers write nothing, and some network file systems have no locks. Where this process
-        # holds the file open already, as a notebook does, HDF5 opens it only with the locking it was opened with.
-        file = h5py.File(path, "r", locking=held[0][1] if held else False)
+        file = open_beside(path)
         _check_end(path, file)
         check_apart(path, file)
         return file
-
-
-def _held_here(path: Path) -> list[tuple[bool, bool | str]]:
-    """How this process, a notebook perhaps, holds the file open already: whether for writing, and its locking.
-
-    The locking is as ``h5py.File`` takes it.
-    """
-    status = path.stat()
-    held: list[tuple[bool, bool | str]] = []
-    for other in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
-        # A file in memory has a name that is no path; another thread may close one meanwhile.
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            if os.path.samestat(status, Path(os.fsdecode(other.name)).stat()):
-                locks, lenient = other.get_access_plist().get_file_locking()
-                writing = bool(other.get_intent() & h5py.h5f.ACC_RDWR)
-                held.append((writing, "best-effort" if lenient else bool(locks)))
-    return held
 
 
 def _check_end(path: Path, file: h5py.File) -> None:

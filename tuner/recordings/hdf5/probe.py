@@ -90,6 +90,8 @@ def _has_checksums(path: Path) -> bool:
             return False
     import h5py
 
+    from tuner.recordings.hdf5.locking import open_beside
+
     def unguarded(_: str, member: Any) -> bool | None:
         types = [member.attrs.get_id(name).dtype for name in member.attrs]
         if isinstance(member, h5py.Dataset):
@@ -97,7 +99,7 @@ def _has_checksums(path: Path) -> bool:
         return True if any(kind.hasobject for kind in types) else None
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_beside(path) as file:
             return not (unguarded("", file) or file.visititems(unguarded))
     except (OSError, RuntimeError, LookupError, ValueError, TypeError):
         return False
