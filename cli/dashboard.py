@@ -17,9 +17,14 @@ from cli.show import note
 )
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")
+        str,
+        typer.Option(
+            help="Address to listen on; 127.0.0.1 is this machine alone.", metavar="ADDRESS"
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port to listen on.", metavar="PORT")
+    ] = 8080,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(

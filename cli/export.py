@@ -47,12 +47,21 @@ def out_option(*kinds: str) -> Any:
 OutOption = Annotated[Path, out_option()]
 
 UnitsOption = Annotated[
-    str | None, typer.Option(help="Indices in the recording, such as 0-11,24; all if not given.")
+    str | None,
+    typer.Option(
+        help="Indices in the recording (column unit of units.csv), such as 0-11,24; all if not given.",
+        metavar="UNITS",
+    ),
 ]
 
-StepsOption = Annotated[int, typer.Option(min=1, max=10**6, help="Steps of gradient ascent.")]
+StepsOption = Annotated[
+    int, typer.Option(min=1, max=10**6, help="Steps of gradient ascent.", metavar="N")
+]
 
-SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything that is drawn.")]
+SeedOption = Annotated[
+    int,
+    typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is drawn.", metavar="SEED"),
+]
 """No larger than what a manifest may say, so that images can be made again from theirs."""
 
 Opened = tuple["Workspace", "Stores", "list[Spec]"]
@@ -100,12 +109,17 @@ def written(paths: list[Path]) -> None:
 @example(
     "tuner export heatmap -o results",
     "tuner export heatmap -o results --metric feve --ridge --random",
+    "tuner export heatmap -o sure --resplit 5",
 )
 def heatmap(
     out: Annotated[Path, out_option(".png", ".svg", ".csv")],
     metric: Annotated[
         str | None,
-        typer.Option(help="Column of heatmap.csv that is drawn; test correlation where not given."),
+        typer.Option(
+            help="Column of heatmap.csv that is drawn, such as feve; test correlation where not given, validation "
+            "correlation without test images.",
+            metavar="COLUMN",
+        ),
     ] = None,
     ridge: Annotated[
         bool,
@@ -137,7 +151,7 @@ def heatmap(
         int,
         typer.Option(
             min=0,
-            help="Fit the best settings on so many other cuts: how sure is the choice of layer?",
+            help="Fit the best settings on so many other cuts, such as 5: how sure is the choice of layer?",
             metavar="K",
         ),
     ] = 0,
@@ -151,7 +165,8 @@ def heatmap(
     """Show which layer explains which region.
 
     Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit); with -o NAME.png,
-    NAME.svg or NAME.csv that file alone.
+    NAME.svg or NAME.csv that file alone. Further: references.csv of what is drawn beside; resplit.csv and best_layers of
+    --resplit; nested.csv, what the choice of a layer is worth; networks of several backbones.
     """
     from studies.export.heatmap import export_heatmap
 
@@ -197,9 +212,9 @@ def best(
     on: OnOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Write the best encoder of every study.
+    """Write the best encoder of every study: OUT/STUDY/encoder.safetensors and encoder.json.
 
-    Load one with tuner.load_encoder(FOLDER).
+    Load one in Python: tuner.load_encoder("OUT/STUDY").
     """
     from studies.export.encoders import export_best
     from tuner.errors import InputError
@@ -277,7 +292,8 @@ def mei(
     out: OutOption,
     units: UnitsOption = None,
     prior: Annotated[
-        str, typer.Option(help="How images are written: fft, pixel, cppn, generator.")
+        str,
+        typer.Option(help="How images are written: fft, pixel, cppn, generator.", metavar="PRIOR"),
     ] = "fft",
     prior_option: Annotated[
         list[str] | None,
@@ -289,32 +305,40 @@ def mei(
         ),
     ] = None,
     transforms: Annotated[
-        str, typer.Option(help="What shakes them: jitter, lucent, predecessor, none.")
+        str,
+        typer.Option(help="What shakes them: jitter, lucent, predecessor, none.", metavar="NAME"),
     ] = "jitter",
     steps: StepsOption = 200,
     contrast: Annotated[
         float | None,
         typer.Option(
-            help="Root-mean-square contrast that every image is held at; 0.1 unless --norm is given."
+            help="Root-mean-square contrast that every image is held at, intensities being 0 to 1; 0.1 unless --norm is "
+            "given.",
+            metavar="C",
         ),
     ] = None,
     norm: Annotated[
         float | None,
         typer.Option(
             help="Instead of a contrast: the largest Euclidean norm of an image's deviation from its "
-            "mean, intensities being 0 to 1."
+            "mean, intensities being 0 to 1.",
+            metavar="NORM",
         ),
     ] = None,
-    mean: Annotated[float, typer.Option(help="Mean that every image is held at, 0 to 1.")] = 0.5,
+    mean: Annotated[
+        float, typer.Option(help="Mean that every image is held at, 0 to 1.", metavar="M")
+    ] = 0.5,
     match: Annotated[
         str,
         typer.Option(
             help="Where mean and contrast are held: over the whole image, or inside each unit's receptive field, "
-            "beyond which the image is grey: image, field."
+            "beyond which the image is grey: image, field.",
+            metavar="WHERE",
         ),
     ] = "image",
     ensemble: Annotated[
-        int, typer.Option(min=1, help="Make them for the mean of so many best trials.")
+        int,
+        typer.Option(min=1, help="Make them for the mean of so many best trials.", metavar="K"),
     ] = 1,
     evaluate: Annotated[
         bool,
@@ -324,14 +348,19 @@ def mei(
             "contrast, over the image and inside the receptive field: evaluation.csv, evaluation.json.",
         ),
     ] = False,
-    variants: Annotated[int, typer.Option(min=1, max=1000, help="Images per unit.")] = 1,
+    variants: Annotated[
+        int, typer.Option(min=1, max=1000, help="Images per unit.", metavar="V")
+    ] = 1,
     seed: SeedOption = 0,
     manifest: Annotated[
         Path | None,
         typer.Option("--from", help="Make the images of a manifest.json again.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Make most exciting images of every unit of the selected studies."""
+    """Make most exciting images of every unit of the selected studies.
+
+    Writes to OUT/STUDY a PNG per unit, sheet.png with what each is held against, meis.npz and manifest.json.
+    """
     from studies.export.images import combination_of, export_images
     from tuner.synthesis.manifest import read_manifest
     from tuner.synthesis.mei import MeiSettings

@@ -33,7 +33,11 @@ def figures(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="Score that is compared; test correlation where not given."),
+        typer.Option(
+            help="Score that is compared, such as feve; test correlation where not given, validation correlation "
+            "without test images.",
+            metavar="COLUMN",
+        ),
     ] = None,
     theme: Annotated[Literal["light", "dark"], typer.Option(help="Colours.")] = "light",
     width: Annotated[
@@ -46,7 +50,8 @@ def figures(
     """Draw figures for print, of each study and of regions.
 
     Per study: learning curves, hyperparameter importance, slices, weights. Per region: units by readout and by layer.
-    And the best layer against region. Where but one is chosen, -o NAME.png or NAME.svg writes that one.
+    And the best layer against region. Each is written as PNG and SVG, those of a study to OUT/STUDY. Where but one is
+    chosen, -o NAME.png or NAME.svg writes that one.
     """
     from studies.export.figures import export_figures
 

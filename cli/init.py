@@ -19,7 +19,12 @@ FILE = "tuner.toml"
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write tuner.toml.", metavar="DIR")],
     template: Annotated[
-        str, typer.Option(help="What to start from: demo, hdf5 or tvsd.", metavar="NAME")
+        str,
+        typer.Option(
+            help="What to start from: hdf5, your own data in one file; tvsd, the macaque recordings of that name; demo, "
+            "a simulated recording.",
+            metavar="NAME",
+        ),
     ] = "hdf5",
 ) -> None:
     """Write a commented tuner.toml."""

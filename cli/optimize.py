@@ -75,14 +75,23 @@ def optimize(
             "--n-trials",
             min=1,
             help="Finished trials (complete and pruned) that every selected study is brought to.",
+            metavar="N",
         ),
     ],
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=0, help="Begin no new round after so many seconds."),
+        typer.Option(
+            "--timeout", min=0, help="Begin no new round after so many.", metavar="SECONDS"
+        ),
     ] = None,
     order: Annotated[
-        str, typer.Option("--order", help="fewest, depth, region or promising.")
+        str,
+        typer.Option(
+            "--order",
+            help="What comes next: the studies with the fewest trials (fewest), shallow layers (depth), region after "
+            "region (region), or trials where they can still change the best (promising).",
+            metavar="ORDER",
+        ),
     ] = "fewest",
     budget: Annotated[
         int | None,
@@ -91,6 +100,7 @@ def optimize(
             min=1,
             help="Begin no new round once the selected studies have so many finished trials; "
             "those of closed forms do not count.",
+            metavar="TOTAL",
         ),
     ] = None,
     until_settled: Annotated[

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 def status(
     every: Annotated[
         float | None,
-        typer.Option("--every", min=0.5, help="Look again every so many seconds, until Ctrl-C."),
+        typer.Option(
+            "--every", min=0.5, help="Look again every so many, until Ctrl-C.", metavar="SECONDS"
+        ),
     ] = None,
     n_trials: Annotated[
         int | None,
         typer.Option(
-            "--n-trials", min=1, help="Trials that studies are brought to, for time left."
+            "--n-trials",
+            min=1,
+            help="Trials that studies are brought to, for time left.",
+            metavar="N",
         ),
     ] = None,
     format: FormatOption = Format.table,  # noqa: A002

@@ -33,37 +33,74 @@ def export_command(
     out: OutOption,
     units: UnitsOption = None,
     size: Annotated[
-        int, typer.Option(min=0, help="Side of the full image on the screen, px; 0: as fitted.")
+        int,
+        typer.Option(
+            min=0, help="Side of the full image on the screen, pixels; 0: as fitted.", metavar="PX"
+        ),
     ] = 0,
     pixels_per_degree: Annotated[
-        float, typer.Option("--pixels-per-degree", min=0, help="Of the screen; 0: not known.")
+        float,
+        typer.Option(
+            "--pixels-per-degree", min=0, help="Of the screen; 0: not known.", metavar="PX"
+        ),
     ] = 0.0,
     centred: Annotated[
         bool, typer.Option("--centred", help="Cut images out around each receptive field.")
     ] = False,
-    blocks: Annotated[int, typer.Option(min=1, help="How often each image is shown.")] = 20,
-    natural: Annotated[int, typer.Option(min=0, help="Best and worst natural images each.")] = 1,
-    others: Annotated[int, typer.Option(min=0, help="Images of other units.")] = 2,
-    noise: Annotated[int, typer.Option(min=0, help="Noise images of equal contrast.")] = 1,
-    scrambled: Annotated[int, typer.Option(min=0, help="Phase-scrambled images.")] = 1,
+    blocks: Annotated[
+        int, typer.Option(min=1, help="How often each image is shown.", metavar="N")
+    ] = 20,
+    natural: Annotated[
+        int, typer.Option(min=0, help="Per unit: best and worst natural images each.", metavar="N")
+    ] = 1,
+    others: Annotated[
+        int, typer.Option(min=0, help="Per unit: images of other units.", metavar="N")
+    ] = 2,
+    noise: Annotated[
+        int, typer.Option(min=0, help="Per unit: noise images of equal contrast.", metavar="N")
+    ] = 1,
+    scrambled: Annotated[
+        int, typer.Option(min=0, help="Per unit: phase-scrambled images.", metavar="N")
+    ] = 1,
     patches: Annotated[
-        int, typer.Option(min=0, help="Natural patches inside the field, and as many scrambled.")
+        int,
+        typer.Option(
+            min=0,
+            help="Per unit: natural patches inside the field, and as many scrambled.",
+            metavar="N",
+        ),
     ] = 1,
     match: Annotated[
         str,
         typer.Option(help="Where mean and contrast are equal: field or image.", metavar="WHERE"),
     ] = "field",
-    prior: Annotated[str, typer.Option(help="How images are written: fft, pixel, cppn.")] = "fft",
+    prior: Annotated[
+        str, typer.Option(help="How images are written: fft, pixel, cppn.", metavar="PRIOR")
+    ] = "fft",
     steps: StepsOption = 200,
-    contrast: Annotated[float, typer.Option(help="Root-mean-square contrast of images.")] = 0.1,
-    mean: Annotated[float, typer.Option(help="Mean of images and background, 0 to 1.")] = 0.5,
+    contrast: Annotated[
+        float,
+        typer.Option(
+            help="Root-mean-square contrast of images, intensities being 0 to 1.", metavar="C"
+        ),
+    ] = 0.1,
+    mean: Annotated[
+        float, typer.Option(help="Mean of images and background, 0 to 1.", metavar="M")
+    ] = 0.5,
     ensemble: Annotated[
-        int, typer.Option(min=1, help="Make images for the mean of so many best trials.")
+        int,
+        typer.Option(min=1, help="Make images for the mean of so many best trials.", metavar="K"),
     ] = 1,
-    variants: Annotated[int, typer.Option(min=1, max=1000, help="Images per unit.")] = 1,
+    variants: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Most exciting images per unit.", metavar="V"),
+    ] = 1,
     seed: SeedOption = 0,
 ) -> None:
-    """Write a plain folder: images, controls, their order, and what every unit is predicted to do."""
+    """Write a plain folder for the rig: images, controls, their order, and what every unit is predicted to do.
+
+    README.txt there says how to show them; manifest.csv has a row per image.
+    """
     from studies.export.stimuli import export_stimuli
     from tuner.synthesis.mei import MeiSettings
     from tuner.synthesis.stimuli.choice import Choice
@@ -123,7 +160,11 @@ def score_command(
     ],
     out: OutOption,
 ) -> None:
-    """Compare recorded responses with what was predicted: tables and figures."""
+    """Compare recorded responses with what was predicted: tables and figures.
+
+    Writes summary.csv (a row per study, also printed as a sentence), prediction.csv, preference.csv and selectivity.csv, and
+    a figure each.
+    """
     from studies.export.stimuli import score_stimuli
 
     written(score_stimuli(folder, recorded, out, note))

@@ -90,9 +90,10 @@ def list_command(
 ) -> None:
     """List studies with their trials and their validation loss: 1 predicts every unit's mean, less is better.
 
-    Worse than smooth: without any search the smooth readout of the layer and region has the lower validation loss.
     Test r: correlation with the test responses, mean over units; computed when a search ends, and chooses nothing.
-    Settled after: so many trials, by 'tuner optimize --until-settled'.
+    Where there is something to show, there are columns more. Loss above smooth: without any search the smooth readout
+    of the layer and region has the lower validation loss. Settled after: so many trials, by 'tuner optimize
+    --until-settled'. Running, waiting, failed: trials.
     """
     from studies.database.stores import open_stores
     from studies.database.studies import stored_studies

@@ -32,6 +32,7 @@ WorkersOption = Annotated[
         "--workers",
         min=1,
         help="How many, with --on; local: one a GPU or core where not given.",
+        metavar="W",
     ),
 ]
 
