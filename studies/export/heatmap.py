@@ -85,7 +85,8 @@ def export_heatmap(
     stacked
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
-        Told what the scores are over, and where the folder's last heatmap was made from other test responses.
+        Told what the scores are over, where the folder's last heatmap was made from other test responses, and how sure each
+        choice of a layer is on other cuts.
     scorer
         Who computes the studies' scores.
 
@@ -144,13 +145,16 @@ def export_heatmap(
     if len({spec.key.backbone for spec in specs}) > 1:
         paths += _against(workspace, made, metric, out)
     if cuts:
-        from studies.results.resplit import resplit, write_resplit
+        from studies.export.resplit import sentences, write_resplit
+        from studies.results.resplit import resplit
         from tuner.figures.panels import failed
 
         failures = [one.spec.name for one in made.found if failed(one.row)]
         fits = resplit(workspace, stores, specs, cuts, failures)
         simulated = workspace.recording.simulated
         paths += write_resplit(fits, made.found, out, basis=basis, simulated=simulated)
+        for sentence in sentences(fits):
+            say(sentence)
     return paths
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +22,8 @@ from studies.database.stores import Stores
 from studies.database.summaries import Summary
 from studies.database.trials import Trial
 from studies.grid import Spec, cohorts
-from studies.names import StudyKey
 from studies.results.encoders import best_studies
 from studies.results.predictions import predictions
-from studies.results.scores import Evaluated
 from studies.search.best_weights import Fitted
 from studies.search.closed_form import judged_predictions, solve
 from studies.search.round import Member, Round
@@ -40,7 +37,6 @@ from tuner.scores.layers import Judged, compare_layers
 from tuner.scores.moments import nan_mean
 
 if TYPE_CHECKING:
-    from tuner.figures.captions import Basis
     from tuner.recordings import Split
 
 COLUMNS = (
@@ -298,68 +294,3 @@ def _rows(contest: _Contest, groups: NDArray[np.int64] | None) -> list[dict[str,
             }
         )
     return rows
-
-
-def write_resplit(
-    rows: Sequence[dict[str, Any]],
-    found: Sequence[Evaluated],
-    out: Path,
-    *,
-    basis: Basis,
-    simulated: bool,
-) -> list[Path]:
-    """Write ``resplit.csv`` and a figure per backbone.
-
-    Parameters
-    ----------
-    rows
-        From :func:`resplit`.
-    found
-        The same studies, for the scores of the chosen layers.
-    basis
-        What the scores rest on.
-    simulated
-        Whether the recording is.
-    """
-    from tuner.figures import captions
-    from tuner.figures.best_layers import BestLayer, best_layers
-    from tuner.figures.metrics import METRICS
-    from tuner.figures.panels import NO_LAYER
-    from tuner.figures.style import save
-    from tuner.figures.tables import write_csv
-
-    paths = [write_csv(rows, COLUMNS, out / "resplit.csv")]
-    scored = {one.spec.key: one for one in found}
-    backbones = dict.fromkeys(row["backbone"] for row in rows)
-    tested = any(np.isfinite(one.row.get("test_correlation", np.nan)) for one in found)
-    metric = "test_correlation" if tested else "validation_correlation"
-    for backbone in backbones:
-        mine = [row for row in rows if row["backbone"] == backbone]
-        cuts = max(row["cuts"] for row in mine)
-        order = sorted({(row["layer_index"], row["layer"]) for row in mine})
-        entries = []
-        for region, readout in dict.fromkeys((row["region"], row["readout"]) for row in mine):
-            rivals = [row for row in mine if (row["region"], row["readout"]) == (region, readout)]
-            best = next((row["layer"] for row in rivals if row["chosen"]), None)
-            if best is None:
-                entries.append(BestLayer(region, readout, NO_LAYER, np.nan))
-                continue
-            shares = {rival["layer"]: rival["best_in_draws"] for rival in rivals}
-            study = scored[StudyKey(backbone, best, region, readout)]
-            entries.append(study.as_best_layer(metric, shares))
-        if all(entry.layer == NO_LAYER for entry in entries):
-            continue
-        shown = [one.row for one in found if one.spec.key.backbone == backbone]
-        figure = best_layers(
-            entries,
-            [layer for _, layer in order],
-            metric=metric,
-            title=f"Best layer of each region, on {cuts} other cut{'s' * (cuts != 1)}",
-            about=captions.scores(shown, METRICS[metric], basis),
-            bars=captions.interval(basis),
-            drawn="the cuts, their images and units",
-            simulated=simulated,
-        )
-        stem = "best_layers" if len(backbones) == 1 else f"best_layers_{backbone}"
-        paths += save(figure, out / stem.replace("/", "-"))
-    return paths

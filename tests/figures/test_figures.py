@@ -11,13 +11,14 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from matplotlib.text import Text
 
 from tests.figures.conftest import VGG, overlaps
 from tuner.errors import InputError
 from tuner.figures import style
-from tuner.figures.best_layers import BestLayer, best_layers
+from tuner.figures.best_layers import NEXT, BestLayer, best_layers
 from tuner.figures.curves import learning_curves
 from tuner.figures.maps import masks, receptive_fields
 from tuner.figures.metrics import clean, short
@@ -230,6 +231,28 @@ def test_best_layers(no_overlaps, regions, metric: str) -> None:
     no_overlaps(figure)
     assert "none: no fit is surely better than predicting the mean" in texts(figure)
     assert texts(figure).count("none") == 3  # and one in the place of each layer
+
+
+def test_how_far_the_next_layer_is_behind(no_overlaps) -> None:
+    """Not drawn as a score, and dots have a key of their sizes."""
+    shares = {VGG[1]: 0.6, VGG[2]: 0.4}
+    entries = [BestLayer("V4", "full", VGG[1], 0.02, -0.01, 0.05, shares, 0.9)]
+    figure = best_layers(entries, VGG, metric=NEXT)
+    no_overlaps(figure)
+    above = figure.axes[0]
+    assert "loss" in above.get_ylabel()
+    assert above.get_ylim()[0] < 0
+    assert any(set(line.get_ydata()) == {0.0} for line in above.lines)  # what bars are held against
+    assert "a bar that reaches 0: undecided" in texts(figure)
+    assert "ceiling" not in texts(figure)
+    for shown in (figure, best_layers(entries, VGG)):
+        assert "50%" in texts(shown)
+        small, middle, large = (
+            dot.get_markersize() for dot in shown.artists if isinstance(dot, Line2D)
+        )
+        assert large / small == pytest.approx(10**0.5)
+        assert large / middle == pytest.approx(2**0.5)
+    assert "50%" not in texts(best_layers([BestLayer("V4", "full", VGG[1], 0.5)], VGG))
 
 
 def test_saved_bytes_are_the_same_every_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The best layer of each region: how well it does, and how sure it is that it is the best."""
+"""The best layer of each region: how well it does, or how far the next one is behind it, and how sure it is the best."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tuner.figures import style
-from tuner.figures.metrics import OPTIMISTIC, clean, metric_named
+from tuner.figures.metrics import OPTIMISTIC, Metric, clean, metric_named
 from tuner.figures.panels import NO_LAYER, NOT_TOLD
 
 HELD_OUT = "the held-out images"
+
+NEXT = Metric("", "next layer's loss above the best's", higher_is_better=False)
+"""In place of a score: how much greater the loss of the layer is that comes nearest to the best one."""
+
+SHARES = (0.1, 0.5, 1.0)
+"""Of draws, whose dots the key shows."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def best_layers(
     entries: Sequence[BestLayer],
     layers: Sequence[str],
     *,
-    metric: str = "test_correlation",
+    metric: str | Metric = "test_correlation",
     title: str = "Best layer of each region",
     about: str = "",
     bars: str = "95 % interval",
@@ -70,7 +77,7 @@ def best_layers(
     layers
         The backbone's, in depth order.
     metric
-        Column the values are from.
+        Column the values are from; :data:`NEXT`: values say how far the next layer is behind.
     title
         Title of the figure.
     about
@@ -102,7 +109,7 @@ def best_layers(
     for entry in entries:
         if entry.layer not in (*layers, NO_LAYER):
             raise ValueError(f"layer {entry.layer!r} of region {entry.region!r} is not in layers")
-    chosen = metric_named(metric)
+    chosen = metric if isinstance(metric, Metric) else metric_named(metric)
     colours = style.theme_named(theme)
     regions = list(dict.fromkeys(entry.region for entry in entries))
     readouts = list(dict.fromkeys(entry.readout for entry in entries))
@@ -114,10 +121,13 @@ def best_layers(
     turned = style.widest(names, style.SMALL) > step - 0.05
     below = (style.widest(names, style.SMALL) if turned else 0.14) + 0.16
     tall = max(0.16 * len(layers), 0.5)
+    shares = any(entry.probabilities for entry in entries)
     parts = ["best by validation loss (ring)"]
     if any(math.isfinite(limit) for entry in entries for limit in (entry.low, entry.high)):
         parts.append(f"bars: {bars}")
-    if any(entry.probabilities for entry in entries):
+    if chosen is NEXT:
+        parts.append("a bar that reaches 0: undecided")
+    if shares:
         parts.append(f"dots: share of draws of {drawn} in which a layer is best")
     if any(entry.layer == NO_LAYER for entry in entries):
         parts.append(f"{NO_LAYER}: {NOT_TOLD}")
@@ -126,7 +136,7 @@ def best_layers(
     )
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.1
-        figure = style.new_figure(wide, top + 0.2 + 1.2 + 0.2 + tall + below, colours)
+        figure = style.new_figure(wide, top + 1.6 + tall + below + 0.2 * shares, colours)
         style.head(figure, title, sub, colours)
         ceiling = chosen.comparable_ceiling and any(math.isfinite(e.ceiling) for e in entries)
         _keys(figure, readouts, top, left, ceiling, colours)
@@ -138,6 +148,8 @@ def best_layers(
         # rings of the readouts of a region stand side by side, however narrow its column
         apart = 0.6 / len(readouts)
         ring = min(7.0, max(3.0, 0.95 * apart * step * 72))
+        if shares:
+            _sizes(figure, left, top + 1.6 + tall + below, ring, colours)
         for column, region in enumerate(regions):
             own = [entry for entry in entries if entry.region == region]
             if chosen.comparable_ceiling:
@@ -155,6 +167,8 @@ def best_layers(
         score.locator_params(axis="y", nbins=5)
         label = chosen.label
         score.set_ylabel(label if style.text_width(label, style.NORMAL) < 1.3 else _two(label))
+        if chosen is NEXT:
+            score.axhline(0.0, color=colours.muted, lw=0.6, ls=(0, (4, 3)), zorder=0)
         if chosen.higher_is_better:
             score.set_ylim(bottom=min(0.0, score.get_ylim()[0]))
         low, high = score.get_ylim()
@@ -219,6 +233,28 @@ def _depth(
                 alpha=0.55,
             )
     axes.plot(x, layers.index(entry.layer), "o", ms=ring, mfc="none", mec=colour, mew=0.9)
+
+
+def _sizes(figure: Figure, left: float, top: float, ring: float, theme: style.Theme) -> None:
+    """Say which dot stands for which share of draws."""
+    width, height = figure.get_size_inches()
+    at = left
+    style.write(figure, at, top, "best in", fontsize=style.SMALL, color=theme.muted)
+    at += style.text_width("best in", style.SMALL) + 0.12
+    for share in SHARES:
+        text = f"{share:.0%}" + (" of draws" if share == SHARES[-1] else ",")
+        figure.add_artist(
+            Line2D(
+                [at / width],
+                [1 - (top + 0.05) / height],
+                marker="o",
+                markersize=ring * math.sqrt(share),
+                markeredgewidth=0,
+                color=theme.muted,
+            )
+        )
+        style.write(figure, at + 0.08, top, text, fontsize=style.SMALL, color=theme.muted)
+        at += 0.08 + style.text_width(text, style.SMALL) + 0.14
 
 
 def _keys(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.figures.metrics import OPTIMISTIC, Metric, number, short
+from tuner.figures.metrics import METRICS, OPTIMISTIC, Metric, number, short
 
 Row = Mapping[str, Any]
 
@@ -24,6 +24,9 @@ STACKED = "stacked"
 
 MANY = 4
 """Networks of different weights up to which each is named."""
+
+FEW = 10
+"""Groups of test images below which intervals are lopsided: samples of few groups are less varied than the groups."""
 
 COUNTED = ("n_units_with_ceiling", "n_units_gated")
 """Columns of the heatmap table that count a region's units."""
@@ -193,6 +196,26 @@ def held_out(basis: Basis) -> str:
     return f"{basis.n_held_out} held-out training images"
 
 
+def on_other_cuts(rows: Sequence[Row], basis: Basis, cuts: int) -> str:
+    """Say what losses of fits on other cuts are over.
+
+    Examples
+    --------
+    >>> row = {"backbone": "net", "region": "V4", "readout": "smooth", "n_units": 51}
+    >>> on_other_cuts([row], Basis(weights={"net": "imagenet"}, closed_form={"smooth"}), 5)
+    'loss: mean over all 51 units, on the training images that 5 other cuts hold out · imagenet weights · smooth: ...'
+    """
+    others = f"{cuts} other cut{'s' * (cuts != 1)}"
+    held = f"{others} hold{'s' * (cuts == 1)} out"
+    if basis.folds > 1:
+        held = f"{others} into {basis.folds} folds hold{'s' * (cuts == 1)} out, all of them"
+    return joined(
+        f"loss: {of_units(rows, METRICS['validation_loss'], basis)}, on the training images that {held}",
+        of_networks(basis, {str(row["backbone"]) for row in rows}),
+        of_readouts(rows, basis),
+    )
+
+
 def on_test_images(basis: Basis) -> str:
     """Say how many test images there are and how often each was shown."""
     if basis.n_test is None:
@@ -214,7 +237,8 @@ def interval(basis: Basis) -> str:
     """Say what intervals of scores are drawn over."""
     if basis.n_test_groups is None:
         return "95 % interval over test images, for these units"
-    return f"95 % interval over {basis.n_test_groups} groups of test images, for these units"
+    few = " (few: it reaches further down than up)" if basis.n_test_groups < FEW else ""
+    return f"95 % interval over {basis.n_test_groups} groups of test images{few}, for these units"
 
 
 def of_networks(basis: Basis, names: Collection[str]) -> str:
