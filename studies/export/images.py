@@ -193,18 +193,21 @@ def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[s
     """Encoders by name that judge a study's images, and the names of those that made them.
 
     Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
-    all studies of the region; one that is not surely better than predicting the mean judges nothing.
+    all studies of the region; one that is not surely better than predicting the mean judges nothing, nor one on a network
+    with random weights, which is a control and sees other things in an image than a trained one.
     """
     workspace, stores, key = best.workspace, best.stores, best.spec.key
     own = best.ensemble()
     judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
     made = [f"{best.spec.name} #{model.meta['trial']}" for model in made_by]
+    untrained = basis_of(workspace).untrained
     contests: dict[tuple[str, str], list[Best]] = {}
     created = stored_studies(stores.storage)
     region = [s for s in workspace.grid if s.key.region == key.region and s.name in created]
     for other in best_studies(workspace, stores, region):
         kind = (other.spec.key.backbone, other.spec.key.readout)
-        if kind != (key.backbone, key.readout):
+        control = other.spec.key.backbone in untrained and key.backbone not in untrained
+        if kind != (key.backbone, key.readout) and not control:
             contests.setdefault(kind, []).append(other)
     rivals = [rival for mine in contests.values() if (rival := first_told(mine)) is not None]
     others = each(rivals, Best.encoder)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from studies.database.stores import Stores
 from studies.grid import Spec
-from studies.results.scores import evaluate_all
+from studies.results.scores import evaluate_all, unit_columns
 from studies.workspace import Workspace
-from tuner.figures.panels import NO_LAYER, NOT_TOLD, best_row, pending
+from tuner.figures.panels import NO_LAYER, NOT_SURE, NOT_TOLD, best_row, pending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ def best_of(
     """Return a row per unit or region: the study with its lowest validation loss, ties to the shallower layer.
 
     Where no fit of a unit or region is surely better than predicting the mean, its layer is ``none``, with a note, and
-    it has no scores.
+    it has no scores. Where the lowest loss is of such a fit, and another is chosen, the note says so.
 
     Raises
     ------
@@ -35,6 +35,7 @@ def best_of(
     """
     import pandas as pd
 
+    of_units = unit_columns(workspace, 0)
     contests: dict[Any, list[dict[str, Any]]] = {}
     for one in evaluate_all(workspace, stores, specs):
         for row in one.units if per == "unit" else [one.row]:
@@ -44,7 +45,20 @@ def best_of(
     chosen: list[Mapping[str, Any]] = []
     for key, rows in sorted(contests.items()):
         best = best_row(rows)
-        none = {per: key, "layer": NO_LAYER, "note": NOT_TOLD}
-        chosen.append(none if best is None else {"note": "", **best})
+        if best is None:
+            told = rows[0] if per == "unit" else {}
+            about = {name: told[name] for name in told if name in of_units or name == "region"}
+            chosen.append({**about, per: key, "layer": NO_LAYER, "note": NOT_TOLD})
+        else:
+            chosen.append({**best, "note": best.get("note") or _passed_over(rows, best)})
     names = dict.fromkeys([*first, *(name for rows in contests.values() for name in rows[0])])
     return pd.DataFrame(chosen, columns=[*names, *(["note"] if "note" not in names else [])])
+
+
+def _passed_over(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> str:
+    """Say which fit has a lower loss than the one that was chosen, and why it was not."""
+    lowest = min(rows, key=lambda row: float(row["validation_loss"]))
+    if not lowest["validation_loss"] < best["validation_loss"]:
+        return ""
+    where = "/".join(str(lowest[name]) for name in ("backbone", "layer", "readout"))
+    return f"{where} has a lower loss ({lowest['validation_loss']:.3f}), but is {NOT_SURE}"

@@ -119,6 +119,8 @@ def units_failed(
 ) -> NDArray[np.bool_]:
     """Whether the fits of single units are not surely better than predicting their means, ``(n_units,)``.
 
+    A unit that is a region by itself is judged as the region is: one fit has one verdict.
+
     Parameters
     ----------
     each, flat, trials
@@ -127,6 +129,8 @@ def units_failed(
     from tuner.scores import units_beyond_chance
 
     own = per_unit(workspace, each, flat)
+    if len(own) == 1:
+        return np.array([fit_failed(workspace, float(own[0]), each, flat, trials=trials)])
     worse = ~(own < 1.0)
     if workspace.experiment.data.intervals != "groups":
         return worse

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from studies.config.experiment import Experiment, parse_experiment
+from studies.config.experiment import Experiment, load_experiment, parse_experiment
+from studies.database.stores import as_made, open_stores
+from studies.export import images
+from studies.results.encoders import best_studies
 from studies.workspace import Workspace
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
@@ -68,7 +71,9 @@ def test_a_draw_may_not_take_the_alias_of_another() -> None:
         experiment(drawn, {"name": "vgg19", "alias": "a-2"})
 
 
-def test_network_against_region_is_exported(make_experiment: MakeExperiment, run: Run) -> None:
+def test_network_against_region_is_exported(
+    make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Baselines, a network and its draws: the best layer of each, its place in depth, one panel for all draws."""
     net = {"name": "squeezenet1_1", "layers": ["features.0", "features.12"], "weights": "random"}
     config = make_experiment(
@@ -116,6 +121,21 @@ def test_network_against_region_is_exported(make_experiment: MakeExperiment, run
     assert {p.name for p in out.glob("networks.*")} == {
         *("networks.csv", "networks.png", "networks.svg"),
     }
+
+    # a network that has learned nothing is a control, and no judge of what trained ones and baselines see
+    monkeypatch.setattr(
+        images, "first_told", lambda rivals: rivals[0]
+    )  # whatever the fits are worth
+    workspace = Workspace(as_made(load_experiment(config)))
+    with open_stores(workspace.experiment) as stores:
+        ready = best_studies(workspace, stores, workspace.grid)
+        judges = {}
+        for best in ready:
+            if best.spec.key.region == "V1":
+                _, found = images.judges_of(best, [])
+                judges[best.spec.key.backbone] = {name.split("/")[0] for name in found}
+    assert judges["gabor"] == {"gabor"}
+    assert judges["drawn-1"] == {"gabor", "drawn-1", "drawn-2"}
 
 
 def test_networks_that_are_not_in_use_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
         assert table["layer"].tolist()[-1] == "none"
         assert table["note"].tolist()[-1] == "no fit is surely better than predicting the mean"
         assert np.isnan(table["validation_loss"].tolist()[-1])
+        assert table["region"].tolist()[-1] == "IT"
         assert "none" not in table["layer"].tolist()[:-1]
     with pytest.raises(InputError, match="region IT: no fit .* so there is no best layer"):
         experiment.encoder("IT")

@@ -292,6 +292,22 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
     return "; ".join(parts)
 
 
+def beside(rows: Iterable[Row]) -> str:
+    """Say what is drawn beside studies: references, closed forms all of them.
+
+    Examples
+    --------
+    >>> beside([{"readout": "ridge"}, {"readout": "ridge (random weights)"}, {"readout": "ridge"}])
+    'beside: ridge, in closed form; ridge, in closed form on the same networks with random weights'
+    """
+    said = []
+    for readout in dict.fromkeys(str(row["readout"]) for row in rows):
+        name, random, _ = readout.partition(" (random weights)")
+        on = " on the same networks with random weights" if random else ""
+        said.append(f"{name}, in closed form{on}")
+    return f"beside: {'; '.join(said)}" if said else ""
+
+
 def _range(counts: Collection[int]) -> str:
     least, most = min(counts), max(counts)
     return str(most) if least == most else f"{least} to {most}"

@@ -118,7 +118,9 @@ def heatmap(
         grid, region_order(everything, groups), groups, chosen, ceiling, known.untrained
     )
     heading = title or chosen.label[0].upper() + chosen.label[1:]
-    sub = style.subtitle(captions.scores(rows, chosen, known), simulated=simulated)
+    sub = style.subtitle(
+        captions.scores(rows, chosen, known), captions.beside(references), simulated=simulated
+    )
     with style.styled(colours):
         return _draw(grid, layout, chosen, ceiling, limits, palette, colours, groups, heading, sub)
 
