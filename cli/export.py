@@ -64,6 +64,31 @@ SeedOption = Annotated[
 ]
 """No larger than what a manifest may say, so that images can be made again from theirs."""
 
+FwrfOption = Annotated[
+    bool,
+    typer.Option(
+        "--fwrf",
+        help="Draw ridge readouts under a Gaussian mask a unit beside: the factorized readout in "
+        "closed form.",
+    ),
+]
+
+LocatedOption = Annotated[
+    bool,
+    typer.Option(
+        "--located",
+        help="Draw the closed form that searches start in beside: what is above it, the search has "
+        "added. Time grows with the cube of the images.",
+    ),
+]
+
+RandomOption = Annotated[
+    bool,
+    typer.Option(
+        "--random", help="Draw ridge readouts of the same layers with random weights beside."
+    ),
+]
+
 Opened = tuple["Workspace", "Stores", "list[Spec]"]
 """An experiment, its stores, and the selected studies that were created."""
 
@@ -125,28 +150,9 @@ def heatmap(
         bool,
         typer.Option("--ridge", help="Draw closed-form ridge readouts of the same layers beside."),
     ] = False,
-    fwrf: Annotated[
-        bool,
-        typer.Option(
-            "--fwrf",
-            help="Draw ridge readouts under a Gaussian mask a unit beside: the factorized readout "
-            "in closed form.",
-        ),
-    ] = False,
-    located: Annotated[
-        bool,
-        typer.Option(
-            "--located",
-            help="Draw the closed form that searches start in beside: what is above it, the search "
-            "has added. Time grows with the cube of the images.",
-        ),
-    ] = False,
-    random: Annotated[
-        bool,
-        typer.Option(
-            "--random", help="Draw ridge readouts of the same layers with random weights beside."
-        ),
-    ] = False,
+    fwrf: FwrfOption = False,
+    located: LocatedOption = False,
+    random: RandomOption = False,
     resplit: Annotated[
         int,
         typer.Option(
@@ -171,7 +177,6 @@ def heatmap(
     from studies.export.heatmap import export_heatmap
 
     wanted = {"ridge": ridge, "fwrf": fwrf, "located": located, "random": random}
-    references = [name for name, drawn in wanted.items() if drawn]
     with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
         paths = export_heatmap(
             workspace,
@@ -179,7 +184,7 @@ def heatmap(
             specs,
             out,
             metric=metric,
-            references=references,
+            references=[name for name, drawn in wanted.items() if drawn],
             cuts=resplit,
             stacked=stacked,
             say=note,
@@ -429,6 +434,9 @@ def _refuse_beside_manifest(context: typer.Context) -> None:
 @example("tuner export report -o results", "tuner export report -o page.html")
 def report(
     out: Annotated[Path, out_option(".html")],
+    fwrf: FwrfOption = False,
+    located: LocatedOption = False,
+    random: RandomOption = False,
     on: OnOption = None,
     workers: WorkersOption = None,
 ) -> None:
@@ -436,10 +444,14 @@ def report(
 
     The page needs nothing else, not even a network.
 
+    Closed-form ridge on the same layers is shown beside the studies.
+
     Images that `tuner export mei` wrote to the same folder are shown in it.
     """
     from studies.export.report.fill import export_report
 
     with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
-        path = export_report(workspace, stores, specs, out, scorer=scorer)
+        wanted = {"ridge": True, "fwrf": fwrf, "located": located, "random": random}
+        beside = [name for name, shown in wanted.items() if shown]
+        path = export_report(workspace, stores, specs, out, references=beside, scorer=scorer)
     written([path])

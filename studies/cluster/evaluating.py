@@ -102,6 +102,10 @@ def pack_scored(worth: Scored) -> bytes:
     import torch
 
     columns = {name: np.asarray(values) for name, values in worth.units.items()}
+    arrays = {f"units/{name}": values for name, values in columns.items()}
+    arrays["image_losses"] = worth.image_losses
+    if worth.drawn is not None:
+        arrays["drawn"] = worth.drawn
     return messages.pack(
         {
             "row": {n: v.item() if isinstance(v, np.generic) else v for n, v in worth.row.items()},
@@ -110,8 +114,7 @@ def pack_scored(worth: Scored) -> bytes:
                 name: [float(one) for one in pair] for name, pair in worth.intervals.items()
             },
         },
-        {f"units/{name}": torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
-        | {"image_losses": torch.from_numpy(np.ascontiguousarray(worth.image_losses))},
+        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()},
     )
 
 
@@ -126,4 +129,5 @@ def scored_of(message: bytes) -> Scored | None:
         {name: tensors[f"units/{name}"].numpy() for name in header["columns"]},
         {name: (low, high) for name, (low, high) in header["intervals"].items()},
         tensors["image_losses"].numpy(),
+        tensors["drawn"].numpy() if "drawn" in tensors else None,
     )

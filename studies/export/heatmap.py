@@ -16,7 +16,8 @@ from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
-from studies.results.references import REFERENCES
+from studies.results.references import REFERENCES, Reference
+from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -38,7 +39,7 @@ class Heatmap:
     rows, units
         Of ``heatmap.csv`` and ``units.csv``.
     references
-        Rows of what is drawn beside the studies.
+        What is drawn beside the studies.
     found
         The studies, without their weights.
     stacked
@@ -48,7 +49,7 @@ class Heatmap:
     figure: Figure
     rows: list[dict[str, Any]]
     units: list[dict[str, Any]]
-    references: list[dict[str, Any]]
+    references: list[Reference]
     found: list[Evaluated]
     stacked: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]]
 
@@ -78,15 +79,15 @@ def export_heatmap(
         Column that is drawn; None: test correlation, or validation correlation without test images.
     references
         Which of :data:`studies.results.references.REFERENCES` are drawn beside the studies, and written as
-        ``references.csv``.
+        ``references.csv`` and ``reference_units.csv``.
     cuts
         On how many other cuts the best settings are fitted, to say how sure the choice of layers is:
         ``resplit.csv`` and ``best_layers``.
     stacked
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
-        Told what the scores are over, where the folder's last heatmap was made from other test responses, and how sure each
-        choice of a layer is on other cuts.
+        Told what the scores are over, where the folder's last heatmap was made from other test responses, which tables of it
+        are removed because they are not made this time, and how sure each choice of a layer is on other cuts.
     scorer
         Who computes the studies' scores.
 
@@ -137,13 +138,19 @@ def export_heatmap(
     basis = basis_of(workspace)
     remember(out, workspace.recording, made.rows, basis)
     if made.references:
-        paths.append(write_heatmap(made.references, out / "references.csv"))
+        beside = made.references
+        units = [unit for reference in beside for unit in reference.units]
+        paths += [
+            write_heatmap([reference.row for reference in beside], out / "references.csv"),
+            write_units(units, out / "reference_units.csv"),
+        ]
     choices = nested_rows(workspace, made.found)
     if choices:
         paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
     paths += save(made.figure, out / "heatmap")
     if len({spec.key.backbone for spec in specs}) > 1:
         paths += _against(workspace, made, metric, out)
+    _remove_others(out, paths, say)
     if cuts:
         from studies.export.resplit import sentences, write_resplit
         from studies.results.resplit import resplit
@@ -156,6 +163,21 @@ def export_heatmap(
         for sentence in sentences(fits):
             say(sentence)
     return paths
+
+
+_MAY_BE = (
+    *("references.csv", "reference_units.csv", "nested.csv"),
+    *(f"networks.{suffix}" for suffix in ("csv", "png", "svg")),
+)
+"""Files of an export that are not made by every one."""
+
+
+def _remove_others(out: Path, paths: Sequence[Path], say: Callable[[str], None]) -> None:
+    """Remove what an earlier export left beside the tables that were just written, as though it belonged to them."""
+    for path in (out / name for name in _MAY_BE):
+        if path not in paths and path.is_file():
+            path.unlink()
+            say(f"removed {path}: of an earlier export, and not made by this one")
 
 
 def _against(workspace: Workspace, made: Heatmap, metric: str | None, out: Path) -> list[Path]:
@@ -202,7 +224,11 @@ def draw_heatmap(
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
 
-    beside = [row for name in references for row in REFERENCES[name](workspace, specs)]
+    beside = [
+        reference
+        for name in references
+        for reference in fitted_beside(workspace, specs, REFERENCES[name])
+    ]
     # All weights together would fill the memory.
     evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
@@ -224,7 +250,7 @@ def draw_heatmap(
         metric=metric,
         basis=basis,
         simulated=workspace.recording.simulated,
-        references=beside,
+        references=[reference.row for reference in beside],
         groups=workspace.areas,
         theme=theme,
     )

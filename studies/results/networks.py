@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studies.config.networks import BASELINES
-from studies.results.scores import REGION_COLUMNS, Evaluated, limits
+from studies.results.on_test_images import REGION_COLUMNS, limits
+from studies.results.scores import Evaluated
 from studies.workspace import Workspace
 from tuner.figures.panels import NO_LAYER, best_row, pending
 from tuner.figures.tables import WITH_LIMITS

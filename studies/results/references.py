@@ -6,7 +6,7 @@ layer with random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from studies.config.networks import BASELINES
 from studies.database.artifacts import Tensors
 from studies.grid import Spec
-from studies.results.judged import fit_failed, mean_losses
+from studies.names import StudyKey
+from studies.results.judged import fit_failed, mean_losses, units_failed
+from studies.results.on_test_images import on_test_images
 from studies.results.predictions import predictions
-from studies.results.scores import region_columns
+from studies.results.scores import unit_rows
 from studies.search.closed_form import arranged, judged_predictions
 from studies.search.start import located_fits
 from studies.workspace import Workspace
@@ -34,49 +36,67 @@ FWRF = "fwrf"
 LOCATED = "located"
 RANDOM = "ridge (random weights)"
 
-
-def ridge_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
-    """Rows like those of ``heatmap.csv``, one per backbone, layer and region of the studies.
-
-    The strength is chosen per unit by leave-one-out among the fit images, and the fit is closed-form: the smooth readout
-    without its prior. ``validation_loss`` is squared error over variance whatever the studies' loss is.
-    """
-    return _rows(workspace, specs, RIDGE)
+_FLAT = 1e-12
+"""Least loss of predicting the mean that a unit's loss is divided by."""
 
 
-def fwrf_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
-    """As `ridge_rows`, with a Gaussian mask for each unit: the factorized readout without a search (fwRF)."""
-    return _rows(workspace, specs, FWRF)
-
-
-def located_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
-    """As `ridge_rows`, in the closed form that columns start in: what is above it, a search has added.
-
-    See :mod:`tuner.closed_form.located`; test images are predicted by the mean of the folds' fits.
-    """
-    return _rows(workspace, specs, LOCATED)
-
-
-def random_rows(workspace: Workspace, specs: Sequence[Spec]) -> list[dict[str, Any]]:
-    """As `ridge_rows`, on the same layers of the same networks with random weights, seeded by ``search.seed``.
-
-    Pixels and Gabor filters have no weights, and no such rows.
-    """
-    specs = [s for s in specs if workspace.settings(s.key.backbone).name not in BASELINES]
-    layers: dict[str, dict[str, None]] = {}
-    for spec in specs:
-        layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
-    untrained = workspace.untrained({alias: list(names) for alias, names in layers.items()})
-    return _rows(untrained, specs, RANDOM)
-
-
-REFERENCES: Mapping[str, Callable[[Workspace, Sequence[Spec]], list[dict[str, Any]]]] = {
-    "ridge": ridge_rows,
-    "fwrf": fwrf_rows,
-    "located": located_rows,
-    "random": random_rows,
+REFERENCES: Mapping[str, str] = {
+    "ridge": RIDGE,
+    "fwrf": FWRF,
+    "located": LOCATED,
+    "random": RANDOM,
 }
-"""What each option of ``tuner export heatmap`` draws beside the studies."""
+"""Each option of ``tuner export heatmap`` and ``report``, and how the readout is called that it draws beside the studies."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A closed form beside the studies, and what it is worth: scored as they are, on the same bootstrap samples.
+
+    Attributes
+    ----------
+    key
+        Its place among the studies: its readout is called like none of theirs.
+    row
+        Of ``references.csv``, a row like those of ``heatmap.csv``.
+    units
+        Of ``reference_units.csv``, a row like those of ``units.csv`` for every unit.
+    drawn
+        As of :class:`studies.results.scores.Evaluated`.
+    """
+
+    key: StudyKey
+    row: dict[str, Any]
+    units: list[dict[str, Any]]
+    drawn: NDArray[np.float64] | None
+
+
+def references(
+    workspace: Workspace, specs: Sequence[Spec], readout: str, *, draws: int = 1000
+) -> list[Reference]:
+    """Fit a closed form for every backbone, layer and region of the studies.
+
+    ``validation_loss`` is squared error over variance whatever the studies' loss is.
+
+    Parameters
+    ----------
+    readout
+        Which: :data:`RIDGE`, its strength chosen per unit by leave-one-out among the fit images, the smooth readout
+        without its prior; :data:`FWRF`, with a Gaussian mask for each unit besides, the factorized readout without a
+        search; :data:`LOCATED`, what columns start in (:mod:`tuner.closed_form.located`; test images are predicted by the
+        mean of the folds' fits): what is above it, a search has added; :data:`RANDOM`, ridge on the same layers of the same
+        networks with random weights, seeded by ``search.seed``. Pixels and Gabor filters have no weights, and no such
+        reference.
+    draws
+        Number of bootstrap samples behind the intervals.
+    """
+    if readout == RANDOM:
+        specs = [s for s in specs if workspace.settings(s.key.backbone).name not in BASELINES]
+        layers: dict[str, dict[str, None]] = {}
+        for spec in specs:
+            layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
+        workspace = workspace.untrained({alias: list(names) for alias, names in layers.items()})
+    return list(_fitted(workspace, specs, readout, draws))
 
 
 @dataclass(frozen=True)
@@ -153,22 +173,19 @@ def _located(
     return _Fitted(held_out, tested)
 
 
-def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
-    from tuner.closed_form.smooth import PENALTIES
-    from tuner.fitting import losses
+def _fitted(
+    workspace: Workspace, specs: Sequence[Spec], readout: str, draws: int
+) -> Iterator[Reference]:
     from tuner.fitting.losses import response_scaling
-    from tuner.scores import mean_correlation, pearson, score_units
 
     layers: dict[tuple[str, str], Spec] = {}
     for spec in specs:
         layers.setdefault((spec.key.backbone, spec.key.layer), spec)
     wanted = {(s.key.backbone, s.key.layer, s.key.region) for s in specs}
-    recording = workspace.recording
-    scaling = response_scaling("mse", recording.train_responses[workspace.cuts.fitted])
-    targets = scaling.apply(recording.train_responses)
-    rows = []
-    what = f"references: {readout}"
-    for spec in counted(list(layers.values()), what, workspace.progress):
+    responses = workspace.recording.train_responses
+    scaling = response_scaling("mse", responses[workspace.cuts.fitted])
+    targets = scaling.apply(responses)
+    for spec in counted(list(layers.values()), f"references: {readout}", workspace.progress):
         backbone, layer = spec.key.backbone, spec.key.layer
         regions = {
             region: units
@@ -176,51 +193,79 @@ def _rows(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dic
             if (backbone, layer, region) in wanted
         }
         every = np.concatenate(list(regions.values()))
-        position = {int(unit): i for i, unit in enumerate(every)}
-        local = {
-            region: np.array([position[int(u)] for u in units]) for region, units in regions.items()
-        }
         if readout == LOCATED:
             found = _located(workspace, spec, targets, every)
         else:
             found = _left_out_one_by_one(workspace, spec, targets, every, readout)
-        predicted = found.held_out
-        judged = targets[workspace.cuts.held_out][:, every]
-        each = np.square(predicted - judged).astype(np.float64)
-        flat = mean_losses("mse", judged)
-        # With folds each unit's setting was chosen on the images that it is judged on.
-        tried = 1 if workspace.cuts.n_folds == 1 else len(PENALTIES)
         tested = found.tested
         if tested is not None:
             tested = tested * scaling.scale[every] + scaling.mean[every]
-        for region, mine in local.items():
-            held_out = targets[workspace.cuts.held_out][None, :, every[mine]]
-            relative = workspace.experiment.training.relative
-            mean_loss = losses.mean_loss("mse", held_out[0]) if relative else 1.0
-            row: dict[str, Any] = {
-                "backbone": backbone,
-                "layer": layer,
-                "layer_index": spec.layer_index,
-                "region": region,
-                "readout": readout,
-                "n_units": len(mine),
-                "validation_loss": float(np.nanmean(each[:, mine], axis=0).mean()) / mean_loss,
-                "validation_correlation": mean_correlation(
-                    pearson(predicted[:, mine], held_out), held_out
-                ),
-            }
-            row["fit_failed"] = fit_failed(
-                workspace, row["validation_loss"], each[:, mine], flat[:, mine], trials=tried
+        first = 0
+        for region, units in regions.items():
+            mine = slice(first, first + len(units))
+            first += len(units)
+            key = StudyKey(backbone, layer, region, readout)
+            yield _scored(
+                workspace,
+                Spec(key, spec.layer_index, units, spec.shape, {}),
+                found.held_out[:, mine],
+                targets[workspace.cuts.held_out][:, units],
+                None if tested is None else tested[:, mine],
+                draws,
             )
-            if recording.test_responses is not None and tested is not None:
-                row |= region_columns(
-                    workspace,
-                    score_units(
-                        tested[:, mine],
-                        recording.test_responses[:, :, every[mine]],
-                        draws=0,
-                        **workspace.scoring,
-                    ),
-                )
-            rows.append(row)
-    return rows
+
+
+def _scored(
+    workspace: Workspace,
+    spec: Spec,
+    predicted: NDArray[np.float32],
+    judged: NDArray[np.float32],
+    tested: NDArray[np.float32] | None,
+    draws: int,
+) -> Reference:
+    """Score a region's predictions as those of a study are.
+
+    Parameters
+    ----------
+    spec
+        Stands for the reference where a study would stand.
+    predicted, judged
+        ``(n_held_out, n_units)`` of the images that fits are judged on, and their scaled responses.
+    tested
+        ``(n_test, n_units)`` of the test images, in the recording's units.
+    """
+    from tuner.closed_form.smooth import PENALTIES
+    from tuner.fitting import losses
+    from tuner.scores import mean_correlation, pearson
+    from tuner.scores.moments import nan_mean
+
+    each = np.square(predicted - judged).astype(np.float64)
+    flat = mean_losses("mse", judged)
+    relative = workspace.experiment.training.relative
+    value = float(np.nanmean(each, axis=0).mean())
+    own = nan_mean(each)
+    if relative:
+        value /= losses.mean_loss("mse", judged)
+        mean = nan_mean(np.where(np.isnan(each), np.nan, flat))
+        own = own / np.where(mean > _FLAT, mean, 1.0)
+    # With folds each unit's setting was chosen on the images that it is judged on.
+    tried = 1 if workspace.cuts.n_folds == 1 else len(PENALTIES)
+    correlation = pearson(predicted, judged[None])
+    row: dict[str, Any] = spec.columns | {
+        "n_units": len(spec.units),
+        "validation_loss": value,
+        "validation_correlation": mean_correlation(correlation, judged[None]),
+        "fit_failed": fit_failed(workspace, value, each, flat, trials=tried),
+    }
+    scores: dict[str, NDArray[Any]] = {
+        "validation_loss": own,
+        "validation_correlation": correlation,
+        "fit_failed": units_failed(workspace, each, flat, trials=tried),
+    }
+    drawn = None
+    if workspace.recording.test_responses is not None and tested is not None:
+        of_test = on_test_images(workspace, spec.units, tested, draws)
+        row |= of_test.columns(workspace)
+        scores |= of_test.units
+        drawn = of_test.drawn
+    return Reference(spec.key, row, unit_rows(workspace, spec, scores), drawn)

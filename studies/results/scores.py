@@ -27,10 +27,10 @@ from studies.results.judged import (
     tried,
     units_failed,
 )
+from studies.results.on_test_images import on_test_images
 from studies.results.predictions import respond, tested
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.figures.tables import WITH_LIMITS
 from tuner.progress import counted
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 LOST = "weights of all its kept trials are lost"
 """Note of a study of which nothing can be shown until its trials have run again."""
-
-_SEED = 0
-"""Of the bootstrap: intervals come out the same at every export."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,8 @@ class Evaluated:
         ``(n_validation,)`` loss of each validation image, mean over units, by which layers can be compared.
     image_groups
         ``(n_validation,)`` group of each of them, where intervals are drawn over groups.
+    drawn
+        ``(draws,)`` the region's mean test correlation in each bootstrap sample of the test images; None without them.
     """
 
     spec: Spec
@@ -73,6 +72,7 @@ class Evaluated:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     image_losses: NDArray[np.float64] | None = None
     image_groups: NDArray[np.int64] | None = None
+    drawn: NDArray[np.float64] | None = None
 
     def as_best_layer(self, metric: str, probabilities: dict[str, float]) -> BestLayer:
         """Put the study into a figure of best layers, with how often each of its rivals is the best."""
@@ -99,7 +99,7 @@ class Scored:
         Score to its value, as in ``heatmap.csv``.
     units
         Column of ``units.csv`` to its ``(n_units,)`` values, in the order of the columns.
-    intervals, image_losses
+    intervals, image_losses, drawn
         As of :class:`Evaluated`.
     """
 
@@ -107,6 +107,7 @@ class Scored:
     units: dict[str, NDArray[Any]]
     intervals: dict[str, tuple[float, float]]
     image_losses: NDArray[np.float64]
+    drawn: NDArray[np.float64] | None = None
 
 
 Scorer = Callable[[Sequence[Best], int], Iterator[tuple[Whole | None, Scored | None]]]
@@ -201,14 +202,9 @@ def _evaluated(
         "n_trials": item.finished,
         "n_complete": item.counts.get(TrialState.COMPLETE, 0),
     }
-    units = [
-        {"study": spec.name} | spec.columns | {"unit": int(unit)} | unit_columns(workspace, unit)
-        for unit in spec.units
-    ]
+    units = unit_rows(workspace, spec, {} if worth is None else worth.units)
     if worth is None:
         return Evaluated(spec, item, row, units, None)
-    for i, unit in enumerate(units):
-        unit |= {name: values[i] for name, values in worth.units.items()}
     return Evaluated(
         spec,
         item,
@@ -218,6 +214,7 @@ def _evaluated(
         worth.intervals,
         worth.image_losses,
         workspace.cuts.held_out_groups,
+        worth.drawn,
     )
 
 
@@ -260,48 +257,38 @@ def score(
         "fit_failed": units_failed(workspace, each, flat, trials=trials),
     }
     row["validation_correlation"] = mean_correlation(scores["validation_correlation"], measured)
-    intervals: dict[str, tuple[float, float]] = {}
+    intervals, drawn = {}, None
     if workspace.recording.test_responses is not None:
+        scaling = workspace.scaling
         scaled = respond(loss, tested(workspace, spec, parameters))
-        of_test, intervals = test_scores(workspace, spec, scaled, draws)
-        scores |= of_test
-        row |= region_columns(workspace, of_test) | limits(intervals)
+        predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
+        found = on_test_images(workspace, spec.units, predicted, draws)
+        scores |= found.units
+        row |= found.columns(workspace)
+        intervals, drawn = found.intervals, found.drawn
     if fields:
         scores |= _receptive_fields(workspace, spec, parameters)
-    return Scored(row, scores, intervals, by_image(each))
+    return Scored(row, scores, intervals, by_image(each), drawn)
 
 
-REGION_COLUMNS = (
-    "test_correlation",
-    "test_correlation_normalized",
-    "test_correlation_normalized_median",
-    "feve",
-    "feve_median",
-    "noise_ceiling",
-    "n_units_with_ceiling",
-    "n_units_gated",
-)
-"""Columns of ``heatmap.csv`` that come from the test images."""
+def unit_rows(
+    workspace: Workspace, spec: Spec, scores: Mapping[str, NDArray[Any]]
+) -> list[dict[str, Any]]:
+    """Rows of ``units.csv``, one per unit of a study.
 
-
-def region_columns(
-    workspace: Workspace, unit_scores: dict[str, NDArray[Any]]
-) -> dict[str, float | int]:
-    """A region's test scores, from those of its units."""
-    from tuner.scores import summarise
-
-    limit = workspace.experiment.data.min_explainable
-    means = summarise(unit_scores, min_explainable=limit)
-    return {name: means[name] for name in REGION_COLUMNS}
-
-
-def limits(intervals: Mapping[str, tuple[float, float]], before: str = "") -> dict[str, float]:
-    """Columns ``<score>_low`` and ``<score>_high`` of a region's scores."""
-    return {
-        f"{before}{score}_{limit}": value
-        for score in WITH_LIMITS
-        for limit, value in zip(("low", "high"), intervals.get(score, (np.nan,) * 2), strict=True)
-    }
+    Parameters
+    ----------
+    scores
+        Column to its ``(n_units,)`` values.
+    """
+    return [
+        {"study": spec.name}
+        | spec.columns
+        | {"unit": int(unit)}
+        | unit_columns(workspace, unit)
+        | {name: values[i] for name, values in scores.items()}
+        for i, unit in enumerate(spec.units)
+    ]
 
 
 def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
@@ -313,32 +300,6 @@ def unit_columns(workspace: Workspace, unit: int) -> dict[str, Any]:
         (f"recorded_{name}" if name in ours else name): values[unit]
         for name, values in workspace.recording.units.items()
     }
-
-
-def test_scores(
-    workspace: Workspace, spec: Spec, scaled: NDArray[np.float32], draws: int
-) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[float, float]]]:
-    """Scores per unit, and the limits of the region's means, of scaled responses ``(n_test, n_units)``."""
-    from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
-
-    assert workspace.recording.test_responses is not None
-    scaling = workspace.scaling
-    predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
-    measured = workspace.recording.test_responses[:, :, spec.units]
-    data = workspace.experiment.data
-    how = workspace.scoring
-    scores = score_units(
-        predicted, measured, draws=draws, seed=_SEED, widen=data.intervals == "groups", **how
-    )
-    counted = counted_units(scores, min_explainable=data.min_explainable)
-    if not draws or not counted.any():
-        return scores, {}
-    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
-    drawn = None
-    if data.intervals == "groups":
-        groups = how["groups"]
-        drawn = measured.shape[1] if groups is None else int(np.unique(groups).size)
-    return scores, region_intervals(samples, counted, drawn=drawn)
 
 
 def _receptive_fields(

@@ -18,8 +18,9 @@ from studies.grid import Spec
 from studies.names import StudyKey
 from studies.results.encoders import Best, Whole, best_studies, each
 from studies.results.judged import fit_failed, mean_losses, per_unit, units_failed
+from studies.results.on_test_images import on_test_images
 from studies.results.predictions import held_out, respond, tested
-from studies.results.scores import limits, region_columns, test_scores, unit_columns
+from studies.results.scores import unit_rows
 from studies.workspace import Workspace
 from tuner.errors import InputError
 from tuner.progress import counted
@@ -157,18 +158,13 @@ def evaluate_stack(
         scaled = np.full((workspace.recording.n_test, len(spec.units)), base)
         for (best, kept), weight in zip(stack.members, stack.weights, strict=True):
             scaled += weight * (respond(loss, tested(workspace, best.spec, kept.parameters)) - base)
-        of_test, intervals = test_scores(workspace, spec, scaled.astype(np.float32), draws)
-        scores |= of_test
-        row |= region_columns(workspace, of_test) | limits(intervals)
-    units = [
-        {"study": spec.name}
-        | spec.columns
-        | {"unit": int(unit)}
-        | unit_columns(workspace, int(unit))
-        | {name: values[i] for name, values in scores.items()}
-        for i, unit in enumerate(spec.units)
-    ]
-    return row, units, intervals
+        scaling = workspace.scaling
+        predicted = scaled.astype(np.float32) * scaling.scale[spec.units] + scaling.mean[spec.units]
+        of_test = on_test_images(workspace, spec.units, predicted, draws)
+        scores |= of_test.units
+        row |= of_test.columns(workspace)
+        intervals = of_test.intervals
+    return row, unit_rows(workspace, spec, scores), intervals
 
 
 def _losses(

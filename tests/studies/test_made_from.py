@@ -35,8 +35,14 @@ def test_changed_test_responses_are_named(
     assert run("optimize", "--n-trials", "1", "-c", config).code == 0
     out = tmp_path / "out"
     export = ("export", "heatmap", "-o", out, "-c", config)
-    for _ in range(2):
-        assert LINE not in run(*export).err, "nothing changed"
+    of_references = [out / "references.csv", out / "reference_units.csv"]
+    assert LINE not in run(*export, "--ridge").err, "nothing changed"
+    assert all(path.is_file() for path in of_references)
+    again = run(*export).err
+    assert LINE not in again, "nothing changed"
+    for path in of_references:
+        assert not path.exists(), "of an earlier export, beside tables of this one"
+        assert f"removed {path}" in again
     change(recording)
     found = run(*export)
     assert found.code == 0

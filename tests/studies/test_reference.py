@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,13 @@ import torch
 
 from studies.config.experiment import load_experiment
 from studies.export.heatmap import export_heatmap
+from studies.grid import Spec
 from studies.results.references import (
     FWRF,
     LOCATED,
     RANDOM,
     RIDGE,
-    fwrf_rows,
-    located_rows,
-    random_rows,
-    ridge_rows,
+    references,
 )
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
@@ -35,6 +34,10 @@ from tuner.scores import score_units
 NETWORK = DOCUMENT["backbone"][0]
 
 
+def rows_of(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
+    return [one.row for one in references(workspace, specs, readout, draws=0)]
+
+
 def opened(config: Path) -> Workspace:
     return Workspace(load_experiment(config))
 
@@ -44,11 +47,11 @@ def test_random_weights_are_those_of_a_backbone_of_random_weights(
 ) -> None:
     trained = opened(make_experiment(name="trained"))
     random = opened(make_experiment({"backbone": [NETWORK | {"weights": "random"}]}, name="random"))
-    found = random_rows(trained, trained.grid)
-    expected = ridge_rows(random, random.grid)
+    found = rows_of(trained, trained.grid, RANDOM)
+    expected = rows_of(random, random.grid, RIDGE)
     assert {row["readout"] for row in found} == {RANDOM}
     assert [row | {"readout": RIDGE} for row in found] == expected
-    learned = ridge_rows(trained, trained.grid)
+    learned = rows_of(trained, trained.grid, RIDGE)
     keys = [(row["layer"], row["region"]) for row in found]
     assert keys == [(row["layer"], row["region"]) for row in learned]
     assert all(
@@ -59,7 +62,7 @@ def test_random_weights_are_those_of_a_backbone_of_random_weights(
 def test_only_what_is_selected_is_fitted(make_experiment: MakeExperiment) -> None:
     workspace = opened(make_experiment())
     chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.4", "IT")]
-    for rows in (ridge_rows(workspace, chosen), random_rows(workspace, chosen)):
+    for rows in (rows_of(workspace, chosen, RIDGE), rows_of(workspace, chosen, RANDOM)):
         assert [(row["layer"], row["layer_index"], row["region"]) for row in rows] == [
             ("_blocks.4", chosen[0].layer_index, "IT")
         ]
@@ -70,7 +73,7 @@ def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fi
 ) -> None:
     workspace = opened(make_experiment())
     chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")]
-    (row,) = fwrf_rows(workspace, chosen)
+    (row,) = rows_of(workspace, chosen, FWRF)
     assert row["readout"] == FWRF
     features, scaling = workspace.features("net", "_blocks.2"), workspace.scaling
     targets = scaling.apply(workspace.recording.train_responses)[:, chosen[0].units]
@@ -93,7 +96,7 @@ def test_where_searches_start_is_judged_as_they_are(
 ) -> None:
     workspace = opened(make_experiment({"training": {"folds": folds}}))
     chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")]
-    (row,) = located_rows(workspace, chosen)
+    (row,) = rows_of(workspace, chosen, LOCATED)
     assert row["readout"] == LOCATED
     features, cuts, scaling = (
         workspace.features("net", "_blocks.2"),
@@ -122,12 +125,36 @@ def test_where_searches_start_is_judged_as_they_are(
     assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
 
 
+def test_references_have_intervals_and_units_as_studies_have(
+    make_experiment: MakeExperiment,
+) -> None:
+    workspace = opened(make_experiment())
+    chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")][:1]
+    (one,) = references(workspace, chosen, RIDGE)
+    assert one.key == replace(chosen[0].key, readout=RIDGE)
+    assert one.row["test_correlation_low"] < one.row["test_correlation"]
+    assert one.row["test_correlation"] < one.row["test_correlation_high"]
+    assert [unit["unit"] for unit in one.units] == chosen[0].units.tolist()
+    assert {unit["study"] for unit in one.units} == {"net/_blocks.2/V1/ridge"}
+    for unit in one.units:
+        assert unit["test_correlation_low"] < unit["test_correlation"]
+    for score in ("validation_loss", "validation_correlation", "test_correlation"):
+        mean = np.mean([unit[score] for unit in one.units])
+        assert one.row[score] == pytest.approx(
+            mean, rel=0.1 if score == "validation_loss" else 1e-6
+        )
+    assert one.drawn is not None
+    low, high = np.quantile(one.drawn, [0.025, 0.975])
+    assert one.row["test_correlation_low"] == pytest.approx(low, abs=0.05)
+    assert one.row["test_correlation_high"] == pytest.approx(high, abs=0.05)
+
+
 def test_another_seed_is_another_network(make_experiment: MakeExperiment) -> None:
     first, second = (
         opened(make_experiment({"search": {"seed": seed}}, name=f"seed{seed}")) for seed in (0, 1)
     )
-    assert ridge_rows(first, first.grid) == ridge_rows(second, second.grid)
-    assert random_rows(first, first.grid) != random_rows(second, second.grid)
+    assert rows_of(first, first.grid, RIDGE) == rows_of(second, second.grid, RIDGE)
+    assert rows_of(first, first.grid, RANDOM) != rows_of(second, second.grid, RANDOM)
 
 
 def test_a_unit_predicted_by_a_constant_is_not_left_out(make_experiment: MakeExperiment) -> None:
@@ -138,7 +165,7 @@ def test_a_unit_predicted_by_a_constant_is_not_left_out(make_experiment: MakeExp
     flat = replace(features, train=np.ones_like(features.train), test=np.ones_like(features.test))
     workspace._features["net", "_blocks.2"] = flat
     chosen = [s for s in workspace.grid if s.key.layer == "_blocks.2"]
-    for row in ridge_rows(workspace, chosen):
+    for row in rows_of(workspace, chosen, RIDGE):
         assert row["validation_correlation"] == 0
 
 

@@ -22,11 +22,11 @@ from tuner.scores.bootstrap import (
     beyond_chance,
     bootstrap_scores,
     paired_bootstrap,
-    region_intervals,
 )
 from tuner.scores.chance import units_beyond_chance
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import without_drift
+from tuner.scores.regions import difference_interval, region_intervals, region_means
 from tuner.scores.signal import (
     cc_abs,
     cc_max,
@@ -57,6 +57,7 @@ __all__ = [
     "cc_max",
     "cc_norm",
     "counted_units",
+    "difference_interval",
     "explainable_variance",
     "feve",
     "has_ceiling",
@@ -66,6 +67,7 @@ __all__ = [
     "pairwise_reliability",
     "pearson",
     "region_intervals",
+    "region_means",
     "score_units",
     "signal_power",
     "split_half_reliability",

@@ -199,47 +199,6 @@ def interval(draws: Floats, level: float = 0.95, drawn: int | None = None) -> tu
     return low, np.where(np.isfinite(high) & ~broken, high, np.nan)
 
 
-def region_intervals(
-    draws: Mapping[str, Floats],
-    units: ArrayLike,
-    *,
-    level: float = 0.95,
-    drawn: int | None = None,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of a region's means over units; the images are drawn once for all its units.
-
-    Parameters
-    ----------
-    draws
-        From :func:`bootstrap_scores`.
-    units
-        ``(units,)`` bool or indices: those that make up the mean (those with a ceiling).
-    level
-        Share of draws inside.
-    drawn
-        As of :func:`interval`.
-
-    Returns
-    -------
-    dict
-        ``(low, high)`` per score; NaN for a limit that the draws leave open, and for both where the
-        score is undefined for all.
-    """
-    chosen = np.asarray(units)
-    result = {}
-    for name, values in draws.items():
-        picked = values[:, chosen]
-        if np.isnan(picked).all():  # no unit at all, or nothing that could be normalised
-            result[name] = (float("nan"), float("nan"))
-            continue
-        if name.startswith("test_correlation"):  # a constant prediction explains nothing: 0
-            picked = np.where(np.isnan(picked), 0.0, picked)
-        with np.errstate(invalid="ignore"):
-            low, high = interval(picked.mean(axis=1), level, drawn)
-        result[name] = (float(low), float(high))
-    return result
-
-
 @dataclass(frozen=True)
 class BootstrapDifference:
     """How two models compare on the same images.

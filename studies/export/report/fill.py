@@ -24,7 +24,8 @@ from studies.export.report.page import write_report
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
-from studies.results.references import ridge_rows
+from studies.results.references import REFERENCES
+from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.results.study import warnings
 from studies.search.space import varying
@@ -33,6 +34,9 @@ from tuner.figures.captions import NO_EVIDENCE
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
+DRAWS = 200
+"""Bootstrap samples behind the intervals: enough for three digits."""
+
 
 def export_report(
     workspace: Workspace,
@@ -40,6 +44,7 @@ def export_report(
     specs: Sequence[Spec],
     out: Path,
     *,
+    references: Sequence[str] = ("ridge",),
     scorer: Scorer = score_here,
 ) -> Path:
     """Write ``OUT/report.html``, or the file ``OUT`` if that is called ``NAME.html``.
@@ -48,6 +53,8 @@ def export_report(
 
     Parameters
     ----------
+    references
+        Which of :data:`studies.results.references.REFERENCES` are shown beside the studies.
     scorer
         Who computes the studies' scores.
 
@@ -59,7 +66,7 @@ def export_report(
     page = out if is_file(out, ".html") else out / "report.html"
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
-    for one in evaluate_all(workspace, stores, specs, draws=200, scorer=scorer):
+    for one in evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
     rows = [one.row for one in found.values()]
@@ -82,13 +89,18 @@ def export_report(
             page.parent,
         )
 
+    beside = [
+        reference.row
+        for name in references
+        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
+    ]
     return write_report(
         rows,
         details,
         recording_summary(workspace, list(found.values())),
         provenance(workspace, sum(seconds.values())),
         page,
-        references=ridge_rows(workspace, specs),
+        references=beside,
         groups=workspace.areas,
         basis=basis_of(workspace),
     )

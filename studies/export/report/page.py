@@ -44,6 +44,7 @@ from tuner.figures.panels import (
     scale,
 )
 from tuner.figures.style import SEQUENTIAL
+from tuner.figures.tables import WITH_LIMITS
 
 LIMIT = 28_000_000
 """Bytes that a report stays under."""
@@ -59,6 +60,7 @@ SCORES = (
     "feve",
     "noise_ceiling",
     "n_units_with_ceiling",
+    *(f"{score}_{limit}" for score in WITH_LIMITS for limit in ("low", "high")),
 )
 
 
@@ -91,8 +93,8 @@ def write_report(
     out
         The file; replaced at once, when it is complete.
     references
-        Rows of a reference (a closed-form ridge), shown as maps beside the studies and as a
-        column of each study's scores.
+        Rows of references (a closed-form ridge), shown as maps beside the studies and as columns
+        of each study's scores.
     groups
         The area of each region, where regions are smaller than areas.
     basis

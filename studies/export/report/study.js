@@ -33,17 +33,24 @@ function closeStudy() {
 
 const thousandths = (value) => (known(value) ? value.toFixed(3).replace("-", "\u2212") : null);
 
+// A score with the limits of its interval, where it has one: 0.812 [0.790, 0.834].
+const limited = (row, name) => (known(row[name]) && (known(row[`${name}_low`]) || known(row[`${name}_high`]))
+  ? `${thousandths(row[name])} [${thousandths(row[`${name}_low`]) ?? "\u2013"}, ${thousandths(row[`${name}_high`]) ?? "\u2013"}]` : thousandths(row[name]));
+
 function scores(row, place) {
   const beside = data.rows.filter((other) => other !== row && !other.pending && (other.reference || other.readout === "smooth")
     && other.backbone === row.backbone && other.layer === row.layer && other.region === row.region);
   const lines = data.metrics.map((metric) => [
     metric.label + (metric.selected_on ? " (selected on)" : ""),
-    thousandths(row[metric.name]),
+    limited(row, metric.name),
     ...(data.tested ? [metric.comparable_ceiling ? thousandths(row.noise_ceiling) : ""] : []),
-    ...beside.map((other) => thousandths(other[metric.name])),
+    ...beside.map((other) => limited(other, metric.name)),
   ]);
   const head = ["score", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
-  return [table(head, lines), ...(row.over || []).map((text) => make("p", { class: "quiet over", text }))];
+  const node = table(head, lines);
+  const bracketed = data.metrics.some((metric) => [row, ...beside].some((one) => known(one[`${metric.name}_low`])));
+  return [node, ...(row.over || []).map((text) => make("p", { class: "quiet over", text })),
+    ...(bracketed ? [make("p", { class: "quiet over", text: `In brackets: ${data.words.interval}, by bootstrap.` })] : [])];
 }
 
 function pictures(details) {

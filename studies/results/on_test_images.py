@@ -1,0 +1,115 @@
+"""Scores on the test images: of units, of regions, and how sure they are. Everything that predicts is scored here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.workspace import Workspace
+from tuner.figures.tables import WITH_LIMITS
+
+_SEED = 0
+"""Of the bootstrap: intervals come out the same at every export, and all fits are scored on the same samples."""
+
+REGION_COLUMNS = (
+    "test_correlation",
+    "test_correlation_normalized",
+    "test_correlation_normalized_median",
+    "feve",
+    "feve_median",
+    "noise_ceiling",
+    "n_units_with_ceiling",
+    "n_units_gated",
+)
+"""Columns of ``heatmap.csv`` that come from the test images."""
+
+
+def region_columns(
+    workspace: Workspace, unit_scores: dict[str, NDArray[Any]]
+) -> dict[str, float | int]:
+    """A region's test scores, from those of its units."""
+    from tuner.scores import summarise
+
+    limit = workspace.experiment.data.min_explainable
+    means = summarise(unit_scores, min_explainable=limit)
+    return {name: means[name] for name in REGION_COLUMNS}
+
+
+def limits(intervals: Mapping[str, tuple[float, float]], before: str = "") -> dict[str, float]:
+    """Columns ``<score>_low`` and ``<score>_high`` of a region's scores."""
+    return {
+        f"{before}{score}_{limit}": value
+        for score in WITH_LIMITS
+        for limit, value in zip(("low", "high"), intervals.get(score, (np.nan,) * 2), strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What predictions of a region's units are worth on the test images.
+
+    Attributes
+    ----------
+    units
+        Score to its ``(n_units,)`` values.
+    intervals
+        Score to the 95 % limits of the region's mean, by bootstrap over the test images.
+    drawn
+        ``(draws,)`` the region's mean test correlation in each bootstrap sample; the samples are the same for all that is
+        predicted of a region. None where nothing is drawn, or no unit is counted.
+    """
+
+    units: dict[str, NDArray[Any]]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    drawn: NDArray[np.float64] | None = None
+
+    def columns(self, workspace: Workspace) -> dict[str, float | int]:
+        """The region's columns of ``heatmap.csv``, limits of intervals included."""
+        return region_columns(workspace, self.units) | limits(self.intervals)
+
+
+def on_test_images(
+    workspace: Workspace, units: NDArray[np.int64], predicted: NDArray[Any], draws: int
+) -> Tested:
+    """Score predictions of some units' responses to the test images.
+
+    Parameters
+    ----------
+    units
+        ``(n_units,)`` indices in the recording, all of one region.
+    predicted
+        ``(n_test, n_units)`` in the recording's units.
+    draws
+        Number of bootstrap samples behind the intervals; 0: none.
+    """
+    from tuner.scores import (
+        bootstrap_scores,
+        counted_units,
+        region_intervals,
+        region_means,
+        score_units,
+    )
+
+    assert workspace.recording.test_responses is not None
+    measured = workspace.recording.test_responses[:, :, units]
+    data, how = workspace.experiment.data, workspace.scoring
+    widen = data.intervals == "groups"
+    scores = score_units(predicted, measured, draws=draws, seed=_SEED, widen=widen, **how)
+    counted = counted_units(scores, min_explainable=data.min_explainable)
+    if not draws or not counted.any():
+        return Tested(scores)
+    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
+    intervals = region_intervals(samples, counted, drawn=drawn_things(workspace))
+    return Tested(scores, intervals, region_means(samples, counted)["test_correlation"])
+
+
+def drawn_things(workspace: Workspace) -> int | None:
+    """Number of test images, or groups of them, in a bootstrap sample, where intervals are widened for few; else None."""
+    if workspace.experiment.data.intervals != "groups":
+        return None
+    groups = workspace.scoring["groups"]
+    return workspace.recording.n_test if groups is None else int(np.unique(groups).size)
