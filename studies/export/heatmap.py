@@ -16,6 +16,7 @@ from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
+from studies.results.paired import compared, with_starts
 from studies.results.references import REFERENCES, Reference
 from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
@@ -220,6 +221,7 @@ def draw_heatmap(
         If no selected study has a complete trial, or the metric does not exist.
     """
     from tuner.figures import captions
+    from tuner.figures.against import against
     from tuner.figures.draws import merged
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
@@ -232,6 +234,10 @@ def draw_heatmap(
     # All weights together would fill the memory.
     evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
+    starts = with_starts(
+        workspace, [one.spec for one in found if one.drawn is not None], beside, 1000
+    )
+    found = compared(workspace, found, starts)
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
     together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}
@@ -244,7 +250,8 @@ def draw_heatmap(
             rows.append(row)
             units += of_units
     basis = basis_of(workspace)
-    say(captions.scores(rows, choose_metric(rows, metric), basis))
+    chosen = choose_metric(rows, metric)
+    say(captions.joined(captions.scores(rows, chosen, basis), against(rows, chosen)))
     figure = heatmap(
         merged(rows, draws(workspace)),
         metric=metric,

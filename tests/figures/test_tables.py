@@ -33,7 +33,9 @@ def test_heatmap_columns_and_values(tmp_path: Path) -> None:
         "validation_correlation,test_correlation,test_correlation_normalized,feve,noise_ceiling,"
         "n_units_with_ceiling,fit_failed,test_correlation_normalized_median,feve_median,n_units_gated,"
         "below_smooth,note,n_complete,test_correlation_low,test_correlation_high,"
-        "test_correlation_normalized_low,test_correlation_normalized_high,feve_low,feve_high"
+        "test_correlation_normalized_low,test_correlation_normalized_high,feve_low,feve_high,"
+        "against_smooth,against_smooth_difference,against_smooth_low,against_smooth_high,"
+        "against_start,against_start_difference,against_start_low,against_start_high"
     )
     found = read(path)
     assert len(found) == len(rows)

@@ -212,5 +212,21 @@ def test_every_export_says_what_its_numbers_are_over(
     overview = json.loads(page.split('id="overview">')[1].split("</script>")[0])
     assert {m["name"]: m["over"] for m in overview["metrics"]} == written
     assert overview["untrained"] == (["net"] if kind == "random" else [])
+    verdicts = [row["against_smooth"] for row in table.values()]
+    assert sum(map(bool, verdicts)) == (
+        4 if tested else 0
+    )  # of two layers and two searched readouts
+    for text in (
+        (
+            captions["Test correlation"],
+            next(m["against"] for m in overview["metrics"] if m["name"] == "test_correlation"),
+        )
+        if tested
+        else ()
+    ):
+        assert text.count("searches against smooth by test correlation") == 1
+        for word in ("ahead", "behind", "not told apart"):
+            counted = verdicts.count(word)
+            assert (f"{counted} {word}" in text) == bool(counted)
     studies = [row for row in overview["rows"] if not row.get("reference")]
     assert all(units in row["over"][-1] for row in studies)

@@ -11,10 +11,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from studies.config.experiment import load_experiment
 from studies.export.heatmap import export_heatmap
 from studies.grid import Spec
+from studies.results.on_test_images import on_test_images
+from studies.results.paired import compared
 from studies.results.references import (
     FWRF,
     LOCATED,
@@ -22,6 +25,7 @@ from studies.results.references import (
     RIDGE,
     references,
 )
+from studies.results.scores import Evaluated
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import DOCUMENT, write_recording
@@ -183,3 +187,37 @@ def test_losses_of_two_kinds_are_not_drawn_on_one_scale(
         export_heatmap(
             workspace, stores, [], tmp_path, metric="validation_loss", references=["ridge"]
         )
+
+
+def test_searches_are_compared_with_closed_forms_in_pairs(make_experiment: MakeExperiment) -> None:
+    """The difference's interval is of the same samples: surer than either score where both err on the same images."""
+    config = make_experiment({"search": {"space": {"full": {}, "smooth": {"width": [0.0, 0.7]}}}})
+    workspace = opened(config)
+    full, smooth = (
+        next(s for s in workspace.grid if s.key.region == "V1" and s.key.readout == readout)
+        for readout in ("full", "smooth")
+    )
+    assert workspace.recording.test_responses is not None
+    measured = np.nanmean(workspace.recording.test_responses, axis=0)[:, full.units]
+    draw = np.random.default_rng(0).normal(size=(2, *measured.shape)) * measured.std(0)
+    near = measured + draw[0]
+    predictions = ((full, near), (smooth, near + 0.3 * draw[1]))
+
+    def evaluated(spec: Spec, predicted: NDArray[Any]) -> Evaluated:
+        worth = on_test_images(workspace, spec.units, predicted, 400)
+        nothing: Any = None
+        return Evaluated(spec, nothing, worth.columns(workspace), [], nothing, drawn=worth.drawn)
+
+    found = [evaluated(spec, predicted) for spec, predicted in predictions]
+    searched, closed = (one.row for one in compared(workspace, found, []))
+    assert closed["against_smooth"] is None
+    assert searched["against_start"] is None
+    difference = searched["test_correlation"] - closed["test_correlation"]
+    low, high = searched["against_smooth_low"], searched["against_smooth_high"]
+    assert searched["against_smooth_difference"] == pytest.approx(difference)
+    assert low < difference < high
+    assert high - low < 0.8 * (searched["test_correlation_high"] - searched["test_correlation_low"])
+    assert searched["against_smooth"] == ("ahead" if low > 0 else "not told apart")
+    (same, _) = compared(workspace, [found[0], replace(found[0], spec=smooth)], [])
+    assert same.row["against_smooth"] == "not told apart"
+    assert same.row["against_smooth_difference"] == same.row["against_smooth_low"] == 0

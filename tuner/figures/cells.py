@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from tuner.figures import style
 from tuner.figures.draws import BANDS
 from tuner.figures.metrics import Metric, number, short
-from tuner.figures.panels import NOT_SURE, WORSE, Panel, Row, below, failed, pending
+from tuner.figures.panels import BEST, NOT_SURE, WORSE, Panel, Row, below, failed, pending
 
 MARGIN = 0.1  # inches
 LINE = 0.135  # inches, a line of small text
@@ -124,7 +124,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     regions = {region for panel in every for _, region in panel.cells}
     entries = []
     if any(panel.best for panel in every):
-        entries.append(("frame", "best of the layers shown, by validation loss"))
+        entries.append(("frame", BEST))
     if any(failed(row) for row in found):
         entries.append(("hatch", f"{NOT_SURE} (held-out images, corrected for trials)"))
     if any(below(row) and not failed(row) for row in found):

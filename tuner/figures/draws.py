@@ -8,6 +8,7 @@ from typing import Any
 
 from tuner.figures.metrics import METRICS, number
 from tuner.figures.panels import Row, failed, pending
+from tuner.figures.tables import LINES
 
 BANDS = "bands"
 """Entry of a merged row: column to least and greatest value over the draws."""
@@ -71,6 +72,7 @@ def merged(rows: Sequence[Row], draws: Mapping[str, str]) -> list[Row]:
 def _one(name: str, rows: Sequence[Row]) -> Row:
     done = [row for row in rows if not pending(row)]
     one: dict[str, Any] = {**rows[0], "backbone": name, "below_smooth": None, "note": ""}
+    one |= {f"against_{line}": None for line in LINES}
     one["fit_failed"] = bool(done) and all(failed(row) for row in done)
     bands = {}
     for column in _MEANS:

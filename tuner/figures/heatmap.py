@@ -12,6 +12,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from tuner.figures import captions, cells, style
+from tuner.figures.against import against
 from tuner.figures.captions import Basis
 from tuner.figures.cells import LINE, MARGIN
 from tuner.figures.metrics import Metric, clean, number, short
@@ -119,7 +120,10 @@ def heatmap(
     )
     heading = title or chosen.label[0].upper() + chosen.label[1:]
     sub = style.subtitle(
-        captions.scores(rows, chosen, known), captions.beside(references), simulated=simulated
+        captions.scores(rows, chosen, known),
+        captions.beside(references),
+        against(rows, chosen),
+        simulated=simulated,
     )
     with style.styled(colours):
         return _draw(grid, layout, chosen, ceiling, limits, palette, colours, groups, heading, sub)

@@ -14,6 +14,9 @@ Row = Mapping[str, Any]
 NO_LAYER = "none"
 """In the place of a best layer where no fit is surely better than predicting the mean."""
 
+BEST = "best of the layers shown, by validation loss"
+"""What the frame of a cell means."""
+
 NOT_SURE = "not surely better than predicting the mean"
 """What is said of a fit that failed."""
 

@@ -14,6 +14,9 @@ from tuner.atomic import write_bytes
 WITH_LIMITS = ("test_correlation", "test_correlation_normalized", "feve")
 """Scores of a region whose 95 % intervals stand beside them."""
 
+LINES = ("smooth", "start")
+"""What searches are compared with: the closed form of their layer and region, and the one that their columns started in."""
+
 HEATMAP_COLUMNS = (
     "backbone",
     "layer",
@@ -37,6 +40,7 @@ HEATMAP_COLUMNS = (
     "note",
     "n_complete",
     *(f"{score}_{limit}" for score in WITH_LIMITS for limit in ("low", "high")),
+    *(f"against_{line}{part}" for line in LINES for part in ("", "_difference", "_low", "_high")),
 )
 """One row per study."""
 

@@ -24,6 +24,7 @@ from studies.export.report.page import write_report
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
+from studies.results.paired import compared, with_starts
 from studies.results.references import REFERENCES
 from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
@@ -69,7 +70,14 @@ def export_report(
     for one in evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
-    rows = [one.row for one in found.values()]
+    beside = [
+        reference
+        for name in references
+        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
+    ]
+    scored = [one.spec for one in found.values() if one.drawn is not None]
+    starts = with_starts(workspace, scored, beside, DRAWS)
+    rows = [one.row for one in compared(workspace, list(found.values()), starts)]
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
     loaded = trials.load(stores.storage, ids)
@@ -89,18 +97,13 @@ def export_report(
             page.parent,
         )
 
-    beside = [
-        reference.row
-        for name in references
-        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
-    ]
     return write_report(
         rows,
         details,
         recording_summary(workspace, list(found.values())),
         provenance(workspace, sum(seconds.values())),
         page,
-        references=beside,
+        references=[reference.row for reference in beside],
         groups=workspace.areas,
         basis=basis_of(workspace),
     )

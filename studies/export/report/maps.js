@@ -30,7 +30,7 @@ function paint(node, row, best) {
     said = known(value) ? `${metric.label} ${shown(value)}` : "undefined";
   }
   if (row.below && !row.failed) { node.classList.add("below"); said += `, ${data.words.worse}`; }
-  if (best) { node.classList.add("best"); said += ", best layer of the region by validation loss"; }
+  if (best) { node.classList.add("best"); said += `, ${data.words.best}`; }
   const name = `${row.backbone}, ${row.layer}, ${row.region}, ${row.readout}: ${said}`;
   node.setAttribute("aria-label", name);
   node.title = name;
@@ -133,7 +133,7 @@ function drawMaps() {
   const caveat = document.getElementById("caveat");
   caveat.hidden = !metric;
   caveat.classList.toggle("warning", Boolean(metric && metric.selected_on));
-  caveat.textContent = metric ? metric.over : "";
+  caveat.textContent = metric ? [metric.over, metric.against].filter(Boolean).join(" \u00b7 ") : "";
   if (state.open !== null && buttons.has(state.open)) buttons.get(state.open).setAttribute("aria-pressed", "true");
 }
 
@@ -146,7 +146,7 @@ function drawLegend() {
     parts.push(make("span", { class: "scale" }, make("span", { text: shown(low) }), make("i", { style: `background:linear-gradient(to right, ${order.join(",")})` }), make("span", { text: shown(high) }), make("span", { text: metric.label })));
   }
   const key = (kind, text) => make("span", { class: "key" }, make("i", { class: kind }), make("span", { text }));
-  if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", "best layer of a region, by validation loss"));
+  if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", data.words.best));
   if (data.rows.some((row) => row.failed)) parts.push(key("failed", `${data.words.not_sure} (held-out images, corrected for trials)`));
   if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", data.words.worse));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));

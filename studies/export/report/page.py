@@ -27,9 +27,11 @@ from studies.export.report.images import map_sheet, photo_sheet
 from studies.names import StudyKey
 from tuner.atomic import write_bytes
 from tuner.figures import captions
+from tuner.figures.against import against, against_closed_forms
 from tuner.figures.captions import Basis
 from tuner.figures.metrics import METRICS, number
 from tuner.figures.panels import (
+    BEST,
     NOT_SURE,
     WORSE,
     Row,
@@ -211,8 +213,8 @@ def _overview(
         if not any(math.isfinite(number(row.get(shown.name))) for row in rows):
             continue
         limits = scale(everything, shown, ceiling=shown.comparable_ceiling and bool(known))
-        over = captions.scores(rows, shown, basis)
-        metrics.append(asdict(shown) | {"limits": limits, "over": over})
+        said = {"over": captions.scores(rows, shown, basis), "against": against(rows, shown)}
+        metrics.append(asdict(shown) | {"limits": limits} | said)
     colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 1, 64))[:, :3]
     return {
         "rows": [_row(row, place >= len(rows), basis) for place, row in enumerate(everything)],
@@ -220,6 +222,7 @@ def _overview(
         "words": {
             "not_sure": NOT_SURE,
             "worse": WORSE,
+            "best": BEST,
             "interval": captions.interval(basis),
         },
         "grid": grid,
@@ -260,6 +263,7 @@ def _row(row: Row, reference: bool, basis: Basis) -> dict[str, Any]:
         for metric in kinds
         if (text := captions.scores([row], metric, basis))
     ]
+    result["compared"] = against_closed_forms(row)
     return result
 
 

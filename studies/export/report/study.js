@@ -49,7 +49,8 @@ function scores(row, place) {
   const head = ["score", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
   const node = table(head, lines);
   const bracketed = data.metrics.some((metric) => [row, ...beside].some((one) => known(one[`${metric.name}_low`])));
-  return [node, ...(row.over || []).map((text) => make("p", { class: "quiet over", text })),
+  return [node, ...(row.compared || []).map((text) => make("p", { class: "compared", text: `${text} (paired, ${data.words.interval})` })),
+    ...(row.over || []).map((text) => make("p", { class: "quiet over", text })),
     ...(bracketed ? [make("p", { class: "quiet over", text: `In brackets: ${data.words.interval}, by bootstrap.` })] : [])];
 }
 
