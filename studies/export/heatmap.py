@@ -257,7 +257,7 @@ def draw_heatmap(
         metric=metric,
         basis=basis,
         simulated=workspace.recording.simulated,
-        references=[reference.row for reference in beside],
+        references=merged([reference.row for reference in beside], draws(workspace)),
         groups=workspace.areas,
         theme=theme,
     )

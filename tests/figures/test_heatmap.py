@@ -160,6 +160,21 @@ def test_references_are_panels_of_their_own() -> None:
     assert "lite \N{MIDDLE DOT} ridge" in written
 
 
+def test_a_panel_of_nothing_is_left_out_and_of_one_region_is_no_wider_than_its_names(
+    no_overlaps,
+) -> None:
+    both = {"a network with a name": ["a", "b"], "another one of a name": ["a", "b"]}
+    rows = study_rows(both, ["V4"])
+    beside = [row | {"readout": "ridge (random weights)"} for row in rows[:2]]
+    figure = heatmap(rows, references=beside)
+    no_overlaps(figure)
+    assert texts(figure).count("ridge (random weights)") == 1  # not beside the other network
+    assert "no finished fit" not in texts(figure)
+    assert texts(figure).count("a network with a name") == 3  # over the readout, not beside it
+    assert figure.get_size_inches()[0] < 6.5
+    assert "beside: ridge, in closed form on the same networks" in " ".join(texts(figure))
+
+
 def test_unknown_metric_lists_the_valid_ones() -> None:
     with pytest.raises(InputError, match="test_correlation_normalized"):
         heatmap(study_rows(SMALL, REGIONS), metric="r")

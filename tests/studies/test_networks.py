@@ -6,10 +6,12 @@ import csv
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from studies.config.experiment import Experiment, load_experiment, parse_experiment
 from studies.database.stores import as_made, open_stores
 from studies.export import images
+from studies.export.heatmap import draw_heatmap
 from studies.results.encoders import best_studies
 from studies.workspace import Workspace
 from tests.conftest import Run
@@ -134,6 +136,10 @@ def test_network_against_region_is_exported(
             if best.spec.key.region == "V1":
                 _, found = images.judges_of(best, [])
                 judges[best.spec.key.backbone] = {name.split("/")[0] for name in found}
+        drawn = draw_heatmap(workspace, stores, workspace.grid, references=["random"]).figure
+    titles = {text.get_text() for text in drawn.findobj(Text)}
+    assert "drawn, 2 draws (random)" in titles  # one panel for the references of all draws too
+    assert not any("drawn-1" in title for title in titles)
     assert judges["gabor"] == {"gabor"}
     assert judges["drawn-1"] == {"gabor", "drawn-1", "drawn-2"}
 

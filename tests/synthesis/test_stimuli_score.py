@@ -14,6 +14,7 @@ from tests.synthesis.test_stimuli import SETTINGS, STUDY, Pictures
 from tuner.encoder import Together, as_batch
 from tuner.errors import InputError
 from tuner.synthesis.mei import MeiSettings, synthesize
+from tuner.synthesis.stimuli import figures
 from tuner.synthesis.stimuli.answers import Answers, read_answers
 from tuner.synthesis.stimuli.choice import KINDS, Choice, Source, choose
 from tuner.synthesis.stimuli.folder import write_stimuli
@@ -362,3 +363,15 @@ def test_figures_of_a_poor_session_are_drawn(session, clean, tmp_path):
     responses[0, :3] = clean[:3]
     answers = _answers(responses)
     assert write_scores(tmp_path, session, answers, score(session, answers, draws=10))
+
+
+def test_predictions_of_the_wrong_size_are_seen(session, clean):
+    """Not only that they correlate: both axes are the same, with a line where predictions would be right."""
+    answers = _answers(0.3 * _noisy(clean))
+    figure = figures.predicted_against_measured(session, answers, score(session, answers), STUDY)
+    assert len(figure.axes) == UNITS
+    for axes in figure.axes:
+        assert axes.get_xlim() == axes.get_ylim()
+        line = axes.lines[0]
+        assert list(line.get_xdata()) == list(line.get_ydata())
+        assert axes.get_xlim()[0] < line.get_xdata()[0] < line.get_xdata()[1] < axes.get_xlim()[1]

@@ -134,6 +134,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     if any(pending(row) for row in found) or any(
         (layer, region) not in panel.cells
         for panel in every
+        if panel.cells
         for layer in panel.layers
         for region in regions
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -41,6 +41,7 @@ class _Layout:
     cell: tuple[float, float]
     labels: float  # width of the layers' names
     turned: bool  # region names upright
+    two: bool  # panel titles broken into network and readout
     below: float  # height of the region names
     above: float  # height of a panel's title and area names
     strip: bool  # whether there are ceilings
@@ -160,13 +161,13 @@ def _measure(
         offsets.append(at)
         at += 1
     layers = [clean(layer) for line in grid for layer in line[0].layers]
-    captions = [
-        style.text_width(_caption(panel, untrained), style.NORMAL) * 1.15
-        for line in grid
-        for panel in line
-    ]
+    titles = [_title(panel, untrained) for line in grid for panel in line if panel.cells]
+    columns = offsets[-1] + 1
+    whole = _room(captions.joined(*title) for title in titles)
+    two = whole > 1.3 * width * columns
     # a panel is never narrower than its own title
-    width = max(width, max(captions) / (offsets[-1] + 1))
+    needed = _room(part for title in titles for part in title) if two else whole
+    width = max(width, needed / columns)
     strip = ["ceiling"] if ceiling else []
     return _Layout(
         regions=regions,
@@ -175,15 +176,22 @@ def _measure(
         labels=style.widest([*layers, *strip], style.SMALL) + 0.06,
         turned=turned,
         below=(style.widest(names, style.SMALL) if turned else LINE) + 0.06,
-        above=0.2 + (0.17 if areas and set(areas) != set(regions) else 0.0),
+        two=two,
+        above=(0.33 if two else 0.2) + (0.17 if areas and set(areas) != set(regions) else 0.0),
         strip=bool(ceiling),
         untrained=untrained,
     )
 
 
-def _caption(panel: Panel, untrained: Collection[str]) -> str:
+def _title(panel: Panel, untrained: Collection[str]) -> tuple[str, str]:
+    """What a panel is called: its network and its readout."""
     learned = " (random)" if panel.backbone in untrained else ""
-    return captions.joined(f"{clean(panel.backbone)}{learned}", clean(panel.readout))
+    return f"{clean(panel.backbone)}{learned}", clean(panel.readout)
+
+
+def _room(titles: Iterable[str]) -> float:
+    """Width in inches that the longest of some panel titles needs, in bold."""
+    return style.widest(titles, style.NORMAL) * 1.15
 
 
 def _draw(
@@ -212,11 +220,17 @@ def _draw(
     norm = Normalize(*limits, clip=True)
     for line, used in zip(grid, rows, strict=True):
         left = MARGIN + layout.labels
-        for index, panel in enumerate(line):
+        first = next(panel for panel in line if panel.cells)
+        for panel in line:
+            if not panel.cells:  # nothing was to be fitted there
+                left += layout.width + GAP
+                continue
             axes = style.place(
                 figure, left, top + layout.above, layout.width, layout.height(len(panel.layers))
             )
-            _panel(axes, panel, layout, metric, ceiling, norm, palette, theme, groups, not index)
+            _panel(
+                axes, panel, layout, metric, ceiling, norm, palette, theme, groups, panel is first
+            )
             left += layout.width + GAP
         top += used + 0.12
     top += 0.14 - 0.12
@@ -273,18 +287,21 @@ def _panel(
             _label(axes, layout, index + 0.5, clean(layer), theme.ink)
         if layout.strip:
             _label(axes, layout, depth + STRIP_GAP + 0.5, "ceiling", theme.muted)
+    title = _title(panel, layout.untrained)
     lift = layout.above - 0.06
-    axes.text(
-        0,
-        -lift / layout.cell[1],
-        _caption(panel, layout.untrained),
-        ha="left",
-        va="top",
-        fontsize=style.NORMAL,
-        fontweight="bold",
-        parse_math=False,
-    )
-    if groups and layout.above > 0.3:
+    for part in title if layout.two else [captions.joined(*title)]:
+        axes.text(
+            0,
+            -lift / layout.cell[1],
+            part,
+            ha="left",
+            va="top",
+            fontsize=style.NORMAL,
+            fontweight="bold",
+            parse_math=False,
+        )
+        lift -= LINE
+    if groups and layout.above > (0.43 if layout.two else 0.3):
         _areas(axes, layout, groups, theme)
 
 

@@ -74,7 +74,8 @@ def slices(
     finite = np.isfinite(losses)
     limit = _limit(losses[finite])
     shown = finite & (losses <= limit)
-    parts = [f"{len(losses)} trials, {int((~done).sum())} of them pruned (open)"]
+    pruned = int((~done).sum())
+    parts = [f"{len(losses)} trials" + (f", {pruned} of them pruned (open)" if pruned else "")]
     if not shown.all():
         parts.append(f"{int((~shown).sum())} above the axis")
     sub = style.subtitle(*parts, about, simulated=simulated)

@@ -161,9 +161,15 @@ def widest(texts: Any, size: float) -> float:
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
-    """Break text into lines of at most this width in inches."""
+    """Break text into lines of at most this width in inches; no line begins with a dot between parts."""
     lines: list[str] = []
+    words: list[str] = []
     for word in text.split():
+        if word == "\N{MIDDLE DOT}" and words:
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    for word in words:
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, size) <= width:
             lines[-1] = longer

@@ -25,9 +25,9 @@ LABELS = {
     "natural_worst": "worst natural",
     "mei_other": "other units'",
     "noise": "noise",
-    "scrambled": "scrambled",
-    "patch": "natural patch",
-    "patch_scrambled": "its phases",
+    "scrambled": "own, scrambled",
+    "patch": "patch",
+    "patch_scrambled": "patch, scrambled",
     "grey": "grey",
 }
 _MARKS = dict(zip(KINDS, "Dos^v<Pp*", strict=True))
@@ -43,7 +43,7 @@ def predicted_against_measured(
     *,
     theme: style.ThemeName = "light",
 ) -> Figure:
-    """Draw measured against predicted responses, a tile per unit and a mark per image."""
+    """Draw measured against predicted responses, a tile per unit and a mark per image; both axes of a tile are the same."""
     colours = style.theme_named(theme)
     rows = [row for row in scores.prediction if row["encoder"] == encoder]
     rows.sort(key=lambda row: -np.nan_to_num(row["test_correlation"], nan=-2.0))
@@ -54,11 +54,19 @@ def predicted_against_measured(
     kinds = np.array([row["kind"] for row in folder.rows])
     targets = np.array([row["unit"] for row in folder.rows])
 
+    def responses(unit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of a unit to every image, predicted and measured."""
+        column = int(np.flatnonzero(units == unit)[0])
+        return predicted[:, column], scores.measured[:, column_of[unit]]
+
+    ends = [_extent(*responses(int(row["unit"]))) for row in rows]
+
     def draw(axes: Axes, index: int) -> None:
         unit = int(rows[index]["unit"])
-        x = predicted[:, int(np.flatnonzero(units == unit)[0])]
-        y = scores.measured[:, column_of[unit]]
+        x, y = responses(unit)
         own = targets == unit
+        limits = ends[index]
+        axes.plot(limits, limits, color=colours.muted, lw=0.6, ls=(0, (4, 3)), zorder=0)
         axes.plot(x[~own], y[~own], "o", ms=1.6, mew=0, color=colours.faint, zorder=1)
         for number, kind in enumerate(KINDS):
             part = (kinds == kind) & (own | (kind == "grey"))
@@ -72,7 +80,9 @@ def predicted_against_measured(
                 color=colours.series[number % len(colours.series)],
                 zorder=2,
             )
-        axes.set_box_aspect(1)
+        margin = 0.06 * (limits[1] - limits[0])
+        axes.set(xlim=(limits[0] - margin, limits[1] + margin))
+        axes.set(ylim=axes.get_xlim(), box_aspect=1)
         for spine in axes.spines.values():
             spine.set_color(colours.muted)
         axes.spines[["top", "right"]].set_visible(False)
@@ -83,11 +93,13 @@ def predicted_against_measured(
             f"r {row['test_correlation']:.2f} ({row['noise_ceiling']:.2f})"
             if np.isfinite(row["noise_ceiling"])
             else f"r {row['test_correlation']:.2f} (none)",
+            f"{low:.3g} to {high:.3g}",
         )
-        for row in rows
+        for row, (low, high) in zip(rows, ends, strict=True)
     ]
     sub = (
-        "across: predicted, up: measured response; correlation r over the images (its ceiling); "
+        "across: predicted, up: measured response, on the same scale in the recording's units (below: from where to where); "
+        "dashed: as predicted; pale dots: images for other units; correlation r over the images (its ceiling); "
         f"{len(scores.measured)} images, "
         f"{scores.repeats} repeat{'s' * (scores.repeats != 1)}"
     )
@@ -109,9 +121,19 @@ def predicted_against_measured(
     return figure
 
 
+def _extent(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Least and greatest of both."""
+    both = np.concatenate([x, y])
+    there = both[np.isfinite(both)]
+    if not there.size:
+        return 0.0, 1.0
+    low, high = float(there.min()), float(there.max())
+    return low, high if high > low else low + 1.0
+
+
 def _legend(figure: Figure, kinds: Sequence[str], top: float, theme: style.Theme) -> None:
     width, height = figure.get_size_inches()
-    step = 0.92
+    step = 1.02
     across = max(1, int((width - 0.2) / step))
     for index, kind in enumerate(kinds):
         row, column = divmod(index, across)
@@ -119,7 +141,7 @@ def _legend(figure: Figure, kinds: Sequence[str], top: float, theme: style.Theme
         figure.add_artist(
             Line2D(
                 [left / width],
-                [1 - (level + 0.06) / height],
+                [1 - (level + 0.05) / height],
                 marker=_MARKS[kind],
                 markersize=4,
                 markeredgewidth=0,
@@ -153,7 +175,7 @@ def own_against_natural(
         )
     there = np.isfinite(x) & np.isfinite(y)
     summary = next(row for row in scores.summary if row["study"] == study)
-    repeats = f"{scores.repeats} repeats, bars: 95 % interval over them (Student's t)"
+    repeats = f"bars: 95 % interval of own less natural over {scores.repeats} repeats (Student's t)"
     if scores.repeats < 2:
         repeats = "one response to each image, so no intervals"
     sub = style.subtitle(folder.about(study), said(summary), repeats, simulated=folder.simulated)
@@ -208,6 +230,9 @@ def who_responds(
         f"softmax share of the own unit {summary['selectivity']:.2f}{against}, "
         f"chance {summary['selectivity_chance']:.2f}",
         f"own unit responds most for {summary['most_driven_is_target']:.0%}",
+        f"z: over the unit's responses to all images, means of {scores.repeats} repeats"
+        if scores.repeats > 1
+        else "z: over the unit's responses to all images, one each",
         simulated=folder.simulated,
     )
     heading = f"Who responds to whose image: {clean(study, 60)}"
