@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shlex
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -38,11 +39,37 @@ START_SECONDS = 600
 WARNING_SECONDS = 120
 """So long before its walltime a job gives its round back."""
 
-UNMANAGED = {
-    f"DASK_DISTRIBUTED__WORKER__MEMORY__{what}": "False"
-    for what in ("TARGET", "SPILL", "PAUSE", "TERMINATE")
+SETTINGS: dict[str, Any] = {
+    # Memory is planned by `training.memory`; mapped features that Dask would count as used are no reason to stop.
+    **{
+        f"distributed.worker.memory.{at}": False for at in ("target", "spill", "pause", "terminate")
+    },
+    # By itself it looks a hundred times a second at what a worker's threads do, fifty times at whether its loops keep up,
+    # and at disks and networks, in every process: a tenth of the processors where two workers share two cores.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    # Tasks stay where they are sent, and there is one copy of each.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
 }
-"""Memory is planned by `training.memory`; mapped features that Dask would count as used are no reason to stop."""
+"""What Dask is told, in the coordinator and in workers that are started here."""
+
+NANNY = "distributed.nanny.pre-spawn-environ"
+"""Variables that Dask sets before it starts a worker."""
+
+UNSET = "MALLOC_TRIM_THRESHOLD_"
+"""The one of them that it must not set: memory then goes back to the system at once, and training, which allocates the same
+sizes at every step, has it cleared anew each time; where rounds are small 15 of 55 ms a trial."""
+
+
+def job_variables() -> dict[str, str]:
+    """All this as variables of the environment, quoted for a shell, for workers that are started by a job."""
+    settings = SETTINGS | {NANNY: {UNSET: None}}
+    names = {key: key.upper().replace(".", "__").replace("-", "_") for key in settings}
+    return {f"DASK_{name}": shlex.quote(str(settings[key])) for key, name in names.items()}
 
 
 @dataclass
@@ -140,9 +167,11 @@ def open_place(on: str, workers: int | None, experiment: Experiment) -> Iterator
     if "://" in on:
         yield Place(on)
         return
+    import dask.config
     from distributed.security import Security
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(SETTINGS | {f"{NANNY}.{UNSET}": None}))
         security = Security.temporary()
         if on == "local":
             place = _local(workers, security, stack)
@@ -184,7 +213,7 @@ def _local(workers: int | None, security: Any, stack: contextlib.ExitStack) -> P
     }
 
     def environment(number: int) -> dict[str, str]:
-        out = UNMANAGED | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        out = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         out["TUNER_WORKER_LOG"] = str(folder / f"{number}.log")
         if gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -192,7 +221,7 @@ def _local(workers: int | None, security: Any, stack: contextlib.ExitStack) -> P
             out["CUDA_VISIBLE_DEVICES"] = here[number % len(here)]
         return out
 
-    quiet = {"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}
+    quiet = {f"{NANNY}.DASK_LOGGING__DISTRIBUTED": "warning"}
     stack.enter_context(dask.config.set(quiet))  # for as long as workers may be started anew
     try:
         cluster = SpecCluster(
@@ -305,7 +334,7 @@ def job_options(on: str, asked: ClusterConfig, folder: Path) -> dict[str, Any]:
         "job_script_prologue": [
             *asked.setup,
             *threads,
-            *(f"export {name}={value}" for name, value in UNMANAGED.items()),
+            *(f"export {name}={value}" for name, value in job_variables().items()),
         ],
         # One round at a time, with all of the job's cores.
         "worker_extra_args": ["--nthreads", "1", "--lifetime", f"{lifetime}s"],

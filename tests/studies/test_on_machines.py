@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,14 @@ import psutil
 import pytest
 
 from cli.main import main
-from studies.cluster.places import job_classes, job_options
+from studies.cluster.places import (
+    NANNY,
+    SETTINGS,
+    UNSET,
+    job_classes,
+    job_options,
+    job_variables,
+)
 from studies.config.keys import ClusterConfig
 from tests.conftest import Run
 from tests.soak.outcome import look
@@ -112,6 +120,8 @@ def test_processes_of_this_machine(
         assert main(["status", "--format", "json", "-c", str(config)]) == 0
         (status,) = json.loads(capsys.readouterr().out)
         assert status["counts"]["running"] > 0
+        # Dask would have them give memory back at once, which training then waits for at every step.
+        assert all("MALLOC_TRIM_THRESHOLD_" not in worker.environ() for worker in below(process))
         below(process)[0].kill()
         seen += read_until(process)
         assert process.wait(timeout=60) == 0, "".join(seen)
@@ -215,6 +225,14 @@ def test_what_is_asked_of_each_scheduler_is_what_it_understands(tmp_path: Path) 
         script = jobs[on]("tls://here:1", name="w", **options).job_script()
         for part in [*parts, "export OMP_NUM_THREADS=3", "--lifetime 5280s"]:
             assert part in script, script
+
+
+def test_jobs_tell_dask_what_it_is_to_leave() -> None:
+    dask_config = pytest.importorskip("dask.config")
+    told = {name: "".join(shlex.split(value)) for name, value in job_variables().items()}
+    read = dask_config.collect_env(told)
+    assert {key: dask_config.get(key, config=read) for key in SETTINGS} == SETTINGS
+    assert dask_config.get(NANNY, config=read) == {UNSET: None}
 
 
 def test_what_no_workers_can_be_had_from_is_refused(
