@@ -28,7 +28,7 @@ SCOUTED = 2
 """Rounds after which a study is a donor."""
 
 Gift = tuple[Mapping[str, float], str]
-"""Parameters for a trial, and whose they are."""
+"""Parameters for a trial, and where they are from, in words."""
 
 
 class Donors:
@@ -99,7 +99,7 @@ class Donors:
                 continue
             best = best_trial(loaded)
             if best is not None and best.params not in [params for params, _ in out]:
-                out.append((best.params, donor.name))
+                out.append((best.params, f"best of {donor.name}"))
         return out
 
 

@@ -1,4 +1,4 @@
-"""The trials of a round: those that wait, else new ones, the first of which may take the best settings of other studies."""
+"""The trials of a round: those that wait, else new ones, the first of which may take settings that are good elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from studies.database.studies import Stored
 from studies.database.trials import Proposal, Trial
 from studies.grid import Spec, shallower
 from studies.search.donors import MOST, Donors, Gift, best_trial
+from studies.search.portfolio import portfolio
 from studies.search.space import distributions, propose, unfilled
 from studies.workspace import Workspace
+
+KNOWN = "known to be good elsewhere"
+"""Where settings of the portfolio are from."""
 
 
 class Asking:
@@ -120,7 +124,7 @@ class Asking:
         return [] if neighbour is None else [(neighbour.name, search.parallel_trials)]
 
     def _gifts(self, specs: Sequence[Spec]) -> dict[str, list[Gift]]:
-        """What studies are given by their donors."""
+        """What studies are given by their donors, and settings known to be good where these are few."""
         if self.donors is None:
             return {}
         searched = [spec for spec in specs if not spec.closed_form]
@@ -132,7 +136,17 @@ class Asking:
             for name, study in donors.items()
             if still_there(self._storage, study)
         }
-        return {spec.name: self.donors.gifts(spec, known) for spec in searched}
+        return {spec.name: self._given(spec, known) for spec in searched}
+
+    def _given(self, spec: Spec, known: Mapping[str, list[Trial]]) -> list[Gift]:
+        assert self.donors is not None
+        out = self.donors.gifts(spec, known)
+        space, steps = distributions(spec.space), self._workspace.experiment.training.steps
+        for settings in portfolio(spec.key.readout, spec.space, steps):
+            mine = {name: value for name, value in settings.items() if name in space}
+            if mine not in [params for params, _ in out]:
+                out.append((mine, KNOWN))
+        return out[:MOST]
 
     def _neighbour_best(self, spec: Spec, size: int) -> list[Gift]:
         """Best parameters of the shallower neighbour's first round, if that is finished."""
@@ -147,4 +161,4 @@ class Asking:
         if len(first) < size or any(t.state not in trials.FINISHED for t in first):
             return []
         best = best_trial(first)
-        return [] if best is None else [(best.params, neighbour.name)]
+        return [] if best is None else [(best.params, f"best of {neighbour.name}")]

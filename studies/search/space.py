@@ -129,8 +129,7 @@ def propose(
     study
         Name of the study.
     given
-        Parameters that the first trials take over, and which studies' best they are; what does not lie in the space is
-        left out.
+        Parameters that the first trials take over, and where they are from; what does not lie in the space is left out.
     by
         Who computes what ``tpe`` proposes: ``tuner`` or ``optuna``.
     """
@@ -139,7 +138,7 @@ def propose(
         return [Proposal({}) for _ in range(count)]
     mixed = round_seed(seed, study, len(trials))
     taken = [
-        Proposal({name: params[name] for name in searched}, f"best of {origin}")
+        Proposal({name: params[name] for name in searched}, origin)
         for params, origin in given
         if _fits(params, searched)
     ][:count]

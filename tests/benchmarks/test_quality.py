@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,9 @@ import torch
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality.contender import Course, Winner
+from benchmarks.quality.page import page
 from benchmarks.quality.reference import Data, Reference, search, trial
+from benchmarks.quality.rows import Row, Work, ratios
 from studies.config.ranges import FloatRange, IntRange, default_space
 
 SETTINGS = {
@@ -67,52 +66,71 @@ def test_settings_are_drawn_from_the_ranges_anew_with_each_seed() -> None:
     assert some != quality.drawn(dict(space), 20, 2)
 
 
+COURSE = Course([(1.0, 10.0, 0.9), (2.0, 20.0, 0.505), (3.0, 30.0, 0.5)], 4.0, 40.0, 0.5)
+ENDS = (Winner(0.5, 0.5, 0.6), Winner(0.5, 0.5, 0.6))
+
+
+def row(reference: Reference, again: Reference | None = None) -> Row:
+    return Row(
+        "hard",
+        "net/layer/V1/full",
+        2,
+        7,
+        reference,
+        again,
+        COURSE,
+        COURSE,
+        ENDS,
+        COURSE,
+        Winner(0.7, 0.7, 0.57),
+        0.55,
+    )
+
+
 def test_what_is_not_reached_counts_twice_the_whole_search(tmp_path: Path) -> None:
-    course = Course([(1.0, 10.0, 0.9), (2.0, 20.0, 0.505), (3.0, 30.0, 0.5)], 4.0, 40.0, 0.5)
-    assert course.reached(0.51) == (2.0, 20.0)
-    assert course.reached(0.4) is None
-    name = "net/layer/V1/full"
-    ends = (Winner(0.5, 0.5, 0.6), Winner(0.5, 0.5, 0.6))
-    reached = quality.Row(
-        "easy", name, 2, 7, Reference(0.5, 0.6, 100.0, 400.0), course, course, ends, 0.55
-    )
-    assert quality.ratios(reached, "cold") == (50.0, 20.0)
-    never = quality.Row(
-        "easy", name, 2, 7, Reference(0.4, 0.6, 80.0, 400.0), course, course, ends, 0.55
-    )
-    assert quality.ratios(never, "cold") == (10.0, 5.0)
-    given = argparse.Namespace(trials=50, seed=3, start="auto")
-    text = quality.page([reached, never], "python -m benchmarks.quality", given)
+    assert COURSE.reached(0.51) == (2.0, 20.0)
+    assert COURSE.reached(0.4) is None
+    reached = row(Reference(0.5, 0.6, 100.0, 400.0))
+    assert ratios(reached, "cold") == (50.0, 20.0)
+    again = Reference(0.48, 0.57, 80.0, 400.0)
+    never = replace(row(Reference(0.4, 0.5, 80.0, 400.0), again), scene="easy")
+    assert ratios(never, "cold") == (10.0, 5.0)
+    text = page([reached, never], "python -m benchmarks.quality", 50, 300, "readout")
     assert "| reached | 1 of 2 | 1 of 2 |" in text
     assert "seeds 7." in text
-    kept = tmp_path / "kept.json"
-    kept.write_text(json.dumps([asdict(row) for row in (reached, never)]))
-    assert quality.page(quality.kept(kept), "python -m benchmarks.quality", given) == text
-    assert "| worst end, validation | +25.0% | +25.0% |" in text
+    assert "| hard | layer/V1/full |  |  | 1.000 | 1.000 | 1.000 | 1.000 | 4.0 | 0.950 |" in text
+    worst = "worst end, validation; more than 2 % above"
+    assert f"| {worst} | +20.0%; 1 of 1 | +25.0%; 1 of 2 | +25.0%; 1 of 2 |  |" in text
+    worse = "the same of 1, above the worse of the two references"
+    assert f"| {worse} |  | +4.2%; 1 of 1 | +4.2%; 1 of 1 |  |" in text
+    assert f"| {worse} |  | +5.3%; 1 of 1 | +5.3%; 1 of 1 | +0.0%; 0 of 1 |" in text
+    work = Work(tmp_path / "kept.json")
+    for one in (reached, never):
+        work.add(one)
+    assert Work(tmp_path / "kept.json").rows == [reached, never]
 
 
 def test_references_that_were_run_are_known_and_their_rows_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    course, slower = Course([(1.0, 10.0, 0.5)], 4.0, 40.0, 0.5), Course([], 9.0, 90.0, 0.9)
-    name, ends = "net/layer/V1/full", (Winner(0.5, 0.5, 0.6), Winner(0.5, 0.5, 0.6))
-    row = quality.Row(
-        "hard", name, 2, 7, Reference(0.5, 0.6, 100.0, 400.0), slower, slower, ends, 0.55
-    )
-    known: list[object] = []
+    file, out = tmp_path / "kept.json", tmp_path / "page.md"
+    found = row(Reference(0.5, 0.6, 100.0, 400.0))
+    key = (found.scene, found.study, found.seed)
+    before = Work(file)
+    before.reference(key, lambda: found.reference)
+    before.add(replace(found, cold=Course([], 9.0, 90.0, 0.9)))
 
-    def measured(scene: str, *rest: object) -> Iterator[quality.Row]:
-        known.append(rest[-1])
-        yield replace(row, scene=scene, cold=course)
+    def measured(scene: str, *rest: object) -> None:
+        work = rest[-1]
+        assert isinstance(work, Work)
+        known = work.reference(key, lambda: pytest.fail("it is run again"))
+        work.add(replace(found, reference=known))
 
     monkeypatch.setattr(quality, "measured", measured)
-    work, out = tmp_path / "kept.json", tmp_path / "page.md"
-    work.write_text(json.dumps([asdict(row)]))
-    arguments = ["quality", "--scenes", "hard", "--seed", "7", "--work", str(work), "-o", str(out)]
+    arguments = ["quality", "--scenes", "hard", "--seed", "7", "--work", str(file), "-o", str(out)]
     monkeypatch.setattr("sys.argv", arguments)
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     assert quality.main() == 0
-    assert known == [{("hard", name, 7): row.reference}]
-    (now,) = quality.kept(work)
-    assert (now.cold.seconds, now.together.seconds) == (4.0, 9.0)
-    assert "| reached | 1 of 1 | 0 of 1 |" in out.read_text(encoding="utf-8")
+    (now,) = Work(file).rows
+    assert now == found
+    assert "| reached | 1 of 1 | 1 of 1 |" in out.read_text(encoding="utf-8")

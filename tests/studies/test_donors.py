@@ -93,7 +93,7 @@ def test_who_is_not_selected_gives_what_it_has() -> None:
         "x/layer0/B/full": finished(2, [0.5] * 7),  # has not come far enough
         "x/layer2/B/full": finished(3, [0.2] * 9),  # the same setting again
     }
-    assert donors.gifts(one, known) == [({"a": 0.2}, "x/layer1/B/full")]
+    assert donors.gifts(one, known) == [({"a": 0.2}, "best of x/layer1/B/full")]
 
 
 def test_a_selected_donor_gives_the_best_of_its_first_rounds() -> None:
@@ -102,7 +102,9 @@ def test_a_selected_donor_gives_the_best_of_its_first_rounds() -> None:
     donors = Donors(every, every, ROUND)
     shallow = named(every, "x/layer0/A/full")
     found = finished(1, [0.9, 0.7, 0.8, 0.95, 0.6, 0.65, 0.9, 0.9, 0.1])
-    assert donors.gifts(shallow, {"x/layer1/A/full": found}) == [({"a": 0.6}, "x/layer1/A/full")]
+    assert donors.gifts(shallow, {"x/layer1/A/full": found}) == [
+        ({"a": 0.6}, "best of x/layer1/A/full")
+    ]
     assert donors.gifts(shallow, {"x/layer1/A/full": finished(1, [])}) == []
 
 
@@ -146,7 +148,8 @@ def test_something_may_always_be_begun(
 
 
 def search(make: MakeExperiment, run: Run, name: str, *more: Any) -> Path:
-    config = make({"search": {"rungs": "auto", "space": {"full": {}}}}, name)
+    elsewhere = {"sparsity": {"low": 1e-5, "high": 1e-4}}  # than all settings of the portfolio
+    config = make({"search": {"rungs": "auto", "space": {"full": elsewhere}}}, name)
     assert run("study", "create", "-c", config).code == 0
     for words in more:
         run("optimize", "-c", config, "--n-trials", *words)

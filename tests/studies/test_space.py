@@ -79,7 +79,7 @@ def test_tpe_learns_where_the_good_ones_are() -> None:
 def test_a_warm_start_comes_first_counts_and_says_where_from() -> None:
     warm = {"sparsity": 1e-4, "learning_rate": 0.25, "drop": 77}
     elsewhere = (warm | {"drop": 4000}, "other/space/c/full")
-    proposals = ask(finish(ask([])), given=[elsewhere, (warm, "a/a/c/full")])
+    proposals = ask(finish(ask([])), given=[elsewhere, (warm, "best of a/a/c/full")])
     assert len(proposals) == 8
     assert proposals[0].params == warm
     assert proposals[0].note == "best of a/a/c/full"
