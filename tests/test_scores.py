@@ -121,10 +121,10 @@ def test_drift_between_days_and_along_the_order_is_taken_out_too() -> None:
     day, position = rng.integers(0, 4, (6, 100)), rng.integers(0, 4, (6, 100))
     shift = rng.normal(0, 2, (4, 60))[day] + rng.normal(0, 2, (4, 60))[position]
     found = scores.score_units(
-        signal, responses + shift, draws=0, times={"day": day, "position": position}
+        signal, responses + shift, intervals=None, times={"day": day, "position": position}
     )
     assert np.mean(found["test_correlation_normalized"]) == pytest.approx(1, abs=0.02)
-    blind = scores.score_units(signal, responses + shift, draws=0)
+    blind = scores.score_units(signal, responses + shift, intervals=None)
     assert np.mean(blind["noise_ceiling"]) < np.mean(found["noise_ceiling"]) - 0.1
 
 
@@ -135,8 +135,8 @@ def test_silent_channels_do_not_move_a_region(repeats: int) -> None:
     signal, responses = simulate(repeats, 100, 100, noise=1.0)
     responses[..., 60:] = rng.normal(size=(repeats, 100, 40))
     model = signal + rng.normal(0, 0.5, signal.shape)
-    good = scores.summarise(scores.score_units(model[:, :60], responses[..., :60], draws=0))
-    every = scores.score_units(model, responses, draws=0)
+    good = scores.summarise(scores.score_units(model[:, :60], responses[..., :60], intervals=None))
+    every = scores.score_units(model, responses, intervals=None)
     found = scores.summarise(every)
     for name in ("feve", "test_correlation_normalized", "test_correlation", "noise_ceiling"):
         for form in (name, f"{name}_median"):
@@ -187,15 +187,15 @@ def test_pairwise_reliability_is_the_mean_over_pairs() -> None:
 def test_missing_entries_leave_what_is_there_untouched() -> None:
     signal, responses = simulate(3, 30, 2)
     responses[:, 20:, 0] = np.nan
-    expected = scores.score_units(signal[:20, :1], responses[:, :20, :1], draws=50)
-    found = scores.score_units(signal, responses, draws=0)
+    expected = scores.score_units(signal[:20, :1], responses[:, :20, :1])
+    found = scores.score_units(signal, responses, intervals=None)
     for name in scores.METRICS:
         assert found[name][0] == pytest.approx(expected[name][0], rel=1e-12), name
 
 
 def test_units_without_signal_have_no_ceiling_and_are_counted() -> None:
     signal, responses = simulate(2, 40, 200, noise=200.0)
-    table = scores.score_units(signal, responses, draws=20)
+    table = scores.score_units(signal, responses)
     power = scores.signal_power(responses)
     assert 20 < (power <= 0).sum() < 180
     for name in ("noise_ceiling", "test_correlation_normalized", "noise_ceiling_low"):
@@ -215,7 +215,7 @@ def test_constant_predictions_count_as_nothing_explained() -> None:
     signal, responses = simulate(4, 60, 4)
     model = signal.copy()
     model[:, 1] = 0.1
-    table = scores.score_units(model, responses, draws=30)
+    table = scores.score_units(model, responses)
     assert np.isnan(table["test_correlation"][1])
     assert np.isnan(table["test_correlation_normalized_low"][1])
     assert np.isfinite(table["feve"][1])
@@ -228,7 +228,7 @@ def test_constant_predictions_count_as_nothing_explained() -> None:
 def test_constant_responses_have_neither_correlation_nor_ceiling() -> None:
     signal, responses = simulate(4, 60, 2)
     responses[:, :, 1] = 0.1
-    table = scores.score_units(signal, responses, draws=30)
+    table = scores.score_units(signal, responses)
     for name in ("test_correlation", "noise_ceiling", "feve", "explainable_variance"):
         assert np.isnan(table[name][1]), name
         assert np.isfinite(table[name][0]), name
@@ -237,7 +237,7 @@ def test_constant_responses_have_neither_correlation_nor_ceiling() -> None:
 
 def test_one_repeat_has_a_correlation_and_no_ceiling() -> None:
     signal, responses = simulate(1, 60, 5)
-    table = scores.score_units(signal, responses, draws=30)
+    table = scores.score_units(signal, responses)
     total = scores.summarise(table)
     assert total["n_units_with_ceiling"] == 0
     assert total["test_correlation"] == pytest.approx(table["test_correlation"].mean())
@@ -255,7 +255,7 @@ def test_a_constant_prediction_counts_as_nothing_explained_without_repeats_too()
     responses[:, :, 2] = 0.1  # nothing to explain: left out
     model = signal.copy()
     model[:, 1] = 0.1
-    total = scores.summarise(scores.score_units(model, responses, draws=0))
+    total = scores.summarise(scores.score_units(model, responses, intervals=None))
     right = scores.pearson(signal[:, [0, 3]], responses[:, :, [0, 3]])
     assert total["test_correlation"] == pytest.approx(right.sum() / 3)
     assert total["n_units_constant"] == 1
@@ -276,7 +276,7 @@ def test_all_four_means_are_over_the_same_units_where_repeats_are_unequal() -> N
     _, responses = simulate(3, 12, 3000, noise=12.0)
     responses = punch(responses, 0.4)
     model = np.random.default_rng(2).normal(size=responses.shape[1:])
-    table = scores.score_units(model, responses, draws=0)
+    table = scores.score_units(model, responses, intervals=None)
     power = scores.signal_power(responses)
     ceiling = table["has_ceiling"]
     assert (ceiling < (power > 0)).any()  # signal power, and yet no explainable variance
@@ -296,7 +296,7 @@ def test_all_four_means_are_over_the_same_units_where_repeats_are_unequal() -> N
 def test_a_prediction_that_is_no_number_is_not_skipped() -> None:
     signal, responses = simulate(4, 60, 2)
     signal[7, 0] = np.nan
-    table = scores.score_units(signal, responses, draws=20)
+    table = scores.score_units(signal, responses)
     for name in ("test_correlation", "test_correlation_normalized", "feve"):
         assert np.isnan(table[name][0]), name
         assert np.isnan(table[f"{name}_low"][0]), name
@@ -309,7 +309,7 @@ def test_bootstrap_draw_of_every_image_once_is_the_score() -> None:
     signal, responses = simulate(4, 50, 30)
     responses = punch(responses + 1e4, 0.3)
     model = signal + 1e4 + np.random.default_rng(0).normal(size=signal.shape)
-    table = scores.score_units(model, responses, draws=0, drift=False)
+    table = scores.score_units(model, responses, intervals=None, drift=False)
     drawn = weighted_scores(model, responses, np.ones((1, 50)))
     for name, values in drawn.items():
         there = np.isfinite(table[name])
@@ -325,7 +325,7 @@ def test_bootstrap_draw_is_the_score_of_the_drawn_images() -> None:
     drawn = weighted_scores(model, responses, counts)
     for draw, count in enumerate(counts):
         rows = np.repeat(np.arange(30), count.astype(int))
-        table = scores.score_units(model[rows], responses[:, rows], draws=0, drift=False)
+        table = scores.score_units(model[rows], responses[:, rows], intervals=None, drift=False)
         for name, values in drawn.items():
             np.testing.assert_allclose(values[draw], table[name], rtol=1e-9, err_msg=name)
 
@@ -333,7 +333,7 @@ def test_bootstrap_draw_is_the_score_of_the_drawn_images() -> None:
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     signal, responses = simulate(4, 200, 400)
     model = signal + np.random.default_rng(3).normal(size=signal.shape)
-    table = scores.score_units(model, responses, draws=400)
+    table = scores.score_units(model, responses)
     truths = {
         "test_correlation_normalized": np.sqrt(0.5),
         "noise_ceiling": np.sqrt(1 / (1 + NOISE / 4)),
@@ -346,11 +346,13 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         assert 0.90 < inside.mean() <= 0.99, (name, inside.mean())
 
 
-def test_intervals_depend_on_the_seed_alone() -> None:
+def test_bootstrap_intervals_depend_on_the_seed_alone() -> None:
     signal, responses = simulate(3, 40, 300)  # more than one block of units
-    one = scores.score_units(signal, responses, draws=50, seed=4)
-    same = scores.score_units(signal[:, 270:], responses[:, :, 270:], draws=50, seed=4)
-    other = scores.score_units(signal, responses, draws=50, seed=5)
+    one = scores.score_units(signal, responses, intervals="bootstrap", draws=50, seed=4)
+    same = scores.score_units(
+        signal[:, 270:], responses[:, :, 270:], intervals="bootstrap", draws=50, seed=4
+    )
+    other = scores.score_units(signal, responses, intervals="bootstrap", draws=50, seed=5)
     for name, values in same.items():
         np.testing.assert_allclose(one[name][270:], values, rtol=1e-9, err_msg=name)
     assert not np.allclose(one["feve_low"], other["feve_low"])
@@ -358,7 +360,7 @@ def test_intervals_depend_on_the_seed_alone() -> None:
 
 def test_an_interval_says_where_the_data_give_no_limit() -> None:
     signal, responses = simulate(2, 15, 300, noise=8.0)
-    table = scores.score_units(signal, responses, draws=300)
+    table = scores.score_units(signal, responses)
     open_above = table["has_ceiling"] & np.isnan(table["test_correlation_normalized_high"])
     assert open_above.any()
     assert np.isfinite(table["test_correlation_high"]).all()
@@ -371,7 +373,7 @@ def test_region_interval_is_narrower_than_a_units() -> None:
     signal, responses = simulate(4, 100, 60)
     model = signal + np.random.default_rng(3).normal(size=signal.shape)
     draws = scores.bootstrap_scores(model, responses, draws=300)
-    table = scores.score_units(model, responses, draws=300)
+    table = scores.score_units(model, responses)
     regions = scores.region_intervals(draws, table["has_ceiling"])
     total = scores.summarise(table)
     for name in ("test_correlation", "noise_ceiling", "feve"):
@@ -429,8 +431,8 @@ def test_choice_between_equals_is_uncertain_and_a_clear_one_is_not() -> None:
 def test_scores_do_not_depend_on_the_scale_of_responses(seed: int, gain: float, off: float) -> None:
     signal, responses = simulate(3, 20, 4, seed=seed)
     model = signal + np.random.default_rng(seed + 1).normal(size=signal.shape)
-    before = scores.score_units(model, responses, draws=0)
-    after = scores.score_units(model * gain + off, responses * gain + off, draws=0)
+    before = scores.score_units(model, responses, intervals=None)
+    after = scores.score_units(model * gain + off, responses * gain + off, intervals=None)
     for name in scores.METRICS:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-6, atol=1e-8)
 

@@ -100,7 +100,7 @@ class Scene:
         scaled = _tested(workspace, best.spec, best.shown().parameters)
         predicted = scaled * workspace.scaling.scale[units] + workspace.scaling.mean[units]
         measured = recording.test_responses[:, :, units]
-        found = score_units(predicted, measured, draws=0, **workspace.scoring)
+        found = score_units(predicted, measured, intervals=None, **workspace.scoring)
         return np.asarray(found["test_correlation_normalized"] > WELL_FITTED)
 
 

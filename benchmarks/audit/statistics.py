@@ -45,8 +45,8 @@ def silent_channels(difficulty: str) -> str:
         gaps = []
         for seed in range(20):
             model, responses = _region(repeats, seed, difficulty)
-            every = scores.summarise(scores.score_units(model, responses, draws=0))
-            good = scores.score_units(model[:, :60], responses[..., :60], draws=0)
+            every = scores.summarise(scores.score_units(model, responses, intervals=None))
+            good = scores.score_units(model[:, :60], responses[..., :60], intervals=None)
             gaps.append(every["feve"] - scores.summarise(good)["feve"])
         worst.append(f"{max(gaps, key=abs):+.3f}")
     return " and ".join(worst)
@@ -70,9 +70,8 @@ def coverage(recordings: int, *, by_groups: bool, difficulty: str = "easy") -> f
         model, responses, groups, noise = grouped(seed, difficulty)
         truth = float(np.mean(0.98 / np.sqrt(2 * 0.98 * (0.98 + noise**2 / 4))))
         drawn = groups if by_groups else None
-        samples = scores.bootstrap_scores(model, responses, draws=500, seed=seed, groups=drawn)
-        number = 40 if by_groups else None
-        low, high = scores.region_intervals(samples, np.arange(8), drawn=number)["test_correlation"]
+        left = scores.leave_out(model, responses, groups=drawn)
+        low, high = scores.mean_intervals(left, np.arange(8))["test_correlation"]
         hits += low <= truth <= high
     return hits / recordings
 
@@ -130,7 +129,7 @@ def layer_coverage(recordings: int, difficulty: str = "easy") -> float:
 @defect(
     5,
     "coverage of nominal 95 % intervals, images in groups of 4: of a region's correlation (400 recordings); where images "
-    "are drawn one by one; and of the differences of two layers to the best, both at once, over cuts, groups, units (300)",
+    "count one by one; and of the differences of two layers to the best, both at once, over cuts, groups, units (300)",
     "standard errors 1.28 times too small (images), 1.5 to 2 times for layers",
 )
 def interval_coverage(difficulty: str) -> str:

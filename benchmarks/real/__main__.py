@@ -78,7 +78,7 @@ def measure(workspace: Workspace, recording: str, layer: str, way: str, trials: 
     predicted = CLOSED[way](problem)
     seconds = time.process_time() - begin
     measured = workspace.recording.test_responses
-    scores = score_units(predicted, measured, draws=0)
+    scores = score_units(predicted, measured, intervals=None)
     r, normalized = (
         [float(v) for v in scores[name]]
         for name in ("test_correlation", "test_correlation_normalized")

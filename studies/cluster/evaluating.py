@@ -104,8 +104,8 @@ def pack_scored(worth: Scored) -> bytes:
     columns = {name: np.asarray(values) for name, values in worth.units.items()}
     arrays = {f"units/{name}": values for name, values in columns.items()}
     arrays["image_losses"] = worth.image_losses
-    if worth.drawn is not None:
-        arrays["drawn"] = worth.drawn
+    if worth.parts is not None:
+        arrays["parts"] = worth.parts
     return messages.pack(
         {
             "row": {n: v.item() if isinstance(v, np.generic) else v for n, v in worth.row.items()},
@@ -129,5 +129,5 @@ def scored_of(message: bytes) -> Scored | None:
         {name: tensors[f"units/{name}"].numpy() for name in header["columns"]},
         {name: (low, high) for name, (low, high) in header["intervals"].items()},
         tensors["image_losses"].numpy(),
-        tensors["drawn"].numpy() if "drawn" in tensors else None,
+        tensors["parts"].numpy() if "parts" in tensors else None,
     )

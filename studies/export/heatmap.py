@@ -235,7 +235,7 @@ def draw_heatmap(
     evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
     starts = with_starts(
-        workspace, [one.spec for one in found if one.drawn is not None], beside, 1000
+        workspace, [one.spec for one in found if one.parts is not None], beside, 1000
     )
     found = compared(workspace, found, starts)
     rows = [one.row for one in found]

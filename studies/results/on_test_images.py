@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from studies.workspace import Workspace
 from tuner.figures.tables import WITH_LIMITS
 
 _SEED = 0
-"""Of the bootstrap: intervals come out the same at every export, and all fits are scored on the same samples."""
+"""Of the bootstrap, where intervals come from one: they come out the same at every export."""
 
 REGION_COLUMNS = (
     "test_correlation",
@@ -57,15 +57,15 @@ class Tested:
     units
         Score to its ``(n_units,)`` values.
     intervals
-        Score to the 95 % limits of the region's mean, by bootstrap over the test images.
-    drawn
-        ``(draws,)`` the region's mean test correlation in each bootstrap sample; the samples are the same for all that is
-        predicted of a region. None where nothing is drawn, or no unit is counted.
+        Score to the 95 % limits of the region's mean.
+    parts
+        ``(parts,)`` pseudo-values of the region's mean test correlation, of which each part of the images has one: those
+        of all that is predicted of a region can be subtracted. None without intervals, or where no unit is counted.
     """
 
     units: dict[str, NDArray[Any]]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    drawn: NDArray[np.float64] | None = None
+    parts: NDArray[np.float64] | None = None
 
     def columns(self, workspace: Workspace) -> dict[str, float | int]:
         """The region's columns of ``heatmap.csv``, limits of intervals included."""
@@ -84,32 +84,27 @@ def on_test_images(
     predicted
         ``(n_test, n_units)`` in the recording's units.
     draws
-        Number of bootstrap samples behind the intervals; 0: none.
+        Number of bootstrap samples, where intervals come from them (``data.intervals = "images"``); 0: no intervals.
     """
-    from tuner.scores import (
-        bootstrap_scores,
-        counted_units,
-        region_intervals,
-        region_means,
-        score_units,
-    )
+    from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
+    from tuner.scores.jackknife import leave_out, mean_intervals, pseudo_values
 
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, units]
     data, how = workspace.experiment.data, workspace.scoring
-    widen = data.intervals == "groups"
-    scores = score_units(predicted, measured, draws=draws, seed=_SEED, widen=widen, **how)
+    by: Literal["jackknife", "bootstrap"] = (
+        "jackknife" if data.intervals == "groups" else "bootstrap"
+    )
+    scores = score_units(
+        predicted, measured, intervals=by if draws else None, draws=draws, seed=_SEED, **how
+    )
     counted = counted_units(scores, min_explainable=data.min_explainable)
     if not draws or not counted.any():
         return Tested(scores)
-    samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
-    intervals = region_intervals(samples, counted, drawn=drawn_things(workspace))
-    return Tested(scores, intervals, region_means(samples, counted)["test_correlation"])
-
-
-def drawn_things(workspace: Workspace) -> int | None:
-    """Number of test images, or groups of them, in a bootstrap sample, where intervals are widened for few; else None."""
-    if workspace.experiment.data.intervals != "groups":
-        return None
-    groups = workspace.scoring["groups"]
-    return workspace.recording.n_test if groups is None else int(np.unique(groups).size)
+    left = leave_out(predicted, measured, **how)
+    if by == "jackknife":
+        intervals = mean_intervals(left, counted)
+    else:
+        samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
+        intervals = region_intervals(samples, counted)
+    return Tested(scores, intervals, pseudo_values(left, "test_correlation", counted))

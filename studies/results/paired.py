@@ -1,6 +1,6 @@
 """Whether a search is ahead of what needs none, or behind it: its test score against a closed form's, paired.
 
-Both predict the same units on the same test images, and in each bootstrap sample both are scored on the same of them; so
+Both predict the same units on the same test images, and where some are left out they are the same for both; so
 their difference is surer than either score. Test images chose neither, so this difference flatters neither, which that of
 validation losses (``below_smooth``) does.
 """
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.grid import Spec
-from studies.results.on_test_images import drawn_things
 from studies.results.references import LOCATED, Reference, references
 from studies.search.start import starts_elsewhere
 from tuner.figures.against import verdict
@@ -54,7 +53,7 @@ def compared(
     Parameters
     ----------
     found
-        Studies, scored on the same number of samples as ``starts``; those of ``smooth`` among them are what others are
+        Studies, scored with intervals as ``starts`` are; those of ``smooth`` among them are what others are
         compared with.
     starts
         From :func:`with_starts`.
@@ -65,8 +64,8 @@ def compared(
         Their rows have ``against_smooth``, ``against_start`` and the differences with their limits; None where there is
         nothing to compare with, so of closed forms.
     """
-    closed = {_place(one.spec.key): (one.row, one.drawn) for one in found if one.spec.closed_form}
-    started = {_place(one.key): (one.row, one.drawn) for one in starts}
+    closed = {_place(one.spec.key): (one.row, one.parts) for one in found if one.spec.closed_form}
+    started = {_place(one.key): (one.row, one.parts) for one in starts}
     out = []
     for one in found:
         columns: dict[str, Any] = {}
@@ -74,7 +73,7 @@ def compared(
             other = None if one.spec.closed_form else others.get(_place(one.spec.key))
             if line == "start" and other is not None and not starts_elsewhere(workspace, one.spec):
                 other = None
-            columns |= _against(workspace, line, (one.row, one.drawn), other)
+            columns |= _against(line, (one.row, one.parts), other)
         out.append(replace(one, row=one.row | columns))
     return out
 
@@ -86,14 +85,12 @@ def _place(key: Any) -> Place:
 _Scored = tuple[Mapping[str, Any], NDArray[np.float64] | None]
 
 
-def _against(
-    workspace: Workspace, line: str, one: _Scored, other: _Scored | None
-) -> dict[str, Any]:
+def _against(line: str, one: _Scored, other: _Scored | None) -> dict[str, Any]:
     from tuner.scores import difference_interval
 
     names = [f"against_{line}{part}" for part in ("", "_difference", "_low", "_high")]
     if other is None or one[1] is None or other[1] is None:
         return dict.fromkeys(names)
     difference = float(one[0][_SCORE]) - float(other[0][_SCORE])
-    low, high = difference_interval(one[1], other[1], drawn=drawn_things(workspace))
+    low, high = difference_interval(one[1], other[1])
     return dict(zip(names, (verdict(low, high), difference, low, high), strict=True))

@@ -51,7 +51,7 @@ REFERENCES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """A closed form beside the studies, and what it is worth: scored as they are, on the same bootstrap samples.
+    """A closed form beside the studies, and what it is worth: scored as they are, on the same images.
 
     Attributes
     ----------
@@ -61,14 +61,14 @@ class Reference:
         Of ``references.csv``, a row like those of ``heatmap.csv``.
     units
         Of ``reference_units.csv``, a row like those of ``units.csv`` for every unit.
-    drawn
+    parts
         As of :class:`studies.results.scores.Evaluated`.
     """
 
     key: StudyKey
     row: dict[str, Any]
     units: list[dict[str, Any]]
-    drawn: NDArray[np.float64] | None
+    parts: NDArray[np.float64] | None
 
 
 def references(
@@ -262,10 +262,10 @@ def _scored(
         "validation_correlation": correlation,
         "fit_failed": units_failed(workspace, each, flat, trials=tried),
     }
-    drawn = None
+    parts = None
     if workspace.recording.test_responses is not None and tested is not None:
         of_test = on_test_images(workspace, spec.units, tested, draws)
         row |= of_test.columns(workspace)
         scores |= of_test.units
-        drawn = of_test.drawn
-    return Reference(spec.key, row, unit_rows(workspace, spec, scores), drawn)
+        parts = of_test.parts
+    return Reference(spec.key, row, unit_rows(workspace, spec, scores), parts)

@@ -55,13 +55,13 @@ class Evaluated:
     parameters
         Best trial's exported parameters, or None before the first complete trial.
     intervals
-        Score to the 95 % limits of the region's mean, by bootstrap over the test images.
+        Score to the 95 % limits of the region's mean, see :mod:`studies.results.on_test_images`.
     image_losses
         ``(n_validation,)`` loss of each validation image, mean over units, by which layers can be compared.
     image_groups
         ``(n_validation,)`` group of each of them, where intervals are drawn over groups.
-    drawn
-        ``(draws,)`` the region's mean test correlation in each bootstrap sample of the test images; None without them.
+    parts
+        ``(parts,)`` as of :class:`studies.results.on_test_images.Tested`; None without intervals.
     """
 
     spec: Spec
@@ -72,7 +72,7 @@ class Evaluated:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     image_losses: NDArray[np.float64] | None = None
     image_groups: NDArray[np.int64] | None = None
-    drawn: NDArray[np.float64] | None = None
+    parts: NDArray[np.float64] | None = None
 
     def as_best_layer(self, metric: str, probabilities: dict[str, float]) -> BestLayer:
         """Put the study into a figure of best layers, with how often each of its rivals is the best."""
@@ -99,7 +99,7 @@ class Scored:
         Score to its value, as in ``heatmap.csv``.
     units
         Column of ``units.csv`` to its ``(n_units,)`` values, in the order of the columns.
-    intervals, image_losses, drawn
+    intervals, image_losses, parts
         As of :class:`Evaluated`.
     """
 
@@ -107,7 +107,7 @@ class Scored:
     units: dict[str, NDArray[Any]]
     intervals: dict[str, tuple[float, float]]
     image_losses: NDArray[np.float64]
-    drawn: NDArray[np.float64] | None = None
+    parts: NDArray[np.float64] | None = None
 
 
 Scorer = Callable[[Sequence[Best], int], Iterator[tuple[Whole | None, Scored | None]]]
@@ -214,7 +214,7 @@ def _evaluated(
         worth.intervals,
         worth.image_losses,
         workspace.cuts.held_out_groups,
-        worth.drawn,
+        worth.parts,
     )
 
 
@@ -257,7 +257,7 @@ def score(
         "fit_failed": units_failed(workspace, each, flat, trials=trials),
     }
     row["validation_correlation"] = mean_correlation(scores["validation_correlation"], measured)
-    intervals, drawn = {}, None
+    intervals, parts = {}, None
     if workspace.recording.test_responses is not None:
         scaling = workspace.scaling
         scaled = respond(loss, tested(workspace, spec, parameters))
@@ -265,10 +265,10 @@ def score(
         found = on_test_images(workspace, spec.units, predicted, draws)
         scores |= found.units
         row |= found.columns(workspace)
-        intervals, drawn = found.intervals, found.drawn
+        intervals, parts = found.intervals, found.parts
     if fields:
         scores |= _receptive_fields(workspace, spec, parameters)
-    return Scored(row, scores, intervals, by_image(each), drawn)
+    return Scored(row, scores, intervals, by_image(each), parts)
 
 
 def unit_rows(

@@ -86,7 +86,7 @@ def test_all_studies_of_a_region_together_are_scored_and_saved_as_one_encoder(
         assert encoder.meta["study"] == f"lite%2F0/stacked/{row['region']}/stacked"
         with torch.no_grad():
             answer = encoder(batch).numpy()
-        scores = score_units(answer, measured[:, :, encoder.unit_indices], draws=0)
+        scores = score_units(answer, measured[:, :, encoder.unit_indices], intervals=None)
         of_units = [
             float(unit["test_correlation"])
             for unit in rows(out / "units.csv")

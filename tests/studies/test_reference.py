@@ -34,6 +34,7 @@ from tuner.closed_form.fwrf import fit_fwrf
 from tuner.closed_form.located import fit_located
 from tuner.errors import InputError
 from tuner.scores import score_units
+from tuner.scores.few import mean_interval
 
 NETWORK = DOCUMENT["backbone"][0]
 
@@ -90,7 +91,7 @@ def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fi
     predicted = readouts.get("factorized").predict(fit.parameters, maps).numpy()
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, chosen[0].units]
-    expected = score_units(predicted, measured, draws=0)["test_correlation"].mean()
+    expected = score_units(predicted, measured, intervals=None)["test_correlation"].mean()
     assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -125,7 +126,7 @@ def test_where_searches_start_is_judged_as_they_are(
     tested = readouts.get("full").predict(parameters, maps).numpy()
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, chosen[0].units]
-    expected = score_units(tested, measured, draws=0)["test_correlation"].mean()
+    expected = score_units(tested, measured, intervals=None)["test_correlation"].mean()
     assert row["test_correlation"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -147,8 +148,8 @@ def test_references_have_intervals_and_units_as_studies_have(
         assert one.row[score] == pytest.approx(
             mean, rel=0.1 if score == "validation_loss" else 1e-6
         )
-    assert one.drawn is not None
-    low, high = np.quantile(one.drawn, [0.025, 0.975])
+    assert one.parts is not None
+    low, high = mean_interval(one.parts)
     assert one.row["test_correlation_low"] == pytest.approx(low, abs=0.05)
     assert one.row["test_correlation_high"] == pytest.approx(high, abs=0.05)
 
@@ -206,7 +207,7 @@ def test_searches_are_compared_with_closed_forms_in_pairs(make_experiment: MakeE
     def evaluated(spec: Spec, predicted: NDArray[Any]) -> Evaluated:
         worth = on_test_images(workspace, spec.units, predicted, 400)
         nothing: Any = None
-        return Evaluated(spec, nothing, worth.columns(workspace), [], nothing, drawn=worth.drawn)
+        return Evaluated(spec, nothing, worth.columns(workspace), [], nothing, parts=worth.parts)
 
     found = [evaluated(spec, predicted) for spec, predicted in predictions]
     searched, closed = (one.row for one in compared(workspace, found, []))

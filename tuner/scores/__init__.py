@@ -26,6 +26,7 @@ from tuner.scores.bootstrap import (
 from tuner.scores.chance import units_beyond_chance
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import without_drift
+from tuner.scores.jackknife import LeftOut, leave_out, mean_intervals, pseudo_values
 from tuner.scores.regions import difference_interval, region_intervals, region_means
 from tuner.scores.signal import (
     cc_abs,
@@ -50,6 +51,7 @@ __all__ = [
     "METRICS",
     "MIN_EXPLAINABLE",
     "BootstrapDifference",
+    "LeftOut",
     "best_choice_probability",
     "beyond_chance",
     "bootstrap_scores",
@@ -61,11 +63,14 @@ __all__ = [
     "explainable_variance",
     "feve",
     "has_ceiling",
+    "leave_out",
     "mean_correlation",
+    "mean_intervals",
     "noise_variance",
     "paired_bootstrap",
     "pairwise_reliability",
     "pearson",
+    "pseudo_values",
     "region_intervals",
     "region_means",
     "score_units",

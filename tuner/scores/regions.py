@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tuner.scores.bootstrap import interval
+from tuner.scores.few import mean_interval
 from tuner.scores.moments import Floats
 
 
@@ -45,7 +46,6 @@ def region_intervals(
     units: ArrayLike,
     *,
     level: float = 0.95,
-    drawn: int | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Intervals of a region's means over units.
 
@@ -55,8 +55,6 @@ def region_intervals(
         As of :func:`region_means`.
     level
         Share of draws inside.
-    drawn
-        Number of images, or groups, of a draw, where the interval is to be widened for few; None leaves it as it is.
 
     Returns
     -------
@@ -65,36 +63,36 @@ def region_intervals(
         score is undefined for all.
     """
     means = region_means(draws, units)
-    limits = {name: interval(values, level, drawn) for name, values in means.items()}
+    limits = {name: interval(values, level) for name, values in means.items()}
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}
 
 
 def difference_interval(
-    first: Floats, second: Floats, *, level: float = 0.95, drawn: int | None = None
+    first: Floats, second: Floats, *, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the difference between two fits' means, where both are over the same units and the same samples.
+    """Interval of the difference between two fits' means over the same units and images.
 
-    Both rise and fall with the images that a sample holds, which their difference is free of: it is surer than either.
+    Both rise and fall with the images, which their difference is free of: it is surer than either.
 
     Parameters
     ----------
     first, second
-        ``(draws,)`` means of one score, of the same samples of the images.
-    level, drawn
-        As of :func:`region_intervals`.
+        ``(parts,)`` from :func:`tuner.scores.jackknife.pseudo_values`, of the same parts.
+    level
+        Share of recordings whose interval holds the true difference.
 
     Returns
     -------
     low, high
-        NaN for a limit that the draws leave open.
+        NaN where the data give no limit.
 
     Raises
     ------
     ValueError
-        If they are of different numbers of samples.
+        If they are of different numbers of parts.
     """
     if first.shape != second.shape:
-        raise ValueError(f"{first.size} and {second.size} samples cannot be paired")
+        raise ValueError(f"{first.size} and {second.size} parts cannot be paired")
     with np.errstate(invalid="ignore"):
-        low, high = interval(first - second, level, drawn)
-    return float(low), float(high)
+        gap = first - second
+    return mean_interval(gap, level) if np.isfinite(gap).all() else (np.nan, np.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tuner.scores.bootstrap import draw_counts, interval, weighted_scores
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import Times, without_drift
+from tuner.scores.jackknife import leave_out, score_intervals
 from tuner.scores.moments import Floats, as_predictions, as_responses, varies
 from tuner.scores.signal import cc_max, cc_norm, explainable_variance, feve, has_ceiling
 
@@ -35,13 +36,13 @@ def score_units(
     predictions: ArrayLike,
     test_responses: ArrayLike,
     *,
+    intervals: Literal["jackknife", "bootstrap"] | None = "jackknife",
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
     groups: NDArray[np.int64] | None = None,
     drift: bool = True,
     times: Times | None = None,
-    widen: bool = True,
 ) -> dict[str, NDArray[Any]]:
     """Score every unit on the test images.
 
@@ -51,20 +52,20 @@ def score_units(
         ``(n_test, n_units)``, in the recording's own units.
     test_responses
         ``(n_repeats, n_test, n_units)``; NaN = missing.
+    intervals
+        How limits of the scores are found: by leaving out each image or group of images
+        (:mod:`tuner.scores.jackknife`), or as percentiles over bootstrap samples of them. None: no limits.
     draws
-        Bootstrap samples of the images behind the intervals; 0 = no intervals.
+        Bootstrap samples, where they are asked for.
     seed
         Of the bootstrap and of the split halves.
     level
-        Share of bootstrap draws inside an interval.
+        Share of recordings whose interval holds the score of endless images.
     groups
-        ``(n_test,)`` codes of groups of images, which the bootstrap draws whole.
+        ``(n_test,)`` codes of groups of images, which are left out, or drawn, whole.
     drift, times
         Whether what shifts a whole repeat is taken out first, and codes of time besides; see
         :func:`tuner.scores.without_drift`.
-    widen
-        Whether intervals are widened for few images or groups; see
-        :func:`tuner.scores.bootstrap.interval`.
 
     Returns
     -------
@@ -86,24 +87,31 @@ def score_units(
     if raw.ndim != 3:
         raise ValueError(f"test responses must be (repeats, images, units), got {raw.shape}")
     p = as_predictions(predictions, raw)
-    counts = draw_counts(raw.shape[1], draws, seed, groups) if draws else None
-    drawn = raw.shape[1] if groups is None else int(np.unique(groups).size)
+    counts = draw_counts(raw.shape[1], draws, seed, groups) if intervals == "bootstrap" else None
     blocks = []
     for start in range(0, max(1, raw.shape[2]), _BLOCK):
         block = raw[:, :, start : start + _BLOCK]
         y = without_drift(block, times) if drift else block
-        scores = _score_block(
-            p[:, start : start + _BLOCK], y, counts, level, drawn if widen else None
-        )
+        predicted = p[:, start : start + _BLOCK]
+        scores = _score_block(predicted, y)
+        limits: Mapping[str, tuple[Floats, Floats]] = {}
+        if counts is not None:
+            drawn = weighted_scores(predicted, y, counts)
+            limits = {name: interval(values, level) for name, values in drawn.items()}
+        elif intervals is not None:
+            left = leave_out(predicted, y, groups=groups, drift=False)
+            limits = score_intervals(left, level)
+        for name, ends in limits.items():
+            undefined = np.isnan(scores[name])
+            for which, end in zip(("low", "high"), ends, strict=True):
+                scores[f"{name}_{which}"] = np.where(undefined, np.nan, end)
         scores["reliability"] = pairwise_reliability(block)
         scores["split_half"] = split_half_reliability(block, seed=seed)
         blocks.append(scores)
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _score_block(
-    p: Floats, y: Floats, counts: Floats | None, level: float, drawn: int | None
-) -> dict[str, NDArray[Any]]:
+def _score_block(p: Floats, y: Floats) -> dict[str, NDArray[Any]]:
     """Scores of some units, whose drift has been taken out."""
     ceiling = has_ceiling(y, drift=False)
     normalized = cc_norm(p, y, drift=False)
@@ -117,13 +125,6 @@ def _score_block(
         "reliability": np.empty(0),
         "split_half": np.empty(0),
     }
-    if counts is not None:
-        samples = weighted_scores(p, y, counts)
-        for name, values in samples.items():
-            undefined = np.isnan(scores[name])
-            low, high = interval(values, level, drawn)
-            scores[f"{name}_low"] = np.where(undefined, np.nan, low)
-            scores[f"{name}_high"] = np.where(undefined, np.nan, high)
     scores["has_ceiling"] = ceiling
     scores["responses_vary"] = varies(y)
     return scores

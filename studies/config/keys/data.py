@@ -106,8 +106,9 @@ class DataConfig(Table):
     )
     intervals: Literal["groups", "images"] = Field(
         "groups",
-        description="what intervals are drawn over: groups of images where there are any, and a study counts as "
-        "fitted where its interval says so; or images one by one, and a study counts as fitted by its loss",
+        description="what intervals come from: leaving out one group of images after the other, where there are any, else "
+        "one image, and a study counts as fitted where its interval says so; or, as before, a bootstrap of images one by "
+        "one, and a study counts as fitted by its loss",
     )
     reliability: Literal["computed", "recorded"] = Field(
         "computed",

@@ -75,7 +75,7 @@ def export_report(
         for name in references
         for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
     ]
-    scored = [one.spec for one in found.values() if one.drawn is not None]
+    scored = [one.spec for one in found.values() if one.parts is not None]
     starts = with_starts(workspace, scored, beside, DRAWS)
     rows = [one.row for one in compared(workspace, list(found.values()), starts)]
     stored = stored_studies(stores.storage)
