@@ -43,7 +43,8 @@ class SearchConfig(Table):
     warm_start: Annotated[Literal["finished", "neighbour", False], BeforeValidator(_warm)] = Field(
         "finished",
         description="a study's first trials: the best settings of up to 8 others of its readout, nearest "
-        "first, which are begun before it; neighbour: the first trial of its second round is the best "
+        "first, which are begun before it, where they are fewer also settings known to be good; "
+        "neighbour: the first trial of its second round is the best "
         "of the next shallower layer, as before (true means this too); false: nothing is taken over",
         json_schema_extra={"words": '"finished" or "neighbour" or false'},
     )
