@@ -95,7 +95,7 @@ class Simulated:
                 study = messages.study_of(plain)
                 parts.setdefault(study.cohort, []).append(study.name)
             answer = messages.pack({"groups": [[names] for names in parts.values()]})
-        elif kind == "extract":
+        elif kind in ("open", "extract"):
             answer = messages.pack({})
         else:
             answer = self._fit(key, header)

@@ -73,6 +73,7 @@ class Coordinator:
         self._reports: list[tuple[int, int, float]] = []
         self._living: dict[str, str] = {}
         self._there: dict[str, set[Layer]] = {}
+        self._opened: set[str] = set()
         self._idle_since: dict[str, float] = {}
         self._ready: list[Work] | None = None
         self._left_out: set[str] = set()
@@ -177,14 +178,23 @@ class Coordinator:
             self._send(task, idle.pop(name), name)
         if self.ledger.late():
             self._leave_waiting()
-        elif self._groups:
+        elif self._groups and (self._homes.shared or not self._tasks.any("open")):
+            # Where each has its own layers, those that open the experiment are waited for: else they would have none.
             self._begin_rounds(idle, serving, now)
             for depth in range(1, DEPTH):
                 self._begin_rounds(self._with_tasks(serving, depth), serving)
             self._even_out(self._with_tasks(serving, 0), now)
-        elif idle and not self._tasks.any("groups"):
-            name = next(iter(idle))
-            self._send(Task("groups"), idle.pop(name), name)
+        elif not self._groups:
+            self._begin_with(idle)
+
+    def _begin_with(self, idle: dict[str, str]) -> None:
+        """Have one worker cut the studies into rounds, and the others open the experiment meanwhile."""
+        for name, address in idle.items():
+            if not self._tasks.any("groups"):
+                self._send(Task("groups"), address, name)
+            elif address not in self._opened:
+                self._send(Task("open", names=(self.specs[0].name,)), address, name)
+            self._opened.add(address)
 
     def _with_tasks(self, serving: Mapping[str, str], count: int) -> dict[str, str]:
         """Name to address of the workers that have so many tasks."""

@@ -117,6 +117,11 @@ class Room:
             out.append([[spec.name for spec in part] for part in parts])
         return messages.pack({"groups": out})
 
+    def open(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
+        """Read what every round needs, before there is one."""
+        self.take(listener, message.header["studies"])
+        return messages.pack({})
+
     def extract(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
         """Bring features of some layers of a backbone into the cache; those that are there are left."""
         header = message.header
@@ -164,6 +169,7 @@ class Room:
 
 _KINDS = {
     "groups": Room.groups,
+    "open": Room.open,
     "extract": Room.extract,
     "fit": Room.fit,
     "score": Room.score,
@@ -183,7 +189,7 @@ def work(kind: str, experiment: bytes, task: bytes, send: Send) -> bytes:
     Parameters
     ----------
     kind
-        ``groups``, ``extract``, ``fit``, ``score`` or ``encode``: the method of :class:`Room`; or what is done
+        ``groups``, ``open``, ``extract``, ``fit``, ``score`` or ``encode``: the method of :class:`Room`; or what is done
         about files: ``look``, ``have`` or ``keep``.
     experiment
         The experiment, as :func:`studies.cluster.messages.document` writes it.

@@ -46,6 +46,8 @@ def test_workers_take_the_course_of_one_process(
     assert seen.outcome == alone
     assert 1 < engine.most <= count or count == 1
     assert engine.ahead > 0  # a round lay ready where another was told
+    opened = {given.address for given in engine.log if given.kind in ("groups", "open")}
+    assert len(opened) == count  # none of them begins with that when it is given its first round
     extracted = [
         layer
         for given in engine.log
@@ -196,7 +198,9 @@ def test_at_the_end_of_its_time_rounds_that_lie_ready_are_not_begun(
 
     monkeypatch.setattr(Ledger, "late", over)
     engine = StandIn(
-        count=2, before=lambda given: fitted.append(given.key) if given.kind == "fit" else None
+        count=2,
+        seed=1,
+        before=lambda given: fitted.append(given.key) if given.kind == "fit" else None,
     )
     assert not search(config, engine, TRIALS).complete
     assert len(fitted) < sum(given.kind == "fit" for given in engine.log)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from cli.main import main
+from studies.cluster.engine import open_engine
 from studies.cluster.places import (
     NANNY,
     SETTINGS,
@@ -26,6 +28,7 @@ from studies.cluster.places import (
     job_options,
     job_variables,
 )
+from studies.config.experiment import load_experiment
 from studies.config.keys import ClusterConfig
 from tests.conftest import Run
 from tests.soak.outcome import look
@@ -205,6 +208,15 @@ def test_the_array_script_of_the_documentation(
     found = look(config, TRIALS)
     assert not found.problems, written()
     assert found.outcome == alone
+
+
+def test_the_dashboard_of_dask_answers(make_experiment: MakeExperiment) -> None:
+    pytest.importorskip("bokeh", reason="Dask's dashboard needs bokeh")
+    with open_engine("local", 1, load_experiment(make_experiment(SMALL))) as engine:
+        assert engine.dashboard is not None
+        with urllib.request.urlopen(engine.dashboard, timeout=30) as answer:
+            assert answer.status == 200
+            assert b"Dask" in answer.read()
 
 
 def test_what_is_asked_of_each_scheduler_is_what_it_understands(tmp_path: Path) -> None:
