@@ -129,8 +129,6 @@ def units_failed(
     from tuner.scores import units_beyond_chance
 
     own = per_unit(workspace, each, flat)
-    if len(own) == 1:
-        return np.array([fit_failed(workspace, float(own[0]), each, flat, trials=trials)])
     worse = ~(own < 1.0)
     if workspace.experiment.data.intervals != "groups":
         return worse

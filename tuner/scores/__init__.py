@@ -19,11 +19,10 @@ from __future__ import annotations
 from tuner.scores.bootstrap import (
     BootstrapDifference,
     best_choice_probability,
-    beyond_chance,
     bootstrap_scores,
     paired_bootstrap,
 )
-from tuner.scores.chance import units_beyond_chance
+from tuner.scores.chance import beyond_chance, units_beyond_chance
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import without_drift
 from tuner.scores.jackknife import LeftOut, leave_out, mean_intervals, pseudo_values

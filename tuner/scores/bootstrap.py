@@ -283,50 +283,6 @@ def paired_bootstrap(
     )
 
 
-def beyond_chance(
-    losses: ArrayLike,
-    mean_losses: ArrayLike,
-    *,
-    trials: int = 1,
-    groups: NDArray[np.int64] | None = None,
-    draws: int = 10_000,
-) -> bool:
-    """Whether a fit predicts better than every unit's mean does on the same images.
-
-    The upper limit of the difference between the two must lie below 0, at a level corrected for the number of trials
-    (Bonferroni): the least of them was chosen on these images, and of noise some trial always does a little better.
-
-    Parameters
-    ----------
-    losses, mean_losses
-        ``(images,)`` of the fit and of predicting the mean; images without a finite one are left out.
-    trials
-        Number of trials that the fit was chosen from.
-    groups
-        ``(images,)`` codes: whole groups are drawn.
-    draws
-        Number of bootstrap samples.
-
-    Returns
-    -------
-    bool
-        False where there are fewer than two images.
-    """
-    fit, mean = (np.asarray(values, dtype=np.float64) for values in (losses, mean_losses))
-    there = np.isfinite(fit) & np.isfinite(mean)
-    if there.sum() < 2:
-        return False
-    codes = np.arange(len(fit)) if groups is None else groups
-    gap = paired_bootstrap(
-        fit[there],
-        mean[there],
-        draws=draws,
-        level=1.0 - 0.05 / max(1, trials),
-        groups=codes[there],
-    )
-    return bool(gap.high < 0)
-
-
 def best_choice_probability(
     losses: Mapping[str, ArrayLike],
     *,

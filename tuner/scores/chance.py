@@ -1,9 +1,41 @@
-"""Whether single units are predicted better than by their mean, or a lower loss may be chance."""
+"""Whether a region, or single units, are predicted better than by their mean, or a lower loss may be chance."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+def beyond_chance(
+    losses: ArrayLike,
+    mean_losses: ArrayLike,
+    *,
+    trials: int = 1,
+    groups: NDArray[np.int64] | None = None,
+) -> bool:
+    """Whether a fit predicts a region better than every unit's mean does on the same images.
+
+    As :func:`units_beyond_chance` asks of a unit: the least loss of several trials was chosen on these images, and of noise
+    some trial always does a little better.
+
+    Parameters
+    ----------
+    losses, mean_losses
+        ``(images,)`` means over the region's units of the fit and of predicting their means; images without a finite one
+        are left out.
+    trials, groups
+        As of :func:`units_beyond_chance`.
+
+    Returns
+    -------
+    bool
+        False where there are fewer than two images or groups.
+    """
+    fit, mean = (np.asarray(values, dtype=np.float64) for values in (losses, mean_losses))
+    there = np.isfinite(fit) & np.isfinite(mean)
+    kept = None if groups is None else np.asarray(groups)[there]
+    found = units_beyond_chance(fit[there, None], mean[there, None], trials=trials, groups=kept)
+    return bool(found[0])
 
 
 def units_beyond_chance(
@@ -13,12 +45,13 @@ def units_beyond_chance(
     trials: int = 1,
     groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.bool_]:
-    """Whether a fit predicts each unit better than the unit's mean does on the same images.
+    r"""Whether a fit predicts each unit better than the unit's mean does on the same images.
 
-    As :func:`tuner.scores.beyond_chance` asks of a region, but with Student's interval in place of a bootstrap, since
-    there are thousands of units: the upper limit of the mean difference of the two losses, at the level that is left to each
-    of several trials (Bonferroni), must lie below 0. Images of a group are alike, so groups are the sample: a group's
-    deviations from the mean difference are summed before they are squared (the sandwich estimator for clusters).
+    What is tested is the logarithm of the ratio of the two losses: a few images that a unit answers strongly carry most of
+    either loss, so that their difference scatters from one set of images to the next far more than their ratio. The upper
+    limit of its interval by leaving out one image, or group of images that are alike, after the other
+    (:func:`tuner.scores.jackknife.interval`) must lie below 0, at the level that is left to each of several trials
+    (Bonferroni). Where a loss is not positive, as a likelihood may be, their difference is tested.
 
     Parameters
     ----------
@@ -34,11 +67,6 @@ def units_beyond_chance(
     numpy.ndarray
         ``(units,)``; False for a unit with responses in fewer than two groups, or a loss that is not finite.
 
-    References
-    ----------
-    .. [1] Cameron & Miller (2015), Journal of Human Resources 50:317, the cluster-robust variance with the correction
-       G / (G - 1).
-
     Examples
     --------
     >>> import numpy as np
@@ -50,21 +78,45 @@ def units_beyond_chance(
     from scipy.stats import t
 
     fit, mean = (np.asarray(values, dtype=np.float64) for values in (losses, mean_losses))
-    with np.errstate(invalid="ignore"):
-        gap = fit - mean
     there = ~np.isnan(fit) & ~np.isnan(mean)
-    codes = np.arange(len(gap)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    finite = np.where(there & np.isfinite(gap), gap, 0.0)
-    n = there.sum(axis=0)
-    difference = finite.sum(axis=0) / np.maximum(n, 1)
-    deviations = np.where(there, finite - difference, 0.0)
-    sums = _summed(deviations, codes)
-    drawn = (_summed(there.astype(np.float64), codes) > 0).sum(axis=0)
-    some = np.maximum(drawn, 2)
-    error = np.sqrt(np.square(sums).sum(axis=0) * some / (some - 1)) / np.maximum(n, 1)
-    high = difference + t.ppf(1.0 - 0.025 / max(1, trials), some - 1) * error
-    broken = (there & ~np.isfinite(gap)).any(axis=0)
-    return np.asarray((high < 0) & (drawn > 1) & ~broken)
+    broken = (there & ~(np.isfinite(fit) & np.isfinite(mean))).any(axis=0)
+    usable = there & np.isfinite(fit) & np.isfinite(mean)
+    codes = np.arange(len(fit)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    ours, theirs = (_summed(np.where(usable, values, 0.0), codes) for values in (fit, mean))
+    present = _summed(usable.astype(np.float64), codes)
+    here = present > 0
+    n = here.sum(axis=0)
+    some = np.maximum(n, 2)
+    whole, without = _gap(ours, theirs, present)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = np.where(here, without, 0.0)
+        middle = left.sum(axis=0) / some
+        squares = np.where(here, np.square(left - middle), 0.0).sum(axis=0)
+        error = np.sqrt((some - 1) / some * squares)
+        unbiased = some * whole - (some - 1) * middle
+        high = np.maximum(whole, unbiased) + t.ppf(1.0 - 0.025 / max(1, trials), some - 1) * error
+    return np.asarray((high < 0) & (n > 1) & ~broken)
+
+
+def _gap(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], present: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How the summed losses of groups compare, of all ``(units,)`` and without each group ``(groups, units)``.
+
+    The logarithm of their ratio where both are positive throughout, else the difference of their means.
+    """
+    sums = ours.sum(axis=0), theirs.sum(axis=0)
+    rest = sums[0] - ours, sums[1] - theirs
+    count = present.sum(axis=0)
+    tiny = 1e-12 * np.maximum(np.abs(ours).sum(axis=0), np.abs(theirs).sum(axis=0))
+    positive = (rest[0] > tiny).all(axis=0) & (rest[1] > tiny).all(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.log(sums[0] / sums[1]), np.log(rest[0] / rest[1])
+        difference = (sums[0] - sums[1]) / count, (rest[0] - rest[1]) / (count - present)
+    return (
+        np.where(positive, ratio[0], difference[0]),
+        np.where(positive, ratio[1], difference[1]),
+    )
 
 
 def _summed(values: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
