@@ -35,6 +35,7 @@ from studies.search.create import create
 from studies.search.ledger import Ledger
 from studies.search.listener import Listener
 from studies.search.search import Search
+from studies.search.settled import WORTH
 from studies.workspace import Workspace
 
 TRIALS = 50
@@ -199,7 +200,30 @@ def page(found: Sequence[Searched], command: str) -> str:
     for n in LOOKED_AT:
         lines += [_row(one, n, before) for one in found if one.rule == "now"]
     lines += [_row(one, TRIALS, before) for one in found if one.rule == "settled"]
+    lines += [
+        "",
+        "## When it is settled",
+        "",
+        f"Each search with `--until-settled` against the same with all {TRIALS} trials: by how much its bests are worse.",
+        "",
+        "| seed | trials a study | CPU s | all trials: CPU s | mean | studies under 0.5 % | worst |",
+        "|---" * 7 + "|",
+    ]
+    whole = {one.seed: one for one in found if one.rule == "now"}
+    lines += [
+        _settled(one, whole[one.seed])
+        for one in found
+        if one.rule == "settled" and one.seed in whole
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _settled(one: Searched, whole: Searched) -> str:
+    worse = over(one, TRIALS, [whole], worst=True)
+    cells = [str(one.seed), f"{one.trials(TRIALS):.0f}", f"{one.until(TRIALS):.1f}"]
+    cells += [f"{whole.until(TRIALS):.1f}", f"{100 * worse.mean():.2f} %"]
+    cells += [f"{(worse < WORTH).sum()} of {len(worse)}", f"{100 * worse.max():.1f} %"]
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> int:

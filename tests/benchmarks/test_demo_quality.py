@@ -29,7 +29,9 @@ def test_a_search_is_held_against_the_mean_and_the_worst_of_others() -> None:
     assert over(now, 2, before, worst=True) == pytest.approx([0.55 / 0.6 - 1, 0.75 / 0.8 - 1])
     assert over(now, 1, before, worst=True) == pytest.approx([0.1, np.inf])
     assert (now.until(1), now.until(2), now.trials(50)) == (1.5, 4.0, 2.0)
-    text = page([*before, now], "python -m benchmarks.quality.demo")
+    settled = searched("settled", 0, [0.66], [None, 0.75])
+    text = page([*before, now, settled], "python -m benchmarks.quality.demo")
+    assert "| 0 | 2 | 4.0 | 4.0 | 10.00 % | 1 of 2 | 20.0 % |" in text
     assert "| now | 0 | 2 | 4.0 | 1.000 | 1.000 | 2 of 2 | 2 | 0 | -6.2% (b) |" in text
 
 
