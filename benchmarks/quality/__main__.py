@@ -4,8 +4,9 @@ The reference is :mod:`benchmarks.quality.reference`: random settings, drawn wit
 repeats it), every one trained to its end by an autograd loop on one cut. The contender is the search as shipped, on the
 same cut (``training.folds = 1``), all its work counted in CPU seconds: sampler, validations, database, kept weights, starts.
 It is run twice: each study by itself, with nobody to take settings over from (cold), and all studies of a scene together,
-where time is shared among the studies of a round (together). Beside them the reference once more with other settings, and
-the search with the default folds and start. Scenes are the easy and the hard simulation, and recordings in FOLDER.
+where time is shared among the studies of a round (together). Beside them, where asked for, the reference once more with
+other settings, and the search with the default folds and start. Scenes are the easy and the hard simulation, and
+recordings in FOLDER.
 """
 
 from __future__ import annotations
@@ -177,7 +178,11 @@ def measured(
             found[spec.name, one] = work.reference((scene, spec.name, one), run)
     names = [spec.name for spec in specs]
     together, ends = searched(config, names, given.trials)
-    default = searched(written(folder / "default", head, layers, seed, cache), names, given.trials)
+    courses_of: dict[str, Course] = {}
+    winners_of: dict[str, Winner] = {}
+    if given.default:
+        as_shipped = written(folder / "default", head, layers, seed, cache)
+        courses_of, winners_of = searched(as_shipped, names, given.trials)
     lines = [spec for spec in workspace.grid if spec.closed_form]
     with open_stores(workspace.experiment, create=True) as stores:
         create(workspace, stores, lines)
@@ -195,8 +200,8 @@ def measured(
             courses[spec.name],
             together[spec.name],
             (winners[spec.name], ends[spec.name]),
-            default[0][spec.name],
-            default[1][spec.name],
+            courses_of.get(spec.name),
+            winners_of.get(spec.name),
             smooth.get(spec.name.rpartition("/")[0] + "/smooth", math.nan),
         )
         print(until(row), end(row), sep="\n", flush=True)
@@ -221,6 +226,9 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="run a second reference, with other settings"
     )
+    parser.add_argument(
+        "--default", action="store_true", help="search with the default folds and start too"
+    )
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="drawn where not given")
     given = parser.parse_args()
@@ -239,7 +247,8 @@ def main() -> int:
         for scene, head, layers in scenes:
             measured(scene, head, layers, given, Path(folder), work)
     command = f"python -m benchmarks.quality{' FOLDER' if given.folder else ''}"
-    command += f" --start {given.start} --trials {given.trials}{' --again' if given.again else ''}"
+    command += f" --start {given.start} --trials {given.trials}"
+    command += "".join(f" --{way}" for way in ("again", "default") if getattr(given, way))
     text = page(work.rows, command, given.trials, STEPS, given.start)
     publish(text, given.out)
     return 0

@@ -39,7 +39,9 @@ def end(row: Row) -> str:
             cells += ["", ""]
             continue
         cells += [f"{one.value / row.reference.value:.3f}", f"{one.test / row.reference.test:.3f}"]
-    cells += [f"{row.default.seconds:.1f}", f"{row.default_winner.test / row.reference.test:.3f}"]
+    cells.append("" if row.default is None else f"{row.default.seconds:.1f}")
+    ended = row.default_winner
+    cells.append("" if ended is None else f"{ended.test / row.reference.test:.3f}")
     cells.append(f"{row.smooth / row.reference.value:.3f}")
     return _line(cells)
 
@@ -138,10 +140,12 @@ def _ends(rows: Sequence[Row]) -> list[str]:
         known = [1 + over for row in rows if (over := _over(row, way(row), "test")) is not None]
         middle.append(f"{statistics.median(known):.3f}" if known else "")
     lines.append(_line(["test, median", *middle]))
-    winners = [(*row.winners, row.default_winner) for row in rows]
-    apart = [max(abs(one[i].alone / one[i].value - 1) for one in winners) for i in range(3)]
-    title = "the winner retrained alone differs by at most"
-    return [*lines, _line([title, "", *(f"{one:.1e}" for one in apart)])]
+    apart = []
+    for way in ways[1:]:
+        winners = [one for row in rows if isinstance(one := way(row), Winner)]
+        far = [abs(one.alone / one.value - 1) for one in winners]
+        apart.append(f"{max(far):.1e}" if far else "")
+    return [*lines, _line(["the winner retrained alone differs by at most", "", *apart])]
 
 
 def _over(

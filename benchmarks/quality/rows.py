@@ -34,7 +34,7 @@ class Row:
     winners
         What either ended with.
     default, default_winner
-        As together, with the defaults of ``training.folds`` and ``training.start``.
+        As together, with the defaults of ``training.folds`` and ``training.start``, where asked for.
     smooth
         Validation loss of the closed form.
     """
@@ -48,8 +48,8 @@ class Row:
     cold: Course
     together: Course
     winners: tuple[Winner, Winner]
-    default: Course
-    default_winner: Winner
+    default: Course | None
+    default_winner: Winner | None
     smooth: float
 
 
@@ -105,14 +105,15 @@ class Work:
 
 
 def _row(one: dict[str, Any]) -> Row:
-    again = one["again"]
+    again, default, winner = one["again"], one["default"], one["default_winner"]
     return Row(
         **one
         | {"reference": Reference(**one["reference"])}
         | {"again": None if again is None else Reference(**again)}
-        | {which: _course(one[which]) for which in ("cold", "together", "default")}
+        | {which: _course(one[which]) for which in ("cold", "together")}
+        | {"default": None if default is None else _course(default)}
         | {"winners": tuple(Winner(**end) for end in one["winners"])}
-        | {"default_winner": Winner(**one["default_winner"])}
+        | {"default_winner": None if winner is None else Winner(**winner)}
     )
 
 

@@ -105,9 +105,12 @@ def test_what_is_not_reached_counts_twice_the_whole_search(tmp_path: Path) -> No
     assert f"| {worse} |  | +4.2%; 1 of 1 | +4.2%; 1 of 1 |  |" in text
     assert f"| {worse} |  | +5.3%; 1 of 1 | +5.3%; 1 of 1 | +0.0%; 0 of 1 |" in text
     work = Work(tmp_path / "kept.json")
-    for one in (reached, never):
+    every = [reached, never, replace(reached, study="other", default=None, default_winner=None)]
+    for one in every:
         work.add(one)
-    assert Work(tmp_path / "kept.json").rows == [reached, never]
+    assert Work(tmp_path / "kept.json").rows == every
+    text = page(every, "python -m benchmarks.quality", 50, 300, "readout")
+    assert "| 1.000 | 1.000 | 1.000 | 1.000 |  |  | 1.100 |" in text
 
 
 def test_references_that_were_run_are_known_and_their_rows_replaced(
