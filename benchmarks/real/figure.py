@@ -49,7 +49,7 @@ def draw(found: Found, units: dict[str, int], out: Path) -> None:
         "imagenet weights, 24 trials; recordings of Cowley et al. 2023"
     )
     ways = list(dict.fromkeys(way for session in found.values() for way in session))
-    names = {"stacked": "all together\n(stacked)"}
+    names = {"stacked": "all together\n(stacked)", "located": "start of searches\n(located)"}
     layers = sorted(
         {layer for of in found.values() for way in ("full", "factorized") for layer in of[way]},
         key=lambda layer: int(layer.rsplit(".", 1)[1]),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 PER = ("unit", "region")
 
+NEXT = ("next_layer", "next_validation_loss")
+"""Columns of the best of the network's other layers."""
+
 
 def best_of(
     workspace: Workspace,
@@ -26,7 +29,8 @@ def best_of(
     """Return a row per unit or region: the study with its lowest validation loss, ties to the shallower layer.
 
     Where no fit of a unit or region is surely better than predicting the mean, its layer is ``none``, with a note, and
-    it has no scores. Where the lowest loss is of such a fit, and another is chosen, the note says so.
+    it has no scores. Where the lowest loss is of such a fit, and another is chosen, the note says so. Beside the best stand
+    the next layer of the same network and the lowest loss there: a layer that is ahead by little is not surely the best.
 
     Raises
     ------
@@ -41,7 +45,7 @@ def best_of(
         for row in one.units if per == "unit" else [one.row]:
             if not pending(row):
                 contests.setdefault(row[per], []).append(row)
-    first = [per, "backbone", "layer", "readout", "validation_loss"]
+    first = [per, "backbone", "layer", "readout", "validation_loss", *NEXT]
     chosen: list[Mapping[str, Any]] = []
     for key, rows in sorted(contests.items()):
         best = best_row(rows)
@@ -50,7 +54,8 @@ def best_of(
             about = {name: told[name] for name in told if name in of_units or name == "region"}
             chosen.append({**about, per: key, "layer": NO_LAYER, "note": NOT_TOLD})
         else:
-            chosen.append({**best, "note": best.get("note") or _passed_over(rows, best)})
+            note = best.get("note") or _passed_over(rows, best)
+            chosen.append({**best, **_next(rows, best), "note": note})
     names = dict.fromkeys([*first, *(name for rows in contests.values() for name in rows[0])])
     return pd.DataFrame(chosen, columns=[*names, *(["note"] if "note" not in names else [])])
 
@@ -62,3 +67,14 @@ def _passed_over(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> 
         return ""
     where = "/".join(str(lowest[name]) for name in ("backbone", "layer", "readout"))
     return f"{where} has a lower loss ({lowest['validation_loss']:.3f}), but is {NOT_SURE}"
+
+
+def _next(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> dict[str, Any]:
+    """Say which other layer of the network comes next, by the lowest loss of its readouts."""
+    others = [
+        row for row in rows if row["backbone"] == best["backbone"] and row["layer"] != best["layer"]
+    ]
+    if not others:
+        return {}
+    following = min(others, key=lambda row: float(row["validation_loss"]))
+    return dict(zip(NEXT, (following["layer"], following["validation_loss"]), strict=True))

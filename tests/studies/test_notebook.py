@@ -76,6 +76,9 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
     for row in units[:2].itertuples():
         mine = scores[scores["unit"] == row.unit]
         assert row.layer == mine["layer"][np.argmin(mine["validation_loss"])]
+        others = mine[mine["layer"] != row.layer]
+        assert row.next_layer == others["layer"][np.argmin(others["validation_loss"])]
+        assert row.next_validation_loss == pytest.approx(others["validation_loss"].min())
     # of noise there is no best layer, however low a loss
     assert scores[scores["unit"] == 2]["fit_failed"].tolist() == [True, True]
     for table in (units, regions[::-1]):
