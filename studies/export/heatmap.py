@@ -16,7 +16,7 @@ from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
-from studies.results.paired import compared, with_starts
+from studies.results.paired import closed_forms, compared, with_starts
 from studies.results.references import REFERENCES, Reference
 from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tuner.figures.style import ThemeName
+
+
+DRAWS = 1000
+"""Bootstrap samples behind the intervals."""
 
 
 @dataclass(frozen=True)
@@ -229,15 +233,15 @@ def draw_heatmap(
     beside = [
         reference
         for name in references
-        for reference in fitted_beside(workspace, specs, REFERENCES[name])
+        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
     ]
     # All weights together would fill the memory.
-    evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
+    evaluated = evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
-    starts = with_starts(
-        workspace, [one.spec for one in found if one.parts is not None], beside, 1000
-    )
-    found = compared(workspace, found, starts)
+    scored = [one.spec for one in found if one.parts is not None]
+    starts = with_starts(workspace, scored, beside, DRAWS)
+    smooth = closed_forms(workspace, stores, found, DRAWS)
+    found = compared(workspace, found, smooth, starts)
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
     together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}

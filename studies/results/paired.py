@@ -14,19 +14,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.database.stores import Stores
+from studies.database.studies import stored_studies
+from studies.fingerprint import difference
 from studies.grid import Spec
+from studies.results.encoders import opened_studies
 from studies.results.references import LOCATED, Reference, references
+from studies.results.scores import Evaluated, loss_of, score, shown
 from studies.search.start import starts_elsewhere
 from tuner.figures.against import verdict
 from tuner.figures.tables import LINES
 
 if TYPE_CHECKING:
-    from studies.results.scores import Evaluated
     from studies.workspace import Workspace
 
 _SCORE = "test_correlation"
 
 Place = tuple[str, str, str]
+
+_Scored = tuple[Mapping[str, Any], NDArray[np.float64] | None]
+
+Lines = dict[Place, _Scored]
+"""Backbone, layer and region to a row of scores, and its test correlation where parts of the images are left out."""
 
 
 def with_starts(
@@ -45,16 +54,54 @@ def with_starts(
     return references(workspace, started, LOCATED, draws=draws)
 
 
+def closed_forms(
+    workspace: Workspace, stores: Stores, found: Sequence[Evaluated], draws: int
+) -> Lines:
+    """What ``smooth`` comes to where there are searches: of the studies that are scored, else of those that are stored.
+
+    So what is said of a search does not depend on what is selected beside it. One that was made with other settings counts
+    nothing.
+    """
+    lines: Lines = {
+        _place(one.spec.key): (one.row, one.parts) for one in found if one.spec.closed_form
+    }
+    missing = {_place(one.spec.key) for one in found if one.parts is not None} - lines.keys()
+    stored = stored_studies(stores.storage)
+    specs = [
+        spec
+        for spec in workspace.grid
+        if spec.closed_form
+        and _place(spec.key) in missing
+        and spec.name in stored
+        and difference(stored[spec.name].fingerprint, workspace.fingerprint(spec)) is None
+    ]
+    for best in opened_studies(workspace, stores, specs):
+        kept = shown(best)
+        if kept is not None:
+            worth = score(
+                workspace,
+                best.spec,
+                kept.parameters,
+                value=loss_of(best, kept),
+                finished=best.summary.finished,
+                draws=draws,
+                fields=False,
+            )
+            lines[_place(best.spec.key)] = worth.row, worth.parts
+    return lines
+
+
 def compared(
-    workspace: Workspace, found: Sequence[Evaluated], starts: Sequence[Reference]
+    workspace: Workspace, found: Sequence[Evaluated], closed: Lines, starts: Sequence[Reference]
 ) -> list[Evaluated]:
     """Put beside every search whether its test correlation is ahead of ``smooth``, and of its own start.
 
     Parameters
     ----------
     found
-        Studies, scored with intervals as ``starts`` are; those of ``smooth`` among them are what others are
-        compared with.
+        Studies, scored with intervals as what they are compared with.
+    closed
+        From :func:`closed_forms`.
     starts
         From :func:`with_starts`.
 
@@ -64,8 +111,7 @@ def compared(
         Their rows have ``against_smooth``, ``against_start`` and the differences with their limits; None where there is
         nothing to compare with, so of closed forms.
     """
-    closed = {_place(one.spec.key): (one.row, one.parts) for one in found if one.spec.closed_form}
-    started = {_place(one.key): (one.row, one.parts) for one in starts}
+    started: Lines = {_place(one.key): (one.row, one.parts) for one in starts}
     out = []
     for one in found:
         columns: dict[str, Any] = {}
@@ -82,15 +128,12 @@ def _place(key: Any) -> Place:
     return key.backbone, key.layer, key.region
 
 
-_Scored = tuple[Mapping[str, Any], NDArray[np.float64] | None]
-
-
 def _against(line: str, one: _Scored, other: _Scored | None) -> dict[str, Any]:
     from tuner.scores import difference_interval
 
     names = [f"against_{line}{part}" for part in ("", "_difference", "_low", "_high")]
     if other is None or one[1] is None or other[1] is None:
         return dict.fromkeys(names)
-    difference = float(one[0][_SCORE]) - float(other[0][_SCORE])
+    higher = float(one[0][_SCORE]) - float(other[0][_SCORE])
     low, high = difference_interval(one[1], other[1])
-    return dict(zip(names, (verdict(low, high), difference, low, high), strict=True))
+    return dict(zip(names, (verdict(low, high), higher, low, high), strict=True))

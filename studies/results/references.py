@@ -187,10 +187,11 @@ def _fitted(
     targets = scaling.apply(responses)
     for spec in counted(list(layers.values()), f"references: {readout}", workspace.progress):
         backbone, layer = spec.key.backbone, spec.key.layer
+        # Starts are of all regions, wanted or not; predicted together, they do not depend on what else is.
         regions = {
             region: units
             for region, units in workspace.regions.items()
-            if (backbone, layer, region) in wanted
+            if readout == LOCATED or (backbone, layer, region) in wanted
         }
         every = np.concatenate(list(regions.values()))
         if readout == LOCATED:
@@ -204,6 +205,8 @@ def _fitted(
         for region, units in regions.items():
             mine = slice(first, first + len(units))
             first += len(units)
+            if (backbone, layer, region) not in wanted:
+                continue
             key = StudyKey(backbone, layer, region, readout)
             yield _scored(
                 workspace,

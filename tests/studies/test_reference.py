@@ -210,15 +210,21 @@ def test_searches_are_compared_with_closed_forms_in_pairs(make_experiment: MakeE
         return Evaluated(spec, nothing, worth.columns(workspace), [], nothing, parts=worth.parts)
 
     found = [evaluated(spec, predicted) for spec, predicted in predictions]
-    searched, closed = (one.row for one in compared(workspace, found, []))
-    assert closed["against_smooth"] is None
+    key = full.key.backbone, full.key.layer, full.key.region
+
+    def against(one: Evaluated, other: Evaluated) -> dict[str, Any]:
+        (made,) = compared(workspace, [one], {key: (other.row, other.parts)}, [])
+        return made.row
+
+    assert against(found[1], found[1])["against_smooth"] is None, "is no search itself"
+    searched = against(*found)
     assert searched["against_start"] is None
-    difference = searched["test_correlation"] - closed["test_correlation"]
+    difference = searched["test_correlation"] - found[1].row["test_correlation"]
     low, high = searched["against_smooth_low"], searched["against_smooth_high"]
     assert searched["against_smooth_difference"] == pytest.approx(difference)
     assert low < difference < high
     assert high - low < 0.8 * (searched["test_correlation_high"] - searched["test_correlation_low"])
     assert searched["against_smooth"] == ("ahead" if low > 0 else "not told apart")
-    (same, _) = compared(workspace, [found[0], replace(found[0], spec=smooth)], [])
-    assert same.row["against_smooth"] == "not told apart"
-    assert same.row["against_smooth_difference"] == same.row["against_smooth_low"] == 0
+    same = against(found[0], found[0])
+    assert same["against_smooth"] == "not told apart"
+    assert same["against_smooth_difference"] == same["against_smooth_low"] == 0

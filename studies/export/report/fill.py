@@ -24,7 +24,7 @@ from studies.export.report.page import write_report
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
-from studies.results.paired import compared, with_starts
+from studies.results.paired import closed_forms, compared, with_starts
 from studies.results.references import REFERENCES
 from studies.results.references import references as fitted_beside
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
@@ -77,7 +77,8 @@ def export_report(
     ]
     scored = [one.spec for one in found.values() if one.parts is not None]
     starts = with_starts(workspace, scored, beside, DRAWS)
-    rows = [one.row for one in compared(workspace, list(found.values()), starts)]
+    smooth = closed_forms(workspace, stores, list(found.values()), DRAWS)
+    rows = [one.row for one in compared(workspace, list(found.values()), smooth, starts)]
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
     loaded = trials.load(stores.storage, ids)
