@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from tests import generators
@@ -15,11 +16,13 @@ from tests.encoders import SIZE, pictures, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.figures import style
 from tuner.synthesis import described, export
+from tuner.synthesis.beside import Beside
 from tuner.synthesis.estimate import announced
 from tuner.synthesis.evaluate import responses
-from tuner.synthesis.export import export_meis, file_name, is_seen
+from tuner.synthesis.export import export_meis, file_name, is_seen, sheet_of
 from tuner.synthesis.manifest import read_manifest
-from tuner.synthesis.mei import MeiSettings, synthesize
+from tuner.synthesis.mei import MeiResult, MeiSettings, synthesize
+from tuner.synthesis.receptive_fields import Fields
 
 QUICK = MeiSettings(steps=4, keep_every=2, chunk=2)
 
@@ -307,3 +310,20 @@ def test_how_long_images_take_is_said_beforehand(encoder):
 )
 def test_an_ellipse_that_no_picture_shows_is_not_explained(ellipse, seen):
     assert is_seen(np.array(ellipse), 64) == seen
+
+
+def test_a_sheet_of_many_images_a_unit_cuts_no_number_and_says_whose_field_is_not_seen():
+    pixels = np.zeros((2, 2, SIZE, SIZE, 3), np.uint8)
+    activation = np.array([[0.3241, 12.345], [1.5, 0.686]])
+    steps = np.ones((2, 2), np.int64)
+    result = MeiResult(np.array([9, 7]), ["a", "b"], pixels, activation, steps, 1, ())
+    still = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    held = Beside(still, np.array([13.0, 1.0]), ["x", "y"], still, np.zeros(2), 3, 3)
+    middle, spread = np.array([SIZE / 2, np.nan]), np.array([3.0, np.nan])
+    fields = Fields(middle, middle, spread, spread, np.zeros(2), np.ones(2), SIZE)
+    figure = sheet_of(result, MeiSettings(variants=2), fields, held, "study", False)
+    written = [text.get_text() for text in figure.findobj(Text)]
+    assert {"0.3, less", "12.3, less", "1.5", "0.7, less", "13.0"} <= set(written)
+    said = " ".join(written)
+    assert "numbers: predicted responses in the recording's units" in said
+    assert "no line in 1 of 2 units: the field is larger than the image" in said

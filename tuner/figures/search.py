@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike
 from tuner.figures import style
 from tuner.figures.metrics import clean
 
+BETWEEN = 0.32
+"""Inches between slices side by side: half of the labels at the ends of two axes."""
 PER_LINE = 3
 
 
@@ -82,7 +84,7 @@ def slices(
     wide = style.width_named(width, style.PAGE if len(parameters) > 1 else style.COLUMN)
     across = min(len(parameters), PER_LINE if wide > 2 * style.COLUMN else PER_LINE - 1)
     lines = math.ceil(len(parameters) / across)
-    side = (wide - 0.65 - 0.2 * (across - 1)) / across
+    side = (wide - 0.65 - BETWEEN * (across - 1)) / across
     tall = 1.45
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.12
@@ -95,7 +97,7 @@ def slices(
         for index, (name, column) in enumerate(parameters.items()):
             line, place = divmod(index, across)
             axes = style.place(
-                figure, 0.5 + place * (side + 0.2), top + line * (tall + 0.45), side, tall
+                figure, 0.5 + place * (side + BETWEEN), top + line * (tall + 0.45), side, tall
             )
             x = np.asarray(column, dtype=float)
             tint = palette(norm(order))

@@ -12,12 +12,12 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tuner.atomic import replacing, write_bytes
 from tuner.encoder import Encoder
@@ -288,6 +288,7 @@ def sheet_of(
 
     variants = result.pixels.shape[1]
     pictures, labels, notes, further = [], [], [], False
+    written = alike(result.activation)
     for k, (unit, name) in enumerate(zip(result.units, result.names, strict=True)):
         best = np.inf if held is None else held.natural_activation[k]
         for variant in range(variants):
@@ -297,17 +298,20 @@ def sheet_of(
             beyond = value > (recorded or {}).get(int(unit), np.inf)
             further |= beyond
             notes.append(
-                f"predicted {value:.3g}"
+                written(value)
                 + ("*" if beyond else "")
                 + (", less" if held and value <= best else "")
             )
         if held is not None:
             pictures += [held.natural[k], held.noise[k]]
             labels += ["best natural", "noise"]
-            notes += [f"predicted {best:.3g}", f"predicted {held.noise_activation[k]:.3g}"]
+            notes += [written(best), written(held.noise_activation[k])]
     thin = fields.ellipses()
     reads = "ellipse: where the unit reads (2 sd)"
     reads += ", dashed: too thin to be trusted" if any(map(is_sliver, thin)) else ""
+    seen = [is_seen(one, fields.image_size) for one in thin]
+    without = f"{seen.count(False)} of {len(seen)} unit{'s' * (len(seen) != 1)}"
+    hidden = f"no line in {without}: the field is larger than the image, or none is known"
     losing = held is not None and held.losing(result.activation)
     group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
@@ -320,11 +324,12 @@ def sheet_of(
         sub="; ".join(
             [
                 *verdict,
-                f"responses in the recording's units; {settings.prior} prior, "
+                f"numbers: predicted responses in the recording's units; {settings.prior} prior, "
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
                 *(["*: more than was ever recorded of the unit"] if further else []),
                 *(["less: than to the best natural image"] if losing else []),
-                *([reads] if any(is_seen(one, fields.image_size) for one in thin) else []),
+                *([reads] if any(seen) else []),
+                *([hidden] if not all(seen) else []),
             ]
         ),
         simulated=simulated,
@@ -334,6 +339,19 @@ def sheet_of(
     for axes, ellipse in zip(figure.axes, ellipses, strict=True):
         draw_ellipse(axes, ellipse, fields.image_size)
     return figure
+
+
+def alike(values: ArrayLike) -> Callable[[float], str]:
+    """Return what writes numbers with equally many decimals, three figures of the largest.
+
+    Examples
+    --------
+    >>> [alike([5.961, 0.7])(value) for value in (5.961, 0.7)], alike([1234.5])(1234.5)
+    (['5.96', '0.70'], '1234')
+    """
+    largest = np.abs(np.asarray(values, dtype=np.float64)).max(initial=0.0)
+    digits = 2 - int(np.floor(np.log10(largest))) if np.isfinite(largest) and largest > 0 else 2
+    return lambda value: f"{value:.{min(max(digits, 0), 9)}f}"
 
 
 def is_seen(ellipse: NDArray[np.float64], size: int) -> bool:
