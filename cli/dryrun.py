@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from studies.workspace import Workspace
 
 TRIALS = 50
-"""Trials per study that times are predicted for."""
+"""Trials per study that times are predicted for where not given."""
 
 
 def size_text(count: float) -> str:
@@ -47,19 +47,24 @@ TIMES = [
 ]
 
 
-def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> None:  # noqa: A002
+def show_plan(
+    workspace: Workspace,
+    specs: Sequence[Spec],
+    format: Format,  # noqa: A002
+    n_trials: int = TRIALS,
+) -> None:
     """Print studies, memory, disk and cache at once; then predicted time and time of a round, after at most a minute."""
     from studies.search.calibrate import SECONDS
     from studies.search.forecast import plan, times
 
-    cohorts = plan(workspace, specs, TRIALS)
+    cohorts = plan(workspace, specs, n_trials)
     alone = {c.backbone for c in cohorts}
     several = [] if len(alone) == 1 else [Column("backbone")]
     if format is Format.table:
-        title = f"{len(specs)} studies of {TRIALS} trials on {workspace.device}"
+        title = f"{len(specs)} studies of {n_trials} trials on {workspace.device}"
         title = ", ".join([title, *(alone if len(alone) == 1 else ())])
         show([dict(vars(c)) for c in cohorts], format, [*several, *SIZES], title=title)
-        _show_sums(workspace, specs, cohorts)
+        _show_sums(workspace, specs, cohorts, n_trials)
         sys.stdout.flush()
     found = times(workspace, specs, cohorts, SECONDS)
     rows = [
@@ -86,7 +91,9 @@ def show_plan(workspace: Workspace, specs: Sequence[Spec], format: Format) -> No
     write(f"longest round        {duration_text(longest)} (what a kill costs at most)")
 
 
-def _show_sums(workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[CohortPlan]) -> None:
+def _show_sums(
+    workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[CohortPlan], n_trials: int
+) -> None:
     from studies.search.extraction import waiting_bytes
 
     # Readouts of a layer share its features.
@@ -96,7 +103,7 @@ def _show_sums(workspace: Workspace, specs: Sequence[Spec], cohorts: Sequence[Co
         "" if cache <= limit else f" (over storage.cache_limit {size_text(limit)}: layer by layer)"
     )
     write("")
-    write(f"studies              {len(specs)}, {sum(s.target(TRIALS) for s in specs)} trials")
+    write(f"studies              {len(specs)}, {sum(s.target(n_trials) for s in specs)} trials")
     write(f"memory at most       {size_text(max(c.memory for c in cohorts))}")
     write(f"feature cache        {size_text(cache)}{over}")
     write(

@@ -20,13 +20,31 @@ WaitOption = Annotated[
 ]
 
 
+def counted(number: int) -> str:
+    """Write a number of studies."""
+    return f"{number} {'study' if number == 1 else 'studies'}"
+
+
 @app.command("create")
 @selects
-@example("tuner study create", "tuner study create --dry-run", "tuner study create --region V4")
+@example(
+    "tuner study create",
+    "tuner study create --dry-run --n-trials 100",
+    "tuner study create --region V4",
+)
 def create_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the search would take, and make nothing.")
     ] = False,
+    n_trials: Annotated[
+        int | None,
+        typer.Option(
+            "--n-trials",
+            min=1,
+            help="With --dry-run: trials of each study that times are predicted for; 50 if not given.",
+            metavar="N",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -40,7 +58,13 @@ def create_command(
     from studies.database.stores import as_made, open_stores
     from studies.search.create import create
     from studies.workspace import Workspace
+    from tuner.errors import InputError
 
+    if n_trials is not None and not dry_run:
+        raise InputError(
+            "--n-trials: says for how many trials --dry-run predicts; a search is brought to them by "
+            "'tuner optimize --n-trials N'"
+        )
     with ProgressDisplay() as progress:
         made = as_made(experiment())
         if dry_run:
@@ -50,20 +74,20 @@ def create_command(
         workspace = Workspace(made, progress.update)
         specs = select(workspace.grid)
         if dry_run:
-            from cli.dryrun import show_plan
+            from cli.dryrun import TRIALS, show_plan
 
-            show_plan(workspace, specs, format)
+            show_plan(workspace, specs, format, n_trials or TRIALS)
             return
         with open_stores(workspace.experiment, create=True) as stores:
             done = create(workspace, stores, specs, force=force, wait=wait, say=note)
     for line in workspace.recording.notes:
         note(f"note: {line}")
     if done.forgotten:
-        note(f"forgot {len(done.forgotten)} studies that were deleted through optuna's own tools")
+        note(f"forgot {counted(len(done.forgotten))} deleted through optuna's own tools")
     if done.replaced:
-        note(f"deleted {len(done.replaced)} studies that were made with other settings")
+        note(f"deleted {counted(len(done.replaced))} made with other settings")
     note(
-        f"{done.new} studies created, {done.present} were there already; "
+        f"{counted(done.new)} created, {done.present} were there already; "
         "search with 'tuner optimize --n-trials 50'"
     )
 
@@ -170,11 +194,11 @@ def delete_command(
         chosen = select(stored_studies(stores.storage).values())
         if not yes:
             raise InputError(
-                f"this deletes {len(chosen)} studies with all their trials; say --yes to do it"
+                f"this deletes {counted(len(chosen))} with all trials; say --yes to do it"
             )
         with stores.alone(chosen, "deleted", wait=wait, say=note):
             delete(stores.storage, stores.artifacts, chosen)
-    note(f"deleted {len(chosen)} studies")
+    note(f"deleted {counted(len(chosen))}")
 
 
 @app.command("copy")
@@ -212,4 +236,4 @@ def copy_command(
         done = copy(stores.storage, stores.artifacts, target, chosen, artifacts)
     for line in done.lost:
         note(f"warning: {line}")
-    note(f"copied {done.studies} studies; their kept weights are in {done.artifacts}")
+    note(f"copied {counted(done.studies)}; their kept weights are in {done.artifacts}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -214,7 +215,10 @@ class Workspace:
 
         if alias not in self._backbones:
             settings = self.settings(alias)
-            with beside(self.experiment.folder):  # where a function of one's own may lie
+            with (
+                self._named(alias),
+                beside(self.experiment.folder),
+            ):  # where a function of one's own may lie
                 loaded = load_backbone(
                     settings.name,
                     settings.weights,
@@ -232,6 +236,14 @@ class Workspace:
         while len(self._backbones) > 1 and self._held_bytes > HELD_BYTES:
             del self._backbones[next(iter(self._backbones))]
         return self._backbones[alias]
+
+    @contextmanager
+    def _named(self, alias: str) -> Iterator[None]:
+        """Say of what is wrong with a backbone which file, and which table of it, says so."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self.experiment.file}: backbone {alias}: {error}") from error
 
     @property
     def _held_bytes(self) -> int:
@@ -272,7 +284,8 @@ class Workspace:
             size = self.experiment.data.image_size
             backbone = self.backbone(alias)
             self.weights_digest(alias)  # while it is here
-            wanted = backbone.resolve(self.settings(alias).layers, size)
+            with self._named(alias):
+                wanted = backbone.resolve(self.settings(alias).layers, size)
             self._layers[alias] = backbone.describe(wanted, size)
         return self._layers[alias]
 

@@ -38,6 +38,8 @@ class Storage:
         SQLAlchemy address; may hold a password, which no message shows.
     create
         Whether a database that does not exist is made.
+    called
+        What says where it is, in messages: a key of ``tuner.toml``, or an argument.
 
     Raises
     ------
@@ -47,9 +49,12 @@ class Storage:
         If it cannot be reached or written.
     """
 
-    def __init__(self, url: str, *, create: bool = False) -> None:
+    _called: str = "storage.url"
+
+    def __init__(self, url: str, *, create: bool = False, called: str = "storage.url") -> None:
         self.url = make_url(url)
         self.shown = redact(url)
+        self._called = called
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.path = Path(self.url.database or "") if self.is_sqlite else None
         self.claimed: postgres.Claimed | None = None
@@ -64,7 +69,7 @@ class Storage:
                     raise InputError(
                         f"{self.path}: no studies yet; make them with 'tuner study create'"
                     )
-                make_folder(self.path.parent)
+                make_folder(self.path.parent, called)
         with self.failures(), self._alone(create):
             self.engine = self._open_engine()
             try:
@@ -249,7 +254,7 @@ class Storage:
         try:
             yield
         except (sa.exc.DBAPIError, sqlite3.Error) as error:
-            raise EnvironmentFailure(_explain(self.shown, error)) from error
+            raise EnvironmentFailure(self._explained(error)) from error
         except ImportError as error:
             if "psycopg" not in str(error) and self.is_sqlite:
                 raise
@@ -257,7 +262,10 @@ class Storage:
         except Exception as error:
             if type(error).__name__ != "StorageInternalError":
                 raise
-            raise EnvironmentFailure(_explain(self.shown, error.__cause__ or error)) from error
+            raise EnvironmentFailure(self._explained(error.__cause__ or error)) from error
+
+    def _explained(self, error: BaseException) -> str:
+        return f"{self._called}: {self.shown}: {_explain(error)}"
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -269,7 +277,7 @@ class Storage:
         self.engine.dispose()
 
 
-def _explain(shown: str, error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     text = " ".join(redact(str(getattr(error, "orig", error))).split())
     remedy = "check that the database is there and can be reached"
     if "disk is full" in text:
@@ -284,4 +292,4 @@ def _explain(shown: str, error: BaseException) -> str:
         remedy = "check the disk (full, failing, or taken away) and run the command again"
     elif "no such table" in text:
         remedy = "the file holds no studies; make them with 'tuner study create'"
-    return f"storage.url: {shown}: {text}; {remedy}"
+    return f"{text}; {remedy}"

@@ -63,7 +63,7 @@ def copy(
     InputError
         If a study is there already, or the folder is another database's, or none is named for PostgreSQL.
     """
-    target = Storage(url, create=True)
+    target = Storage(url, create=True, called="URL")
     try:
         if folder is None:
             if target.path is None:

@@ -38,7 +38,7 @@ def pragmas(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, called: str = "storage.url") -> None:
     """Make a folder that the database needs, or say why not."""
     for attempt in range(3):
         try:
@@ -50,6 +50,6 @@ def make_folder(folder: Path) -> None:
             if cleared and attempt < 2:
                 continue
             raise EnvironmentFailure(
-                f"storage.url: cannot make the folder {folder}: {error.strerror}; make the folder "
+                f"{called}: cannot make the folder {folder}: {error.strerror}; make the folder "
                 "around it writable"
             ) from error

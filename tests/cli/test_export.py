@@ -419,6 +419,9 @@ def test_one_figure_of_one_study(searched: Path, capsys: pytest.CaptureFixture[s
     assert not out.exists()
     assert main([*one, "--only", "curves"]) == 0
     assert {path.stem for path in out.rglob("*.png")} == {"curves"}
+    capsys.readouterr()
+    assert main([*one, "--only", "units_by_layer_V1"]) == 2  # as the file is called
+    assert "say --only units_by_layer --region V1" in capsys.readouterr().err
     for wrong in (["--only", "curve"], ["--metric", "r2"]):
         capsys.readouterr()
         assert main([*one, *wrong]) == 2

@@ -301,6 +301,7 @@ WRONG = {
         'search.warm_start: must be "finished", "neighbour" or false, not 1',
     ),
     "seed beyond 32 bits": ("[search]\nseed = 4294967296", "search.seed: must be at most"),
+    "a job of no time": ("[cluster]\nwalltime = '00:00:00'", "cluster.walltime: must be longer"),
     "unknown readout": ("[search.space.ful]", "search.space.ful", "valid: full, factorized"),
     "space that is a value": ("[search]\nspace = 'all'", "search.space: must be a table"),
     "readout that is a value": ("[search.space]\nfull = 1", "search.space.full: must be a table"),

@@ -74,6 +74,7 @@ def test_a_copys_address(make_experiment: MakeExperiment, run: Run) -> None:
     for url in addresses("hunter2secret"):
         ended = run("study", "copy", url, "-v", "-c", config)
         assert ended.code == 3
+        assert "error: URL: " in ended.err
         assert "hunter2secret" not in ended.err + ended.out
 
 

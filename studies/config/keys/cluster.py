@@ -14,6 +14,8 @@ from studies.config.values import Name, Size
 def _walltime(text: str) -> str:
     if not re.fullmatch(r"(\d+-)?\d{1,3}:[0-5]\d(:[0-5]\d)?", text):
         raise ValueError('must be hours and minutes, such as "08:00:00"')
+    if not re.search("[1-9]", text):
+        raise ValueError('must be longer than no time at all, such as "08:00:00"')
     return text
 
 

@@ -17,7 +17,7 @@ from studies.export.figures.of_studies import study_figures
 from studies.grid import Spec
 from studies.results.scores import Evaluated, evaluate_all
 from studies.workspace import Workspace
-from tuner.errors import unknown
+from tuner.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from tuner.figures.style import ThemeName, WidthName
@@ -61,8 +61,7 @@ def export_figures(
     if metric is not None:
         metric_named(metric)  # refused before anything is drawn
     for name in only:
-        if name not in FIGURES:
-            raise unknown("figure", name, FIGURES)
+        _check_name(name)
     basis = basis_of(workspace)
     drawn = Drawn(out, workspace.recording.simulated, basis, tuple(only) or FIGURES, theme, width)
     stored = stored_studies(stores.storage)
@@ -76,3 +75,17 @@ def export_figures(
     compare(found, choose_metric(rows, metric), drawn)
     drawn.finish()
     return drawn
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no figure; a file's name, without its suffix, by saying how that one is asked for."""
+    if name in FIGURES:
+        return
+    for figure in FIGURES:
+        rest = name.removeprefix(f"{figure}_")
+        if rest != name:
+            selector = "--backbone" if figure == "best_layer_by_region" else "--region"
+            raise InputError(
+                f"--only {name}: is the file of one of several figures; say --only {figure} {selector} {rest}"
+            )
+    raise unknown("figure", name, FIGURES)
