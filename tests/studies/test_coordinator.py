@@ -18,8 +18,9 @@ from studies.search.ledger import Ledger
 from tests.soak.outcome import look
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import write_recording
-from tests.studies.workers import SMALL, TRIALS, Given, StandIn, Told, created, search
+from tests.studies.workers import SMALL, TRIALS, Died, Given, StandIn, Told, created, search
 from tuner.errors import InputError, TunerError
+from tuner.features.cache import FeatureCache
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,29 @@ def test_a_lost_worker_costs_its_round_and_nothing_else(
     seen = look(config, TRIALS)
     assert not seen.problems
     assert seen.outcome == alone
+
+
+def test_a_worker_lost_in_mid_extraction_leaves_what_it_has_done_to_the_next(
+    make_experiment: MakeExperiment, alone: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = {"cluster": {"cache": str(tmp_path / "own")}}
+    config = created(make_experiment({**SMALL, **own}))
+    finish, finished, died = FeatureCache.finish, [], []
+
+    def finishing(self: FeatureCache, key: str, *rest: Any) -> None:
+        if finished and not died:
+            died.append(key)
+            raise Died
+        finish(self, key, *rest)
+        finished.append(key)
+
+    monkeypatch.setattr(FeatureCache, "finish", finishing)
+    told = Told()
+    assert search(config, StandIn(count=1), TRIALS, told).complete
+    assert any("w0 was lost" in line for line in told.lines)
+    assert sorted(finished) == sorted({*finished, *died})  # each layer once
+    assert len(finished) == 2
+    assert look(config, TRIALS).outcome == alone
 
 
 def test_a_study_that_kills_its_workers_is_set_aside_and_the_others_go_on(

@@ -47,6 +47,10 @@ class Given:
     task: bytes
 
 
+class Died(Exception):  # noqa: N818 - what became of a worker
+    """A worker died in the middle of what it did."""
+
+
 @dataclass
 class StandIn:
     """Workers of which one, drawn at random, does its oldest task whenever it is asked what happened.
@@ -106,16 +110,22 @@ class StandIn:
         self.given.remove(one)
         self.ahead += any(other.address == one.address for other in self.given)
         if self.lose(one):
-            name, _, born = one.address.partition("#")
-            self._born[name] = int(born) + 1
-            return Ended(one.key)
+            return self._died(one)
         try:
             self.before(one)
             answer = work(one.kind, one.experiment, one.task, self._send(one))
+        except Died:
+            return self._died(one)
         except Exception as error:
             return Ended(one.key, error=error)
         self.heard.append(Ended(one.key, answer=answer))  # type: ignore[arg-type]  # told last
         return self.heard.pop(0)
+
+    def _died(self, one: Given) -> Ended:
+        name, _, born = one.address.partition("#")
+        self._born[name] = int(born) + 1
+        self.heard.clear()
+        return Ended(one.key)
 
     def _send(self, one: Given) -> Callable[[dict[str, Any]], None]:
         return lambda said: self.heard.append(Heard(one.key, said))
