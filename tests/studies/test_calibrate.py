@@ -86,8 +86,12 @@ def test_sizes_are_printed_before_anything_is_timed(
     make_experiment: MakeExperiment, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_experiment(GRID)
-    ended = run("study", "create", "--dry-run", "-c", config)
+    run("study", "create", "--n-trials", "7", "-c", config).check_one_line_error(
+        2, "tuner optimize"
+    )
+    ended = run("study", "create", "--dry-run", "--n-trials", "7", "-c", config)
     assert ended.code == 0
+    assert "studies of 7 trials" in ended.out
     assert ended.out.index("kept weights") < ended.out.index("time, from a short calibration")
     assert "search " in ended.out
 

@@ -224,7 +224,7 @@ def test_every_export_says_what_its_numbers_are_over(
         if tested
         else ()
     ):
-        assert text.count("searches against smooth by test correlation") == 1
+        assert text.count("searches by test correlation (paired, 95 %): against smooth") == 1
         for word in ("ahead", "behind", "not told apart"):
             counted = verdicts.count(word)
             assert (f"{counted} {word}" in text) == bool(counted)

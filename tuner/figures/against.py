@@ -35,7 +35,7 @@ def against(rows: Sequence[Row], metric: Metric) -> str:
     >>> from tuner.figures.metrics import METRICS
     >>> rows = [{"against_smooth": word} for word in ("ahead", "behind", "ahead", None)]
     >>> against(rows, METRICS["test_correlation"])
-    'searches against smooth by test correlation (paired, 95 %): 2 ahead, 1 behind'
+    'searches by test correlation (paired, 95 %): against smooth 2 ahead, 1 behind'
     """
     if metric.selected_on:
         return ""
@@ -45,8 +45,8 @@ def against(rows: Sequence[Row], metric: Metric) -> str:
         counts = [f"{words[word]} {word}" for word in (AHEAD, BEHIND, UNTOLD) if words[word]]
         if counts:
             what = "smooth" if line == "smooth" else "their closed-form start"
-            said.append(f"{what} by test correlation (paired, 95 %): {', '.join(counts)}")
-    return f"searches against {'; against '.join(said)}" if said else ""
+            said.append(f"against {what} {', '.join(counts)}")
+    return f"searches by test correlation (paired, 95 %): {'; '.join(said)}" if said else ""
 
 
 def against_closed_forms(row: Row) -> list[str]:

@@ -33,9 +33,9 @@ function closeStudy() {
 
 const thousandths = (value) => (known(value) ? value.toFixed(3).replace("-", "\u2212") : null);
 
-// A score with the limits of its interval, where it has one: 0.812 [0.790, 0.834].
+// A score, and below it the limits of its interval where it has one.
 const limited = (row, name) => (known(row[name]) && (known(row[`${name}_low`]) || known(row[`${name}_high`]))
-  ? `${thousandths(row[name])} [${thousandths(row[`${name}_low`]) ?? "\u2013"}, ${thousandths(row[`${name}_high`]) ?? "\u2013"}]` : thousandths(row[name]));
+  ? `${thousandths(row[name])}\n[${thousandths(row[`${name}_low`]) ?? "\u2013"}, ${thousandths(row[`${name}_high`]) ?? "\u2013"}]` : thousandths(row[name]));
 
 function scores(row, place) {
   const beside = data.rows.filter((other) => other !== row && !other.pending && (other.reference || other.readout === "smooth")
@@ -48,10 +48,11 @@ function scores(row, place) {
   ]);
   const head = ["score", "this study", ...(data.tested ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
   const node = table(head, lines);
+  node.classList.add("scores");
   const bracketed = data.metrics.some((metric) => [row, ...beside].some((one) => known(one[`${metric.name}_low`])));
   return [node, ...(row.compared || []).map((text) => make("p", { class: "compared", text: `${text} (paired, ${data.words.interval})` })),
     ...(row.over || []).map((text) => make("p", { class: "quiet over", text })),
-    ...(bracketed ? [make("p", { class: "quiet over", text: `In brackets: ${data.words.interval}, by bootstrap.` })] : [])];
+    ...(bracketed ? [make("p", { class: "quiet over", text: `In brackets: ${data.words.interval}.` })] : [])];
 }
 
 function pictures(details) {
@@ -110,7 +111,7 @@ function unitTable(details) {
   const node = table(kept.map((name) => name.replaceAll("_", " ")), lines, numeric);
   node.classList.add("tall");
   const parts = [make("summary", { text: `Scores of its ${lines.length} units` })];
-  if (kept.some(scored)) parts.push(make("p", { class: "quiet", text: `In brackets: ${data.words.interval}, by bootstrap; \u2013: undefined, or a limit that the data leave open.` }));
+  if (kept.some(scored)) parts.push(make("p", { class: "quiet", text: `In brackets: ${data.words.interval}; \u2013: undefined, or a limit that the data leave open.` }));
   return [make("details", { class: "units" }, ...parts, node)];
 }
 
