@@ -2,9 +2,9 @@
 
 Two things. The coordinator alone, at full size: 840 studies, 64 simulated workers whose rounds take no time, every trial
 with 20 reports, everything else as always (rounds chosen, trials asked, messages packed, compared and stored). And two
-workers of this machine against one process, one thread each, both from their first round on, beside what the machine gives
-to two searches that know nothing of each other; where others use the machine too, the seconds of processors tell more than
-those of the clock. ``--only pair`` measures that alone, in some minutes.
+workers of this machine against one process, one thread each, from when each of them has told its first round, beside what
+the machine gives to two searches that know nothing of each other; where others use the machine too, the seconds of
+processors tell more than those of the clock. ``--only pair`` measures that alone, in some minutes for each size.
 """
 
 from __future__ import annotations
@@ -177,13 +177,14 @@ def alone(trials: int, folder: Path) -> list[tuple[str, str]]:
 
 # -- two workers against one process ----------------------------------------------------------------
 
-PAIR_TRIALS = 48
-"""Of each study; with few of them most of a search is its first two rounds, in which layers wait for their donors."""
+PAIRS = {64: 48, 128: 24}
+"""Side of the images to trials of each study: rounds of a second or so, and of some. With few trials most of a search is its
+first two rounds, in which layers wait for their donors."""
 
 SPEED = """
 [data]
 format = "simulated"
-image_size = 64
+image_size = {size}
 n_train = 300
 n_test = 20
 units_per_region = 40
@@ -228,8 +229,9 @@ class _Watched:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._given: dict[str, tuple[str, float]] = {}
+        self._given: dict[str, tuple[str, str, float]] = {}
         self.spans: dict[str, list[tuple[float, float]]] = {}
+        self.fitted: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -237,15 +239,17 @@ class _Watched:
     def give(self, address: str, kind: str, experiment: bytes, task: bytes) -> str:
         """Give a worker something to do."""
         key = self._engine.give(address, kind, experiment, task)
-        self._given[key] = address, time.perf_counter()
+        self._given[key] = address, kind, time.perf_counter()
         return key
 
     def hear(self, seconds: float) -> Ended | Heard | None:
         """What happens next."""
         came = self._engine.hear(seconds)
         if isinstance(came, Ended):
-            address, begun = self._given.pop(came.key)
+            address, kind, begun = self._given.pop(came.key)
             self.spans.setdefault(address, []).append((begun, time.perf_counter()))
+            if kind == "fit":
+                self.fitted.setdefault(address, time.perf_counter())
         return came
 
     def idle(self, first: float, last: float) -> float:
@@ -261,7 +265,7 @@ class _Watched:
 
 
 def _search(config: Path, workers: int, trials: int) -> None:
-    """Search; print trials, seconds and processor seconds between first and last telling, and how idle workers were."""
+    """Search; print what :class:`_Run` holds."""
     from studies.cluster.engine import open_engine
     from studies.search.search import Search
 
@@ -280,22 +284,24 @@ def _search(config: Path, workers: int, trials: int) -> None:
         else:
             Search(ledger()).run()
     rose = [b for a, b in itertools.pairwise(stamps.at) if b[1] > a[1]]
-    first, last = rose[0], rose[-1]
+    all_began = 0.0 if watched is None else max(watched.fitted.values())
+    first, last = next(one for one in rose if one[0] > all_began), rose[-1]
     idle = 0.0 if watched is None else watched.idle(first[0], last[0])
-    print(last[1] - first[1], last[0] - first[0], last[2] - first[2], idle)
+    print(last[1] - first[1], last[0] - first[0], last[2] - first[2], idle, first[2])
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one search took, from its first round on."""
+    """What one search took, from the first round of each worker on, and the processor seconds before."""
 
     trials: float
     seconds: float
     processor: float
     idle: float
+    start: float
 
 
-def _runs(folder: Path, kinds: Sequence[int], trials: int) -> list[_Run]:
+def _runs(folder: Path, kinds: Sequence[int], trials: int, size: int) -> list[_Run]:
     """Searches in folders of their own, all at the same time: of one process (0) or of so many workers."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     begun = []
@@ -303,7 +309,7 @@ def _runs(folder: Path, kinds: Sequence[int], trials: int) -> list[_Run]:
         here = folder / f"{number}"
         here.mkdir(parents=True)
         config = here / "tuner.toml"
-        config.write_text(SPEED.format(cache=folder.parent / "cache"))
+        config.write_text(SPEED.format(cache=folder.parent / "cache", size=size))
         storage.tuner("study", "create", "-c", config)
         words = [*OURS, "--search", str(config), str(workers), str(trials)]
         begun.append(words)
@@ -317,14 +323,15 @@ def _runs(folder: Path, kinds: Sequence[int], trials: int) -> list[_Run]:
     return [_Run(*map(float, one.split())) for one in said]
 
 
-def together(trials: int, pairs: int, folder: Path) -> list[tuple[str, str]]:
+def together(trials: int, pairs: int, size: int, folder: Path) -> list[tuple[str, str]]:
     """Two workers of this machine against one process."""
-    _runs(folder / "first", [0], min(trials, 8))  # extracts the features that all of them read
+    # Extracts the features that all of them read.
+    _runs(folder / "first", [0], min(trials, 8), size)
     found: dict[str, list[_Run]] = {"one": [], "two": [], "side": []}
     for pair in range(pairs):
-        found["one"] += _runs(folder / f"one-{pair}", [0], trials)
-        found["two"] += _runs(folder / f"two-{pair}", [2], trials)
-        found["side"] += _runs(folder / f"side-{pair}", [0, 0], trials)
+        found["one"] += _runs(folder / f"one-{pair}", [0], trials, size)
+        found["two"] += _runs(folder / f"two-{pair}", [2], trials, size)
+        found["side"] += _runs(folder / f"side-{pair}", [0, 0], trials, size)
 
     def median(name: str, of: Callable[[_Run], float]) -> float:
         return float(np.median([of(run) for run in found[name]]))
@@ -338,6 +345,11 @@ def together(trials: int, pairs: int, folder: Path) -> list[tuple[str, str]]:
         (
             "what the machine gives: two searches of one process at the same time, against one",
             f"{2 * rate['side'] / rate['one']:.2f} times",
+        ),
+        (
+            "until each has told a round",
+            f"{median('one', lambda run: run.start):.0f} s of a processor, with two workers "
+            f"{median('two', lambda run: run.start):.0f} s",
         ),
         (
             "time in which a worker had nothing to do",
@@ -360,6 +372,14 @@ def main() -> int:
     parser.add_argument("--layers", type=int, help="of one network, in the place of all 28 of two")
     parser.add_argument("--pairs", type=int, default=3, help="of runs of one process and of two")
     parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        choices=list(PAIRS),
+        default=list(PAIRS),
+        help="sides of the images that pairs of runs look at",
+    )
+    parser.add_argument(
         "--only", choices=["coordinator", "pair"], help="one of the two, to be read alone: no page"
     )
     parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
@@ -372,33 +392,27 @@ def main() -> int:
     if options.layers:
         storage.LAYERS = (options.layers,)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
-        coordinating = (
-            [] if options.only == "pair" else alone(options.trials, Path(folder) / "alone")
-        )
-        speed = (
-            []
-            if options.only == "coordinator"
-            else together(PAIR_TRIALS, options.pairs, Path(folder))
-        )
+        parts = []
+        if options.only != "pair":
+            parts += [
+                f"## The coordinator alone, with {WORKERS} simulated workers",
+                "",
+                table(alone(options.trials, Path(folder) / "alone")),
+            ]
+        if options.only != "coordinator":
+            for size in options.sizes:
+                here = Path(folder) / f"{size}"
+                parts += [
+                    f"## Two workers of one machine, images of {size} x {size}",
+                    "",
+                    table(together(PAIRS[size], options.pairs, size, here)),
+                ]
+    command = "python -m benchmarks.cluster" + (f" --only {options.only}" if options.only else "")
+    text = "\n".join(["# A search on workers", "", describe(command), "", *parts])
     if options.only:
-        sys.stdout.write(f"{describe(f'python -m benchmarks.cluster --only {options.only}')}\n\n")
-        sys.stdout.write(table(coordinating or speed))
-        return 0
-    text = "\n".join(
-        [
-            "# A search on workers",
-            "",
-            describe("python -m benchmarks.cluster"),
-            "",
-            f"## The coordinator alone, with {WORKERS} simulated workers",
-            "",
-            table(coordinating),
-            "## Two workers of one machine",
-            "",
-            table(speed),
-        ]
-    )
-    publish(text, options.output)
+        sys.stdout.write(text)
+    else:
+        publish(text, options.output)
     return 0
 
 
