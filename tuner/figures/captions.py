@@ -25,9 +25,6 @@ STACKED = "stacked"
 MANY = 4
 """Networks of different weights up to which each is named."""
 
-FEW = 10
-"""Groups of test images below which intervals are lopsided: samples of few groups are less varied than the groups."""
-
 COUNTED = ("n_units_with_ceiling", "n_units_gated")
 """Columns of the heatmap table that count a region's units."""
 
@@ -237,8 +234,7 @@ def interval(basis: Basis) -> str:
     """Say what intervals of scores are drawn over."""
     if basis.n_test_groups is None:
         return "95 % interval over test images, for these units"
-    few = " (few: it reaches further down than up)" if basis.n_test_groups < FEW else ""
-    return f"95 % interval over {basis.n_test_groups} groups of test images{few}, for these units"
+    return f"95 % interval over {basis.n_test_groups} groups of test images, for these units"
 
 
 def of_networks(basis: Basis, names: Collection[str]) -> str:
