@@ -173,7 +173,8 @@ def test_judges_say_how_near_they_are_to_the_makers():
 
 def test_the_headline_is_of_the_most_independent_judges_and_says_where_none_is():
     def row(judge, share):
-        return {"judge": judge, "images": 4, "better_than_natural_inside": share}
+        worth = {"better_than_natural_inside": share, "field_is_image": 0}
+        return {"judge": judge, "images": 4, **worth}
 
     table = [row("maker", 1.0), row("same study", 0.9)]
     assert "90% of 4 images" in headline(table)
@@ -205,3 +206,7 @@ def test_images_are_compared_at_equal_contrast_inside_the_field(made):
     assert {entry["encoder"] for entry in table} == {"a", "b"}
     assert all(0 <= entry["better_than_natural_inside"] <= 1 for entry in table)
     assert table[0]["better_than_scrambled_inside"] == 1
+    assert all(entry["field_is_image"] == 0 for entry in table)
+    assert "as large as the image" not in headline(table)
+    wide = [row | {"gain": 1.2, "gain_inside": 1.2} for row in rows]
+    assert "(each with a field as large as the image)" in headline(summary(wide))

@@ -123,6 +123,17 @@ def test_all_have_the_same_mean_and_contrast(source):
     np.testing.assert_allclose(contrasts, 0.1, rtol=0.04)
 
 
+def test_a_field_as_large_as_the_image_has_no_patches(source, monkeypatch):
+    """They would be the natural images over again."""
+    from tuner.synthesis.receptive_fields import Fields
+
+    size = source.result.pixels.shape[2]
+    monkeypatch.setattr(Fields, "windows", lambda self: np.ones((len(self.x), size, size)))
+    kinds = {s.kind for s in choose([source], Pictures(), Choice(patches=2), "full")}
+    assert "natural_best" in kinds
+    assert not {"patch", "patch_scrambled"} & kinds
+
+
 def test_a_patch_and_its_control_show_no_more_than_the_field_and_are_matched_there(source):
     stimuli = choose([source], Pictures(), Choice(patches=2), "full")
     windows = from_readout(source.encoder).windows()

@@ -350,7 +350,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     ``better_than_natural`` is the share of images that drive the unit more than its best natural
     image does; ``gain`` the median of theirs. The same inside the field: ``..._inside``, and there
-    the share that drive it more than they do with their phases scrambled.
+    the share that drive it more than they do with their phases scrambled. ``field_is_image`` counts
+    the images for which both are the same: the unit's field is as large as they are, or larger.
     """
     table = []
     for name in dict.fromkeys(str(row["encoder"]) for row in rows):
@@ -373,6 +374,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         there = pairs[np.isfinite(pairs).all(1)]
         better = float((there[:, 0] > there[:, 1]).mean()) if len(there) else float("nan")
         entry["better_than_scrambled_inside"] = better
+        gains = np.array([(row["gain"], row["gain_inside"]) for row in mine], dtype=np.float64)
+        entry["field_is_image"] = int(np.isclose(gains[:, 0], gains[:, 1], rtol=1e-3).sum())
         table.append(entry)
     return table
 
@@ -384,9 +387,11 @@ def headline(table: Sequence[Mapping[str, Any]]) -> str:
     shares = [row["better_than_natural_inside"] for row in judges]
     known = [share for share in shares if np.isfinite(share)]
     worth = f"{np.median(known):.0%}" if known else "an unknown share"
+    count, whole = (judges[0]["images"], judges[0]["field_is_image"]) if judges else (0, 0)
+    wide = f" ({'each' if whole == count else whole} with a field as large as the image)"
     line = (
         f"better than the best natural image at equal contrast inside the field: {worth} of "
-        f"{judges[0]['images'] if judges else 0} images, judged by "
+        f"{count} images{wide if whole else ''}, judged by "
     )
     if nearest == len(JUDGES) - 1:
         return line + "encoders on another backbone"

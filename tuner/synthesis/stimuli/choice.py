@@ -38,6 +38,9 @@ KINDS = (
     "grey",
 )
 
+_SAME = 1.0
+"""Grey levels of 255 that a patch must differ by from the image that it is cut out of, on average."""
+
 PATCH_CANDIDATES = 24
 """Natural images, the best at whole contrast, among which the best patches inside a field are looked for."""
 
@@ -79,7 +82,8 @@ class Choice:
     scrambled
         Phase-scrambled images per unit.
     patches
-        Natural patches per unit, and as many scrambled ones.
+        Natural patches per unit, and as many scrambled ones; none of a unit whose field is as large as the image, for
+        which the patch is the image.
     seed
         Seed of everything that is drawn.
     """
@@ -244,6 +248,8 @@ def _of_source(
             (answers,) = responses([source.encoder], cut)
             order = np.argsort(answers[:, where[k]], kind="stable")[::-1]
             for variant, best in enumerate(order[: choice.patches]):
+                if np.abs(cut[best].astype(np.float64) - pixels[best]).mean() < _SAME:
+                    continue  # the field is as large as the image: shown already
                 origin = str(images.names[int(candidates[best])])
                 rng = np.random.default_rng((choice.seed, 0x9A7C4, unit, variant))
                 control = scrambled_inside(source.photometry, pixels[best], windows[k], rng)
