@@ -260,5 +260,5 @@ def test_lost_weights_are_named_and_mended(make_experiment: MakeExperiment, run:
 
 def test_a_database_that_somebody_holds_is_not_called_missing() -> None:
     """PostgreSQL's words for a process that was stopped while it made the tables."""
-    line = explain("storage.url", RuntimeError("canceling statement due to lock timeout"))
+    line = explain(RuntimeError("canceling statement due to lock timeout"))
     assert "another program holds it" in line

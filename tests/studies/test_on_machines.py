@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -104,12 +105,13 @@ def wait(until: Callable[[], bool], seconds: float) -> bool:
 
 
 def below(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that compute: those that a process has spawned."""
-    return [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
+    """The processes that compute: those that a process has spawned, and that have not ended meanwhile."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_processes_of_this_machine(
