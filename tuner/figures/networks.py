@@ -84,7 +84,7 @@ def networks(
     tall = max(LINE * max(len(names), 1), 0.5)
     known = basis or Basis()
     sub = style.subtitle(
-        "best layer and readout of each network, by validation loss",
+        "best of the layers and readouts that were tried of each network, by validation loss",
         captions.of_images(chosen, known),
         f"bars: {captions.interval(known)}" if _any(rows, f"{metric}_low") else "",
         simulated=simulated,
@@ -218,7 +218,11 @@ def _keys(rows: Sequence[Row], metric: str) -> list[str]:
     untrained = {str(row["network"]) for row in rows if row["kind"] == UNTRAINED}
     if untrained:
         count = len(untrained)
-        keys.append(f"band: {count} untrained network{'s' * (count != 1)}, line: their mean")
+        keys.append(
+            "grey line: the untrained network"
+            if count == 1
+            else f"band: {count} untrained networks, line: their mean"
+        )
     return keys
 
 
