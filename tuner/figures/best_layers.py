@@ -129,6 +129,8 @@ def best_layers(
         parts.append("a bar that reaches 0: undecided")
     if shares:
         parts.append(f"dots: share of draws of {drawn} in which a layer is best")
+        if chosen is NEXT:
+            parts.append("bars, not dots, allow for few groups and several layers, and decide")
     if any(entry.layer == NO_LAYER for entry in entries):
         parts.append(f"{NO_LAYER}: {NOT_TOLD}")
     sub = style.subtitle(
