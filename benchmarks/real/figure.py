@@ -42,7 +42,7 @@ def read(page: Path) -> tuple[Found, dict[str, int]]:
 def draw(found: Found, units: dict[str, int], out: Path) -> None:
     """Write the figure."""
     theme = style.theme_named("light")
-    title = "Recorded macaque V4: what a search adds to the closed form"
+    title = "Recorded macaque V4: what comes on top of the closed form smooth"
     sub = (
         "difference in test correlation to smooth at the same layer, stacked: at the best one; mean over the units of a "
         "session with its standard error; responses are means over repeats, so no ceilings; EfficientNet-Lite0 at 112 px, "

@@ -261,9 +261,10 @@ class OpenExperiment:
         Returns
         -------
         pandas.DataFrame
-            A row per unit or region, with the columns of ``units.csv`` or ``heatmap.csv``, and ``next_layer`` and
-            ``next_validation_loss``: the best of the network's other layers. How sure a choice is, ``tuner export
-            heatmap --resplit`` says of regions; of a unit a layer that is ahead by a hundredth is none that one may name.
+            A row per unit or region, with the columns of ``units.csv`` or ``heatmap.csv``, and ``next_backbone``,
+            ``next_layer`` and ``next_validation_loss``: the best fit at any other layer. How sure a choice is,
+            ``tuner export heatmap --resplit`` says of regions; of a unit a layer that is ahead
+            by a hundredth is none that one may name.
         """
         from studies.results.best_layers import PER, best_of
 

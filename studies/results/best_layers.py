@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 PER = ("unit", "region")
 
-NEXT = ("next_layer", "next_validation_loss")
-"""Columns of the best of the network's other layers."""
+NEXT = ("next_backbone", "next_layer", "next_validation_loss")
+"""Columns of the best fit at another layer, of this network or another."""
 
 
 def best_of(
@@ -30,7 +30,7 @@ def best_of(
 
     Where no fit of a unit or region is surely better than predicting the mean, its layer is ``none``, with a note, and
     it has no scores. Where the lowest loss is of such a fit, and another is chosen, the note says so. Beside the best stand
-    the next layer of the same network and the lowest loss there: a layer that is ahead by little is not surely the best.
+    the next layer, of this network or another, and the lowest loss there: one that is ahead by little is not surely best.
 
     Raises
     ------
@@ -70,11 +70,10 @@ def _passed_over(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> 
 
 
 def _next(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> dict[str, Any]:
-    """Say which other layer of the network comes next, by the lowest loss of its readouts."""
-    others = [
-        row for row in rows if row["backbone"] == best["backbone"] and row["layer"] != best["layer"]
-    ]
+    """Say which other layer comes next, by the lowest loss of its readouts."""
+    others = [row for row in rows if any(row[name] != best[name] for name in ("backbone", "layer"))]
     if not others:
         return {}
     following = min(others, key=lambda row: float(row["validation_loss"]))
-    return dict(zip(NEXT, (following["layer"], following["validation_loss"]), strict=True))
+    found = (following["backbone"], following["layer"], following["validation_loss"])
+    return dict(zip(NEXT, found, strict=True))

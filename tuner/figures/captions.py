@@ -65,7 +65,7 @@ class Basis:
     folds: int = 1
     min_explainable: float = 0.0
     weights: Mapping[str, str] = field(default_factory=dict)
-    closed_form: Collection[str] = ()
+    closed_form: Collection[str] = ("smooth",)
     started: Collection[str] = ()
 
     @property

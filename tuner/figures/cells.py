@@ -142,7 +142,9 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     usable = [row for row in found if not failed(row) and not pending(row)]
     if any(math.isnan(number(row.get(metric.name))) for row in usable):
         entries.append(("dash", "undefined (no unit has a ceiling, or no test images)"))
-    if any(not math.isnan(number(row.get("noise_ceiling"))) for row in found):
+    if metric.comparable_ceiling and any(
+        not math.isnan(number(row.get("noise_ceiling"))) for row in found
+    ):
         entries.append(("none", "ceiling: mean CCmax, the correlation that noise leaves possible"))
     return entries
 

@@ -111,7 +111,7 @@ def heatmap(
     grid = panels(everything)
     tested = has_test(rows)
     known = basis or Basis(n_test=None if tested else 0)
-    ceiling = ceilings(rows) if tested else {}
+    ceiling = ceilings(rows) if tested and chosen.comparable_ceiling else {}
     limits = scale(everything, chosen, ceiling=chosen.comparable_ceiling and bool(ceiling))
     palette = mpl.colormaps[
         style.SEQUENTIAL if chosen.higher_is_better else f"{style.SEQUENTIAL}_r"

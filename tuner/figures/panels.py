@@ -61,7 +61,10 @@ def below(row: Row) -> bool:
 
 
 def _true(value: object) -> bool:
-    return value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+    if isinstance(value, str):
+        return value.strip().lower() == "true"
+    unknown = isinstance(value, float) and math.isnan(value)  # an empty cell, as pandas reads it
+    return bool(value) and not unknown
 
 
 def pending(row: Row) -> bool:

@@ -161,7 +161,9 @@ def score_intervals(left: LeftOut, level: float = 0.95) -> dict[str, tuple[Float
         ``(low, high)``, each ``(units,)``, per score.
     """
     return {
-        name: _possible(name, interval(left.whole[name], left.without[name], level))
+        name: _possible(
+            name, left.whole[name], interval(left.whole[name], left.without[name], level)
+        )
         for name in left.whole
     }
 
@@ -188,7 +190,7 @@ def mean_intervals(
     result = {}
     for name in left.whole:
         whole, without = _means(left, name, units)
-        low, high = _possible(name, interval(whole, without, level))
+        low, high = _possible(name, whole, interval(whole, without, level))
         result[name] = (float(low), float(high))
     return result
 
@@ -231,6 +233,8 @@ def _means(left: LeftOut, name: str, units: ArrayLike) -> tuple[Floats, Floats]:
     return np.asarray(means[0]), means[1:]
 
 
-def _possible(name: str, limits: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    low = np.maximum(limits[0], _LOWEST.get(name, -np.inf))
-    return low, np.minimum(limits[1], _HIGHEST.get(name, np.inf))
+def _possible(name: str, whole: Floats, limits: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Limits within what a score can be, or as far beyond as its estimate is."""
+    lowest, highest = _LOWEST.get(name, -np.inf), _HIGHEST.get(name, np.inf)
+    low = np.maximum(limits[0], np.minimum(lowest, whole))
+    return low, np.minimum(limits[1], np.maximum(highest, whole))

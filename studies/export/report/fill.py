@@ -214,11 +214,12 @@ def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> Recor
                 missing=missing,
             )
         )
+    held_out, folds = len(workspace.cuts.held_out), workspace.cuts.n_folds
     facts = {
         "training images": recording.n_train,
         "fitted on": len(workspace.cuts.fitted),
-        "validated on": len(workspace.cuts.held_out),
-        "folds": workspace.cuts.n_folds,
+        "validated on": f"{held_out}, each by a fit that did not see it" if folds > 1 else held_out,
+        "folds": folds,
         "test images": recording.n_test,
         "repeats of each": recording.n_repeats,
         "image size, px": data.image_size,

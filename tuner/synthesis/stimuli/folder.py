@@ -248,6 +248,7 @@ def _note(
         if rig.pixels_per_degree > 0
         else "Pixels per degree of the screen were not given: columns in degrees are empty."
     )
+    side = rig.size or next(iter(encoders.values())).image_size
     said = [f"{name}: {about[name]}" for name in encoders if about.get(name)]
     lines = [
         textwrap.fill(line, 98, initial_indent="  ", subsequent_indent="    ") for line in said
@@ -259,7 +260,10 @@ def _note(
 {described}
 Screen
   Background grey {round(255 * mean)} of 255. {where}
-  {scale} Do not scale the files.
+  {scale}
+  A whole image is {side} pixels a side on this screen. That must be as large, in degrees, as the
+  images of the recording were shown: the encoders know them at that size alone (--size makes
+  others). Do not scale the files.
 
 Luminance and gamma
   Pixel values, mean and contrast are those of the 8-bit files, not of luminance. The encoders know
