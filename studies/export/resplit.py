@@ -57,7 +57,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     >>> print(*sentences([chosen, other]))
     net/V4/full: undecided between a and b; loss of b less that of a .020 [-.020, .060] on 5 other cuts
     >>> print(*sentences([chosen, other | {"difference_low": 0.01, "difference_high": 0.03}]))
-    net/V4/full: a is surely the best; loss of b less that of a .020 [.010, .030] on 5 other cuts
+    net/V4/full: a is surely the best of the 2 layers; loss of b less that of a .020 [.010, .030] on 5 other cuts
     """
     out = []
     for (backbone, region, readout), rivals in choices(rows).items():
@@ -66,7 +66,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         if best is None or not others:
             continue
         other, layer = others[0], best["layer"]
-        said = f"{layer} is surely the best"
+        said = f"{layer} is surely the best of the {len(rivals)} layers"
         if other["difference_low"] <= 0:
             *names, last = [layer, *(row["layer"] for row in others)]
             said = f"undecided between {', '.join(names)} and {last}"

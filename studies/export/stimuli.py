@@ -67,6 +67,7 @@ def export_stimuli(
     from tuner.synthesis.mei import synthesize
     from tuner.synthesis.stimuli.choice import Source, choose
     from tuner.synthesis.stimuli.folder import write_stimuli
+    from tuner.synthesis.stimuli.summary import FEWEST
 
     sources, encoders, about, basis = [], {}, {}, basis_of(workspace)
 
@@ -94,6 +95,17 @@ def export_stimuli(
         result = synthesize(made, mine, settings, tell)
         sources.append(Source(spec.name, result, encoders[spec.name], settings.photometry))
     stimuli = choose(sources, workspace.images, choice, rig.placement, units)
+    asked = {s.unit for s in stimuli if s.kind == "mei"}
+    if 0 < len(asked) < FEWEST:
+        say(
+            f"{len(asked)} units: what comes back cannot be told from chance, {FEWEST} at least can"
+        )
+    whole = asked - {s.unit for s in stimuli if s.kind == "patch"}
+    if choice.patches and whole:
+        where = ", ".join(str(unit) for unit in sorted(whole))
+        say(
+            f"no patches for units {where}: a patch as large as the field is the best natural image"
+        )
     return write_stimuli(
         out,
         stimuli,

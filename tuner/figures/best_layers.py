@@ -122,7 +122,7 @@ def best_layers(
     below = (style.widest(names, style.SMALL) if turned else 0.14) + 0.16
     tall = max(0.16 * len(layers), 0.5)
     shares = any(entry.probabilities for entry in entries)
-    parts = ["best by validation loss (ring)"]
+    parts = ["best of the layers shown, by validation loss (ring)"]
     if any(math.isfinite(limit) for entry in entries for limit in (entry.low, entry.high)):
         parts.append(f"bars: {bars}")
     if chosen is NEXT:
