@@ -125,7 +125,7 @@ def score_stimuli(
 ) -> list[Path]:
     """Score recorded responses to a folder's images against their predictions; writes tables and figures.
 
-    ``say`` is told of every study whether its units prefer their own images.
+    ``say`` is told what was not used or is missing, and of every study whether its units prefer their own images.
 
     Raises
     ------
@@ -141,6 +141,8 @@ def score_stimuli(
 
     stimuli = read_stimuli(folder)
     answers = read_answers(recorded, stimuli)
+    for note in answers.notes:
+        say(note)
     scores = score(stimuli, answers)
     for row in scores.summary:
         say(style.subtitle(f"{row['study']}: {said(row)}", simulated=stimuli.simulated))

@@ -278,6 +278,10 @@ def test_wrong_csv_is_named(session, tmp_path, lines, message):
         ("picture,7\n", "has no column 'image'"),
         ("image,a,b\n", "no column is headed by the index or name of a unit"),
         ("image,7,unit_7\n", "two columns are of unit 7"),
+        (
+            "image,8,9,10,11,12,13\n",
+            "column 13 is no unit .* unit 7 .* has no column; if units are counted from 1",
+        ),
     ],
 )
 def test_wrong_headers_are_named(session, tmp_path, text, message):

@@ -129,6 +129,8 @@ def _best_entries(found: Sequence[Evaluated], metric: Metric) -> list[BestLayer]
         }
         groups = best.image_groups
         shares = best_choice_probability(losses, groups=groups) if len(losses) > 1 else {}
+        if len(losses) == 1 < len(every):
+            shares = dict.fromkeys(losses, 1.0)  # no other layer tells anything
         out.append(best.as_best_layer(metric.name, shares))
     return out
 

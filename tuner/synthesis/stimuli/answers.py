@@ -124,6 +124,9 @@ def _from_csv(path: Path, folder: Folder) -> Answers:
     return Answers(responses, np.array(list(columns.values()), dtype=np.int64), tuple(notes))
 
 
+_INDEX = re.compile(r"(?:unit[ _-]?)?(\d+)")
+"""How the index of a unit may be written."""
+
 _LARGEST = 1e12
 """Beyond what any amplifier or counter says; squares of it still have room."""
 
@@ -156,7 +159,7 @@ def _unit_columns(
     for column in header:
         if column == "image" or column in _REPEATS:
             continue
-        index = re.fullmatch(r"(?:unit[ _-]?)?(\d+)", column)
+        index = _INDEX.fullmatch(column)
         if column in by_name:
             unit = by_name[column]
         elif index and int(index.group(1)) in names:
@@ -173,8 +176,20 @@ def _unit_columns(
             f"(such as {', '.join(f'{u} or {n}' for u, n in list(names.items())[:2])})"
         )
     notes = []
+    asked = dict.fromkeys(int(row["unit"]) for row in folder.rows if row["kind"] == "mei")
+    absent = [unit for unit in asked if unit not in columns.values()]
+    numbered = [column for column in ignored if _INDEX.fullmatch(column)]
+    if numbered and absent:
+        raise InputError(
+            f"{path}: column {numbered[0]} is no unit of the stimuli, and unit {absent[0]} ({names[absent[0]]}) has no "
+            "column; if units are counted from 1 there, head the columns by their indices from 0, or by their names"
+        )
     if ignored:
         notes.append(f"columns that name no unit are not used: {', '.join(ignored[:8])}")
+    if absent:
+        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+        without = ", ".join(f"{unit} ({names[unit]})" for unit in absent[:8])
+        notes.append(f"no column of units {without}{more}")
     return columns, notes
 
 
