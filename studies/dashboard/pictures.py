@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import TrialState
+
 from studies.basis import basis_of
 from studies.config.ranges import CLOSED_FORM, logarithmic, varied
 from studies.database import trials
@@ -20,7 +22,7 @@ from studies.database.connection import Storage
 from studies.database.pictures import attach, drawn
 from studies.database.stores import Stores
 from studies.database.studies import Stored
-from studies.database.summaries import Summary, summaries
+from studies.database.summaries import ENOUGH, Summary, summaries
 from studies.database.tokens import Fenced
 from studies.database.trials import Trial
 from studies.database.weights import kept_files
@@ -140,8 +142,20 @@ def study_note(
     return (
         f"{simulated}**Validation loss {summary.loss:.4g}** ({which}). 1 predicts every unit's mean.\n\n"
         f"{captions.joined(f'{len(spec.units)} units', captions.trials(row, basis), captions.of_readouts([row], basis))}\n\n"
-        f"{said}All scores, and those of single units, are in the report, `tuner export report -o results`: "
+        f"{said}{_importance_is_early(summary, spec)}All scores, and those of single units, are in the report, "
+        f"`tuner export report -o results`: "
         f"`results/report.html#{spec.name}`. The best trial's pictures and weights are its artifacts."
+    )
+
+
+def _importance_is_early(summary: Summary, spec: Spec) -> str:
+    """What the dashboard does not say of the importances that it draws from any number of trials."""
+    complete = summary.counts.get(TrialState.COMPLETE, 0)
+    if spec.closed_form or complete >= ENOUGH:
+        return ""
+    return (
+        f"*{complete} trial{'s' * (complete != 1)} ran to the end: hyperparameter importance, as drawn on this page, says "
+        f"nothing below {ENOUGH}.*\n\n"
     )
 
 

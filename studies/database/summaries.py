@@ -22,6 +22,9 @@ from studies.database.studies import Stored
 from studies.database.trials import Trial
 from studies.names import StudyKey
 
+ENOUGH = 10
+"""Complete trials below which nothing is said of what matters: a handful of the best always have something in common."""
+
 
 def no_better(loss: float) -> bool:
     """Whether a validation loss is no better than that of predicting every unit's mean, which is 1.

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from studies.config.ranges import Setting
+from studies.database.summaries import ENOUGH
 from studies.database.trials import FINISHED, Trial
 from studies.search.space import distributions, memory_study, varying
-
-ENOUGH = 10
-"""Complete trials below which nothing is said: a handful of the best always have something in common."""
 
 TENTH = 0.1
 FEWEST = 5

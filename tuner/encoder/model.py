@@ -158,6 +158,11 @@ class Encoder(nn.Module):
                 return [str(value) for value in self.units[column]]
         return [f"unit{index}" for index in self.unit_indices]
 
+    def extra_repr(self) -> str:
+        """Say what is predicted, and from what."""
+        study = self.meta.get("study", "")
+        return f"{study}: {self.n_units} units, images of {self.image_size} x {self.image_size} px"
+
     def train(self, mode: bool = True) -> Encoder:
         """Stay in evaluation mode: a backbone that is frozen has no training mode."""
         return super().train(False)

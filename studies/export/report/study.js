@@ -67,7 +67,7 @@ function pictures(details) {
   if (details.masks) {
     const [height, width] = details.masks.cells;
     result.push(make("h3", { text: "Where each unit reads" }),
-      make("p", { class: "quiet", text: `Spatial masks on ${height} \u00d7 ${width} cells, each from 0 to its own maximum` }),
+      make("p", { class: "quiet", text: `Where each unit reads, on ${height} \u00d7 ${width} cells (of masks their size, else the length of the weights over channels), each from 0 to its own maximum` }),
       tiles(details.masks, "masks", true));
   }
   return result;
