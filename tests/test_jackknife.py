@@ -54,6 +54,10 @@ def test_limits_of_units_and_of_their_mean_enclose_the_score() -> None:
         assert (table[name] <= table[f"{name}_high"]).all()
         assert high - low < np.mean(table[f"{name}_high"] - table[f"{name}_low"])
     assert (table["noise_ceiling_high"] <= 1).all()
+    left = scores.leave_out(model, responses, groups=groups)
+    again = scores.score_units(model, responses, intervals=left, groups=groups)
+    for name, values in table.items():
+        np.testing.assert_allclose(again[name], values, rtol=1e-9, err_msg=name)
 
 
 def test_a_score_that_one_part_decides_has_no_limits() -> None:

@@ -87,22 +87,20 @@ def on_test_images(
         Number of bootstrap samples, where intervals come from them (``data.intervals = "images"``); 0: no intervals.
     """
     from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
-    from tuner.scores.jackknife import leave_out, mean_intervals, pseudo_values
+    from tuner.scores.jackknife import LeftOut, leave_out, mean_intervals, pseudo_values
 
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, units]
     data, how = workspace.experiment.data, workspace.scoring
-    by: Literal["jackknife", "bootstrap"] = (
-        "jackknife" if data.intervals == "groups" else "bootstrap"
-    )
-    scores = score_units(
-        predicted, measured, intervals=by if draws else None, draws=draws, seed=_SEED, **how
-    )
-    counted = counted_units(scores, min_explainable=data.min_explainable)
-    if not draws or not counted.any():
-        return Tested(scores)
+    if not draws:
+        return Tested(score_units(predicted, measured, intervals=None, seed=_SEED, **how))
     left = leave_out(predicted, measured, **how)
-    if by == "jackknife":
+    by: LeftOut | Literal["bootstrap"] = left if data.intervals == "groups" else "bootstrap"
+    scores = score_units(predicted, measured, intervals=by, draws=draws, seed=_SEED, **how)
+    counted = counted_units(scores, min_explainable=data.min_explainable)
+    if not counted.any():
+        return Tested(scores)
+    if by is left:
         intervals = mean_intervals(left, counted)
     else:
         samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tuner.scores.jackknife import interval
+
 
 def beyond_chance(
     losses: ArrayLike,
@@ -75,8 +77,6 @@ def units_beyond_chance(
     >>> units_beyond_chance((y - guess) ** 2, y**2, trials=20)
     array([ True, False])
     """
-    from scipy.stats import t
-
     fit, mean = (np.asarray(values, dtype=np.float64) for values in (losses, mean_losses))
     there = ~np.isnan(fit) & ~np.isnan(mean)
     broken = (there & ~(np.isfinite(fit) & np.isfinite(mean))).any(axis=0)
@@ -84,18 +84,9 @@ def units_beyond_chance(
     codes = np.arange(len(fit)) if groups is None else np.unique(groups, return_inverse=True)[1]
     ours, theirs = (_summed(np.where(usable, values, 0.0), codes) for values in (fit, mean))
     present = _summed(usable.astype(np.float64), codes)
-    here = present > 0
-    n = here.sum(axis=0)
-    some = np.maximum(n, 2)
-    whole, without = _gap(ours, theirs, present)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left = np.where(here, without, 0.0)
-        middle = left.sum(axis=0) / some
-        squares = np.where(here, np.square(left - middle), 0.0).sum(axis=0)
-        error = np.sqrt((some - 1) / some * squares)
-        unbiased = some * whole - (some - 1) * middle
-        high = np.maximum(whole, unbiased) + t.ppf(1.0 - 0.025 / max(1, trials), some - 1) * error
-    return np.asarray((high < 0) & (n > 1) & ~broken)
+    level = 1.0 - 0.05 / max(1, trials)
+    _, high = interval(*_gap(ours, theirs, present), level, there=present > 0)
+    return np.asarray((high < 0) & ~broken)
 
 
 def _gap(

@@ -41,6 +41,13 @@ class LeftOut:
     whole: Mapping[str, Floats]
     without: Mapping[str, Floats]
 
+    def of(self, units: slice) -> LeftOut:
+        """The same of some units."""
+        return LeftOut(
+            {name: values[units] for name, values in self.whole.items()},
+            {name: values[:, units] for name, values in self.without.items()},
+        )
+
 
 def parts(n_images: int, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Number of the part that each image belongs to: its group, or itself.
@@ -101,7 +108,9 @@ def leave_out(
     return LeftOut({name: values[0] for name, values in whole.items()}, left)
 
 
-def interval(whole: ArrayLike, without: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+def interval(
+    whole: ArrayLike, without: ArrayLike, level: float = 0.95, there: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
     r"""Student's interval of a score from what it is without each part.
 
     With :math:`n` parts, :math:`\theta` of all images and :math:`\theta_{-j}` without part :math:`j`,
@@ -121,6 +130,8 @@ def interval(whole: ArrayLike, without: ArrayLike, level: float = 0.95) -> tuple
         ``(n, ...)``: without each part.
     level
         Share of recordings whose interval holds the score of endless images.
+    there
+        ``(n, ...)`` bool: which parts count, where some hold nothing of a score. None: all.
 
     Returns
     -------
@@ -132,16 +143,15 @@ def interval(whole: ArrayLike, without: ArrayLike, level: float = 0.95) -> tuple
     .. [1] Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapters 10 and 11.
     """
     theta, left = np.asarray(whole, dtype=np.float64), np.asarray(without, dtype=np.float64)
-    n = len(left)
-    if n < 2:
-        return np.full(theta.shape, np.nan), np.full(theta.shape, np.nan)
+    counted = np.ones(left.shape, dtype=bool) if there is None else np.asarray(there)
+    n = np.maximum(counted.sum(axis=0), 2)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = left.mean(axis=0)
-        spread = np.sqrt((n - 1) / n * np.square(left - mean).sum(axis=0))
+        mean = np.where(counted, left, 0.0).sum(axis=0) / n
+        squares = np.where(counted, np.square(left - mean), 0.0).sum(axis=0)
         unbiased = n * theta - (n - 1) * mean
-        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread
+        half = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt((n - 1) / n * squares)
         low, high = np.minimum(theta, unbiased) - half, np.maximum(theta, unbiased) + half
-    known = np.isfinite(low) & np.isfinite(high)
+    known = np.isfinite(low) & np.isfinite(high) & (counted.sum(axis=0) > 1)
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
 
 

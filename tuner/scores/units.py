@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tuner.scores.bootstrap import draw_counts, interval, weighted_scores
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import Times, without_drift
-from tuner.scores.jackknife import leave_out, score_intervals
+from tuner.scores.jackknife import LeftOut, leave_out, score_intervals
 from tuner.scores.moments import Floats, as_predictions, as_responses, varies
 from tuner.scores.signal import cc_max, cc_norm, explainable_variance, feve, has_ceiling
 
@@ -36,7 +36,7 @@ def score_units(
     predictions: ArrayLike,
     test_responses: ArrayLike,
     *,
-    intervals: Literal["jackknife", "bootstrap"] | None = "jackknife",
+    intervals: Literal["jackknife", "bootstrap"] | LeftOut | None = "jackknife",
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -54,7 +54,8 @@ def score_units(
         ``(n_repeats, n_test, n_units)``; NaN = missing.
     intervals
         How limits of the scores are found: by leaving out each image or group of images
-        (:mod:`tuner.scores.jackknife`), or as percentiles over bootstrap samples of them. None: no limits.
+        (:mod:`tuner.scores.jackknife`), where that was done already from what it gave, or as percentiles over
+        bootstrap samples of them. None: no limits.
     draws
         Bootstrap samples, where they are asked for.
     seed
@@ -98,6 +99,8 @@ def score_units(
         if counts is not None:
             drawn = weighted_scores(predicted, y, counts)
             limits = {name: interval(values, level) for name, values in drawn.items()}
+        elif isinstance(intervals, LeftOut):
+            limits = score_intervals(intervals.of(slice(start, start + _BLOCK)), level)
         elif intervals is not None:
             left = leave_out(predicted, y, groups=groups, drift=False)
             limits = score_intervals(left, level)
