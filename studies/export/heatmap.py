@@ -16,9 +16,8 @@ from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
-from studies.results.paired import closed_forms, compared, with_starts
-from studies.results.references import REFERENCES, Reference
-from studies.results.references import references as fitted_beside
+from studies.results.paired import set_against
+from studies.results.references import Reference, named
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -230,18 +229,11 @@ def draw_heatmap(
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
 
-    beside = [
-        reference
-        for name in references
-        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
-    ]
+    beside = named(workspace, specs, references, draws=DRAWS)
     # All weights together would fill the memory.
     evaluated = evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
-    scored = [one.spec for one in found if one.parts is not None]
-    starts = with_starts(workspace, scored, beside, DRAWS)
-    smooth = closed_forms(workspace, stores, found, DRAWS)
-    found = compared(workspace, found, smooth, starts)
+    found = set_against(workspace, stores, found, beside, DRAWS)
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
     together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}

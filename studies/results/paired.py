@@ -38,6 +38,29 @@ Lines = dict[Place, _Scored]
 """Backbone, layer and region to a row of scores, and its test correlation where parts of the images are left out."""
 
 
+def set_against(
+    workspace: Workspace,
+    stores: Stores,
+    found: Sequence[Evaluated],
+    beside: Sequence[Reference],
+    draws: int,
+) -> list[Evaluated]:
+    """Put beside every search how it stands against ``smooth`` and against its own start; see :func:`compared`.
+
+    Parameters
+    ----------
+    found
+        Studies, scored with intervals where there are test images.
+    beside
+        Closed forms that were scored already.
+    draws
+        As the studies were scored with.
+    """
+    scored = [one.spec for one in found if one.parts is not None]
+    starts = with_starts(workspace, scored, beside, draws)
+    return compared(workspace, found, closed_forms(workspace, stores, found, draws), starts)
+
+
 def with_starts(
     workspace: Workspace, specs: Sequence[Spec], beside: Sequence[Reference], draws: int
 ) -> list[Reference]:

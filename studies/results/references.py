@@ -71,6 +71,17 @@ class Reference:
     parts: NDArray[np.float64] | None
 
 
+def named(
+    workspace: Workspace, specs: Sequence[Spec], names: Sequence[str], *, draws: int
+) -> list[Reference]:
+    """Fit the closed forms of several of :data:`REFERENCES`, one after the other; see :func:`references`."""
+    return [
+        reference
+        for name in names
+        for reference in references(workspace, specs, REFERENCES[name], draws=draws)
+    ]
+
+
 def references(
     workspace: Workspace, specs: Sequence[Spec], readout: str, *, draws: int = 1000
 ) -> list[Reference]:

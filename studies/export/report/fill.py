@@ -24,9 +24,8 @@ from studies.export.report.page import write_report
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.importance import importance
-from studies.results.paired import closed_forms, compared, with_starts
-from studies.results.references import REFERENCES
-from studies.results.references import references as fitted_beside
+from studies.results.paired import set_against
+from studies.results.references import named
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.results.study import warnings
 from studies.search.space import varying
@@ -70,15 +69,9 @@ def export_report(
     for one in evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
-    beside = [
-        reference
-        for name in references
-        for reference in fitted_beside(workspace, specs, REFERENCES[name], draws=DRAWS)
-    ]
-    scored = [one.spec for one in found.values() if one.parts is not None]
-    starts = with_starts(workspace, scored, beside, DRAWS)
-    smooth = closed_forms(workspace, stores, list(found.values()), DRAWS)
-    rows = [one.row for one in compared(workspace, list(found.values()), smooth, starts)]
+    beside = named(workspace, specs, references, draws=DRAWS)
+    against = set_against(workspace, stores, list(found.values()), beside, DRAWS)
+    rows = [one.row for one in against]
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
     loaded = trials.load(stores.storage, ids)
