@@ -16,7 +16,7 @@ SEED ?= 0
 FAULTS ?= fences token epoch settings hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format docs
+.PHONY: help install demo test soak lint format reference docs
 
 help:
 	@echo "make install   .venv with the tuner command in .venv/bin"
@@ -25,6 +25,7 @@ help:
 	@echo "make soak      damaged recordings and killed searches by the thousand, an hour or two"
 	@echo "make lint      style, types, direction of imports"
 	@echo "make format    put the code in its style"
+	@echo "make reference the parts of the documentation that are made from the code"
 	@echo "make docs      the documentation, into site/"
 
 # The stamps are written last: an installation that was interrupted is taken up again.
@@ -76,6 +77,10 @@ lint: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Run it after a change of an option, a key of tuner.toml or a network: a test compares.
+reference: $(VENV)/dev.stamp
+	$(BIN)/python docs/generate.py
 
 # Warnings are errors: a link that leads nowhere, a docstring that is not well formed.
 docs: $(VENV)/docs.stamp

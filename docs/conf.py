@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "generated",
+    "docstrings",
     "mathml",
 ]
 exclude_patterns = ["_build", "examples"]

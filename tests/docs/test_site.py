@@ -14,17 +14,16 @@ import pytest
 from cli.main import COMMANDS
 from studies.config.reference import reference_rows
 from tests.docs.blocks import ROOT
-from tuner.backbones import load_backbone
 
 
-@pytest.fixture(scope="module")
-def generated() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs/_ext/generated.py")
+def module(path: str) -> ModuleType:
+    """A file of the documentation that no package holds."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 def test_builds_without_warnings(tmp_path: Path) -> None:
@@ -47,30 +46,32 @@ def test_builds_without_warnings(tmp_path: Path) -> None:
     assert "best_step" in text, "docstrings are not in the page"
 
 
-def test_command_line_reference_has_every_command(generated: ModuleType) -> None:
-    text = generated.cli()
+def test_pages_hold_what_the_code_says() -> None:
+    generate = module("docs/generate.py")
+    pages = list(generate.pages())
+    assert {page.name for page in pages} == {"cli.md", "config.md", "own-backbone.md"}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert text == generate.fill(text), f"{page.name} is not up to date: make reference"
+
+
+def test_command_line_reference_has_every_command() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    shown = text[text.index("<!-- generated") :]
     for name in COMMANDS:
-        assert f"\n## tuner {name}" in text
-    assert "--n-trials" in text
-    assert max(map(len, text.splitlines())) <= 80
+        assert f"\n## tuner {name}" in shown
+    assert "--n-trials" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_config_reference_has_every_key(generated: ModuleType) -> None:
-    text = generated.config()
+def test_config_reference_has_every_key() -> None:
+    text = (ROOT / "docs/reference/config.md").read_text(encoding="utf-8")
     for row in reference_rows():
         assert f"| `{row.key}` |" in text
         assert row.description, row.key
 
 
-def test_layers_of_ecoset_networks_are_theirs(generated: ModuleType) -> None:
-    text = generated.ecoset()
-    for name in generated.ECOSET:
-        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
-        for layer in load_backbone(name, "random").layers:
-            assert f"`{layer}`" in row
-
-
-def test_references_of_docstrings_become_a_list(generated: ModuleType) -> None:
+def test_references_of_docstrings_become_a_list() -> None:
     lines = ["As shown [1]_.", "", ".. [1] Somebody (2019),", "       A journal.", "", "End."]
-    generated._plain_references(None, "", "", None, None, lines)
+    module("docs/_ext/docstrings.py").plain_references(None, "", "", None, None, lines)
     assert lines == ["As shown [1].", "", "- [1] Somebody (2019),", "  A journal.", "", "End."]

@@ -1,7 +1,8 @@
-"""Reference pages that are made from the code, so that they cannot differ from it.
+"""Write the parts of the documentation that are made from the code: ``make reference``.
 
-A page that holds ``<!-- generated: cli -->`` gets the command line there, one that holds ``<!-- generated: config -->`` the
-keys of ``tuner.toml``, and ``<!-- generated: ecoset -->`` the layers of the networks that ecoset weights exist for.
+Between ``<!-- generated: cli -->`` and ``<!-- end -->`` stands the command line, after ``<!-- generated: config -->`` the
+keys of ``tuner.toml``, and after ``<!-- generated: ecoset -->`` the layers of the networks that ecoset weights exist for.
+They are kept in the pages, so that they can be read where nothing was built; a test holds that they are what the code says.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import contextlib
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
 
 ECOSET = {
     "alexnet": "t6h3c",
@@ -78,34 +82,32 @@ PARTS: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "ecoset": e
 
 
 def fill(text: str) -> str:
-    """Replace every marker of a page."""
-    return re.sub(r"<!-- generated: (\w+) -->", lambda found: PARTS[found.group(1)](), text)
+    """Write anew what stands between the markers of a page."""
+    return re.sub(
+        r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{PARTS[found[2]]().strip()}\n\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
 
 
-def _on_source(app: Any, page: str, source: list[str]) -> None:
-    source[0] = fill(source[0])
+def pages() -> Iterator[Path]:
+    """Every page that holds a marker."""
+    for page in sorted(DOCS.rglob("*.md")):
+        if "<!-- generated: " in page.read_text(encoding="utf-8"):
+            yield page
 
 
-def _plain_references(
-    app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]
-) -> None:
-    """Turn the numbered references of a docstring into a list: a page holds many docstrings, each with its own 1."""
-    out: list[str] = []
-    within = False
-    for line in lines:
-        reference = re.match(r"\.\. (\[\d+\]) (.*)", line)
-        if reference:
-            out.append(f"- {reference[1]} {reference[2]}")
-        elif within and line.startswith("   "):
-            out.append(f"  {line.strip()}")
-        else:
-            out.append(re.sub(r"(\[\d+\])_(?!\w)", r"\1", line))
-        within = bool(reference) or (within and line.startswith("   "))
-    lines[:] = out
+def write() -> None:
+    """Write every such page anew."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text)
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
+            print(f"wrote {page.relative_to(DOCS.parent)}")
 
 
-def setup(app: Any) -> dict[str, Any]:
-    """Fill markers while pages are read, and write references out."""
-    app.connect("source-read", _on_source)
-    app.connect("autodoc-process-docstring", _plain_references, priority=900)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+if __name__ == "__main__":
+    sys.path.insert(0, str(DOCS.parent))  # the commands of this checkout
+    write()
