@@ -37,7 +37,11 @@ def dashboard(
         bool, typer.Option("--allow-delete", help="Let studies be deleted in the browser.")
     ] = False,
 ) -> None:
-    """Inspect the search in a browser, also while it runs; notes are all that can be changed there."""
+    """Inspect the search in a browser, also while it runs; notes are all that can be changed there.
+
+    optuna-dashboard shows its CREATE button and bins all the same, and has no option that hides them: both are refused, bins
+    unless --allow-delete is given.
+    """
     from studies.dashboard.serve import dashboard_server
     from studies.database.stores import open_stores
 
@@ -52,5 +56,9 @@ def dashboard(
             stores, host, port, allowed=allow_host or (), allow_delete=allow_delete
         ) as server:
             shown = f"[{host}]" if ":" in host else host
+            shown_only = "CREATE is" if allow_delete else "CREATE and the bins are"
+            note(
+                f"{shown_only} refused, though optuna-dashboard always shows {'it' if allow_delete else 'them'}"
+            )
             note(f"dashboard on http://{shown}:{port}/ ; end it with Ctrl-C")
             server.serve_forever()

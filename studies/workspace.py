@@ -490,6 +490,7 @@ class Workspace:
             cache=self.cache,
             device=self.device,
             progress=self.progress,
+            called=alias,
         )
         for layer, features in found.items():
             self._features[alias, layer] = features

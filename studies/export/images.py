@@ -124,7 +124,11 @@ def export_images(
         mine = None if units is None else [u for u in units if u in set(spec.units.tolist())]
         tell = partial(workspace.progress, f"images of {spec.name}")
         n_units = len(spec.units) if mine is None else len(mine)
-        say(f"{spec.name}: {announced(encoders, n_units, settings)}")
+        made, judges = judges_of(best, encoders) if evaluate else ([], {})
+        work = announced(
+            encoders, n_units, settings, natural=workspace.images, judges=list(judges.values())
+        )
+        say(f"{spec.name}: {work}")
         failed = judge(best, encoders)
         if failed:
             say(f"{spec.name}: {captions.NOTHING}")
@@ -144,7 +148,6 @@ def export_images(
             say(f"{spec.name}: {held.verdict(result.activation)}{more}")
         written.append(out / spec.name)
         if evaluate:
-            made, judges = judges_of(best, encoders)
             place = {int(unit): k for k, unit in enumerate(spec.units)}
             fields = from_readout(encoders[0], sight(encoders[0], workspace.sights))
             table = compare(

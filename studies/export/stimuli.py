@@ -39,8 +39,8 @@ def export_stimuli(
     """Make images and their controls, and write the folder for the rig.
 
     Every selected study's best encoder predicts the response of its units to every image as it is shown. ``say`` is told
-    before each study's images are made how long that will take, and of encoders that are not surely better than predicting
-    the mean.
+    before each study's images are made how long that will take, of encoders that are not surely better than predicting
+    the mean, of units too few for a test over units, and of units without patches.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def export_stimuli(
     from tuner.synthesis.mei import synthesize
     from tuner.synthesis.stimuli.choice import Source, choose
     from tuner.synthesis.stimuli.folder import write_stimuli
-    from tuner.synthesis.stimuli.summary import FEWEST
+    from tuner.synthesis.stimuli.lacking import lacking
 
     sources, encoders, about, basis = [], {}, {}, basis_of(workspace)
 
@@ -88,24 +88,16 @@ def export_stimuli(
         if len(made) > 1:
             about[spec.name] += f"; images made for the mean of its {len(made)} best trials"
         n_units = len(spec.units) if mine is None else len(mine)
-        say(f"{spec.name}: {announced(made, n_units, settings)}")
+        say(f"{spec.name}: {announced(made, n_units, settings, natural=workspace.images)}")
         if failed:
             say(f"{spec.name}: {captions.NOTHING}")
         tell = partial(workspace.progress, f"images of {spec.name}")
         result = synthesize(made, mine, settings, tell)
         sources.append(Source(spec.name, result, encoders[spec.name], settings.photometry))
     stimuli = choose(sources, workspace.images, choice, rig.placement, units)
-    asked = {s.unit for s in stimuli if s.kind == "mei"}
-    if 0 < len(asked) < FEWEST:
-        say(
-            f"{len(asked)} units: what comes back cannot be told from chance, {FEWEST} at least can"
-        )
-    whole = asked - {s.unit for s in stimuli if s.kind == "patch"}
-    if choice.patches and whole:
-        where = ", ".join(str(unit) for unit in sorted(whole))
-        say(
-            f"no patches for units {where}: a patch as large as the field is the best natural image"
-        )
+    notes = lacking(stimuli, patches=bool(choice.patches))
+    for note in notes:
+        say(note)
     return write_stimuli(
         out,
         stimuli,
@@ -115,6 +107,7 @@ def export_stimuli(
         blocks=blocks,
         seed=choice.seed,
         about=about,
+        notes=notes,
         extra={"settings": settings.as_dict()},
         progress=partial(workspace.progress, "writing images"),
     )

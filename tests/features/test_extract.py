@@ -204,6 +204,12 @@ def test_progress_counts_both_sweeps() -> None:
     assert [done for _, done, _ in calls] == [32, 40, 72, 80, 89]
     assert {total for *_, total in calls} == {89}
     assert "tiny" in calls[0][0]
+    calls.clear()
+    extract(
+        tiny(), LAYERS, Pictures(4), None, max_grid=0, cache=None, called="untrained",
+        progress=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert calls[0][0] == "untrained, 2 layers"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def board(make_experiment: MakeExperiment, tmp_path: Path) -> Iterator[str]:
     with Zygote() as zygote:
         child = zygote.start(["dashboard", "--port", port, "-c", config], tmp_path / "log")
         assert child.until("dashboard on")
+        assert "CREATE and the bins are refused" in child.text()
         yield f"http://127.0.0.1:{port}"
         child.kill(2)
         assert child.wait() == 130

@@ -15,9 +15,9 @@ from tests import generators
 from tests.encoders import SIZE, pictures, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.figures import style
-from tuner.synthesis import described, export
+from tuner.synthesis import described, estimate, export
 from tuner.synthesis.beside import Beside
-from tuner.synthesis.estimate import announced
+from tuner.synthesis.estimate import about, announced
 from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import export_meis, file_name, is_seen, sheet_of
 from tuner.synthesis.manifest import read_manifest
@@ -295,6 +295,25 @@ def test_images_stand_beside_the_best_natural_one_and_noise(tmp_path, encoder, m
 def test_how_long_images_take_is_said_beforehand(encoder):
     said = announced([encoder], 5, MeiSettings(steps=3, chunk=2, variants=2))
     assert said.startswith("10 images in 5 batches of 2, 3 steps: ")
+
+
+def test_looking_and_judging_are_in_the_time_that_is_said(encoder, monkeypatch):
+    monkeypatch.setattr(estimate, "_step", lambda ensemble, chunk: 1.0)
+    monkeypatch.setattr(
+        estimate, "_look", lambda encoders, images, photometry: float(len(encoders))
+    )
+    natural, settings = Pictures(pictures(12)), MeiSettings(steps=3, chunk=2, variants=2)
+    looking = 12 + 5 * 25
+    said = announced([encoder], 5, settings, natural=natural)
+    assert said.endswith(f"3 steps: {about(15 + looking)}")
+    judging = (12 + 3 * 10) * 2 + 5 * 25 * 2
+    said = announced([encoder], 5, settings, natural=natural, judges=[encoder, encoder])
+    assert said.endswith(f"3 steps, judged by 2 encoders: {about(15 + looking + judging)}")
+    assert about(15 + looking) != about(15 + looking + judging)
+
+
+def test_looking_at_natural_images_is_timed(encoder):
+    assert estimate._look([encoder], Pictures(pictures(12)), MeiSettings().photometry) > 0
 
 
 @pytest.mark.parametrize(

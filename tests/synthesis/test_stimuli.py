@@ -27,6 +27,7 @@ from tuner.synthesis.stimuli.choice import (
     choose,
 )
 from tuner.synthesis.stimuli.folder import block_order, read_stimuli, write_stimuli
+from tuner.synthesis.stimuli.lacking import lacking
 from tuner.synthesis.stimuli.manifest import COLUMNS, file_hash, seen_images
 from tuner.synthesis.stimuli.placement import (
     Field,
@@ -132,6 +133,30 @@ def test_a_field_as_large_as_the_image_has_no_patches(source, monkeypatch):
     kinds = {s.kind for s in choose([source], Pictures(), Choice(patches=2), "full")}
     assert "natural_best" in kinds
     assert not {"patch", "patch_scrambled"} & kinds
+
+
+def test_what_is_lacking_is_said_with_its_reason_and_in_the_note(source, monkeypatch, tmp_path):
+    from tuner.synthesis.receptive_fields import Fields
+
+    windows = Fields.windows
+
+    def first_as_large_as_the_image(self: Fields) -> np.ndarray:
+        found = windows(self)
+        found[self.x == self.x[0]] = 1
+        return found
+
+    assert len(lacking(choose([source], Pictures(), Choice(), "full"), patches=True)) == 1
+    monkeypatch.setattr(Fields, "windows", first_as_large_as_the_image)
+    stimuli = choose([source], Pictures(), Choice(), "full")
+    few, without = lacking(stimuli, patches=True)
+    assert 'will say "too few to tell", it takes 6 at least' in few
+    assert "no patches for unit 7: the window" in without
+    assert lacking(stimuli, patches=False) == [few]
+    folder = write_stimuli(
+        tmp_path / "folder", stimuli, {STUDY: source.encoder}, Rig(), blocks=1, notes=[few]
+    )
+    said = " ".join((folder / "README.txt").read_text().split())
+    assert f"What is lacking {few}" in said
 
 
 def test_a_patch_and_its_control_show_no_more_than_the_field_and_are_matched_there(source):

@@ -67,6 +67,7 @@ def extract(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     progress: Progress | None = None,
+    called: str | None = None,
 ) -> dict[str, LayerFeatures]:
     """Return the features of some layers, from the cache where they are there.
 
@@ -90,6 +91,8 @@ def extract(
         Images per chunk; by default a number fixed by the image size.
     progress
         Called with a description, the images done and the images in all, both sweeps counted.
+    called
+        The backbone's name in that description, where it goes by another.
 
     Returns
     -------
@@ -111,7 +114,9 @@ def extract(
     if test_images is not None and len(test_images):
         sources["test"] = test_images
     chunk = batch_size or chunk_images(images.size)
-    job = Job(backbone, found, sources, chunk, torch.device(device), progress)
+    job = Job(
+        backbone, found, sources, chunk, torch.device(device), progress, called or backbone.name
+    )
     if cache is None:
         return _in_memory(job, keys)
     kept = {n: made for n, made in found.items() if cache.holds(made.cached_bytes(job.n_images))}

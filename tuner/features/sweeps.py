@@ -57,6 +57,7 @@ class Job:
     chunk: int
     device: torch.device
     progress: Progress | None
+    called: str
 
     @property
     def n_images(self) -> int:
@@ -193,7 +194,7 @@ class Sweeps:
                 sink.save()
         if self.job.progress:
             layers = len(self.sinks)
-            what = f"{self.backbone.name}, {layers} layer{'s' if layers != 1 else ''}"
+            what = f"{self.job.called}, {layers} layer{'s' if layers != 1 else ''}"
             self.job.progress(what, self.seen, self.total)
 
     def _require_finite(self, layer: str, finite: bool) -> None:

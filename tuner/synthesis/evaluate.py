@@ -53,7 +53,7 @@ COLUMNS = (
 JUDGES = ("maker", "same study", "same backbone", "other backbone")
 """How far a judge is from those that made an image; only the last is independent of what they see in it."""
 
-_CANDIDATES = 24
+CANDIDATES = 24
 """Natural images, the best at whole contrast, among which the best inside the field is looked for."""
 
 
@@ -232,7 +232,7 @@ def compare(
     grey = np.full((1, size, size, 3), level, dtype=np.uint8)
     answers = responses(judges, np.concatenate([grey, flat]))
     extremes = (
-        natural_extremes(judges, images, photometry, count=_CANDIDATES, progress=progress)
+        natural_extremes(judges, images, photometry, count=CANDIDATES, progress=progress)
         if images is not None
         else None
     )

@@ -53,6 +53,7 @@ def write_stimuli(
     blocks: int = 20,
     seed: int = 0,
     about: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
     extra: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -77,6 +78,8 @@ def write_stimuli(
     about
         Encoder by name to what it is, see :func:`tuner.figures.captions.encoder`: in the note, in the description, and on
         figures of what comes back.
+    notes
+        What else whoever shows the images is to know, a sentence each: in the note.
     extra
         Further plain values for the description.
     progress
@@ -132,7 +135,7 @@ def write_stimuli(
         write_csv(rows, list(rows[0]), folder / MANIFEST)
         order = block_order([row["image"] for row in rows], blocks, seed)
         write_csv(order, ("block", "position", "image"), folder / ORDER)
-        write_bytes(folder / NOTE, _note(rows, rig, encoders, blocks, mean, about).encode())
+        write_bytes(folder / NOTE, _note(rows, rig, encoders, blocks, mean, about, notes).encode())
         for file in (MANIFEST, ORDER, NOTE):
             checksums[file] = file_hash((folder / file).read_bytes())
         description = {
@@ -223,6 +226,16 @@ def block_order(images: Sequence[str], blocks: int, seed: int) -> list[dict[str,
     return rows
 
 
+def _listed(heading: str, sentences: Sequence[str]) -> str:
+    """A part of the note, a paragraph each; nothing where there is none."""
+    if not sentences:
+        return ""
+    lines = [
+        textwrap.fill(line, 98, initial_indent="  ", subsequent_indent="    ") for line in sentences
+    ]
+    return "\n".join(["", heading, *lines, ""])
+
+
 def _note(
     rows: Sequence[Mapping[str, Any]],
     rig: Rig,
@@ -230,6 +243,7 @@ def _note(
     blocks: int,
     mean: float,
     about: Mapping[str, str],
+    notes: Sequence[str],
 ) -> str:
     simulated = any(encoder.simulated for encoder in encoders.values())
     counts: dict[str, int] = {}
@@ -250,10 +264,7 @@ def _note(
     )
     side = rig.size or next(iter(encoders.values())).image_size
     said = [f"{name}: {about[name]}" for name in encoders if about.get(name)]
-    lines = [
-        textwrap.fill(line, 98, initial_indent="  ", subsequent_indent="    ") for line in said
-    ]
-    described = "\n".join(["", "Encoders", *lines, ""]) if lines else ""
+    described = _listed("Encoders", said) + _listed("What is lacking", notes)
     return f"""\
 {"SIMULATED: predictions of encoders fitted to simulated units." if simulated else "Stimuli"}
 {len(rows)} images ({kinds}), each shown once in each of {blocks} blocks: see order.csv.
