@@ -10,6 +10,9 @@ from urllib.parse import quote, unquote
 
 from tuner.errors import InputError
 
+Place = tuple[str, str, str]
+"""Backbone, layer and region."""
+
 
 def escape(part: str) -> str:
     """Percent-escape one part, so that it can be a folder's name and holds no slash.
@@ -69,6 +72,11 @@ class StudyKey:
     layer: str
     region: str
     readout: str
+
+    @property
+    def place(self) -> Place:
+        """What it is about but for the readout."""
+        return self.backbone, self.layer, self.region
 
     @cached_property
     def name(self) -> str:

@@ -247,7 +247,8 @@ def draw_heatmap(
             units += of_units
     basis = basis_of(workspace)
     chosen = choose_metric(rows, metric)
-    say(captions.joined(captions.scores(rows, chosen, basis), against(rows, chosen)))
+    compared = against(rows, chosen, basis.untrained)
+    say(captions.joined(captions.scores(rows, chosen, basis), compared))
     figure = heatmap(
         merged(rows, draws(workspace)),
         metric=metric,

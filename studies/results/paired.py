@@ -18,6 +18,7 @@ from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.fingerprint import difference
 from studies.grid import Spec
+from studies.names import Place
 from studies.results.encoders import opened_studies
 from studies.results.references import LOCATED, Reference, references
 from studies.results.scores import Evaluated, loss_of, score, shown
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from studies.workspace import Workspace
 
 _SCORE = "test_correlation"
-
-Place = tuple[str, str, str]
 
 _Scored = tuple[Mapping[str, Any], NDArray[np.float64] | None]
 
@@ -86,15 +85,15 @@ def closed_forms(
     nothing.
     """
     lines: Lines = {
-        _place(one.spec.key): (one.row, one.parts) for one in found if one.spec.closed_form
+        one.spec.key.place: (one.row, one.parts) for one in found if one.spec.closed_form
     }
-    missing = {_place(one.spec.key) for one in found if one.parts is not None} - lines.keys()
+    missing = {one.spec.key.place for one in found if one.parts is not None} - lines.keys()
     stored = stored_studies(stores.storage)
     specs = [
         spec
         for spec in workspace.grid
         if spec.closed_form
-        and _place(spec.key) in missing
+        and spec.key.place in missing
         and spec.name in stored
         and difference(stored[spec.name].fingerprint, workspace.fingerprint(spec)) is None
     ]
@@ -110,7 +109,7 @@ def closed_forms(
                 draws=draws,
                 fields=False,
             )
-            lines[_place(best.spec.key)] = worth.row, worth.parts
+            lines[best.spec.key.place] = worth.row, worth.parts
     return lines
 
 
@@ -134,21 +133,17 @@ def compared(
         Their rows have ``against_smooth``, ``against_start`` and the differences with their limits; None where there is
         nothing to compare with, so of closed forms.
     """
-    started: Lines = {_place(one.key): (one.row, one.parts) for one in starts}
+    started: Lines = {one.key.place: (one.row, one.parts) for one in starts}
     out = []
     for one in found:
         columns: dict[str, Any] = {}
         for line, others in zip(LINES, (closed, started), strict=True):
-            other = None if one.spec.closed_form else others.get(_place(one.spec.key))
+            other = None if one.spec.closed_form else others.get(one.spec.key.place)
             if line == "start" and other is not None and not starts_elsewhere(workspace, one.spec):
                 other = None
             columns |= _against(line, (one.row, one.parts), other)
         out.append(replace(one, row=one.row | columns))
     return out
-
-
-def _place(key: Any) -> Place:
-    return key.backbone, key.layer, key.region
 
 
 def _against(line: str, one: _Scored, other: _Scored | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from studies.config.networks import BASELINES
 from studies.database.artifacts import Tensors
 from studies.grid import Spec
-from studies.names import StudyKey
+from studies.names import Place, StudyKey
 from studies.results.judged import fit_failed, mean_losses, units_failed
 from studies.results.on_test_images import on_test_images
 from studies.results.predictions import predictions
@@ -74,12 +74,60 @@ class Reference:
 def named(
     workspace: Workspace, specs: Sequence[Spec], names: Sequence[str], *, draws: int
 ) -> list[Reference]:
-    """Fit the closed forms of several of :data:`REFERENCES`, one after the other; see :func:`references`."""
-    return [
+    """Fit the closed forms of several of :data:`REFERENCES`, one after the other; see :func:`references`.
+
+    The same draw of random weights is fitted once: where a network of random weights is a backbone of the experiment, and
+    ``ridge`` is asked for too, that is its control and that of the trained one, and its ``note`` says so.
+    """
+    alone, twice = _drawn_once(workspace, specs, ridge="ridge" in names)
+    found = [
         reference
         for name in names
-        for reference in references(workspace, specs, REFERENCES[name], draws=draws)
+        for reference in references(
+            workspace, alone if name == "random" else specs, REFERENCES[name], draws=draws
+        )
     ]
+    if "random" in names:
+        for reference in found:
+            of = twice.get(reference.key.place, ()) if reference.key.readout == RIDGE else ()
+            if of:
+                reference.row["note"] = f"also {', '.join(of)} with random weights: the same draw"
+    return found
+
+
+def _drawn_once(
+    workspace: Workspace, specs: Sequence[Spec], *, ridge: bool
+) -> tuple[list[Spec], dict[Place, tuple[str, ...]]]:
+    """Of which studies ridge on random weights is fitted, and which ridge is also that of whom on random weights.
+
+    Of several draws that are shown as one network none is the control of another.
+    """
+
+    def draw(spec: Spec) -> tuple[str, int, str, str]:
+        table = workspace.settings(spec.key.backbone)
+        named = table.model_dump(exclude={"alias", "layers", "weights", "seeds"})
+        return repr(sorted(named.items())), table.draw, spec.key.layer, spec.key.region
+
+    random: list[Spec] = []
+    learned: list[Spec] = []
+    for spec in specs:
+        table = workspace.settings(spec.key.backbone)
+        (random if table.weights == "random" else learned).append(spec)
+    if not ridge:
+        controls = {draw(spec) for spec in learned}
+        return [*learned, *(spec for spec in random if draw(spec) not in controls)], {}
+    own = {
+        draw(spec): spec.key.place
+        for spec in random
+        if not workspace.settings(spec.key.backbone).draws_of
+    }
+    twice: dict[Place, tuple[str, ...]] = {}
+    for spec in learned:
+        place = own.get(draw(spec))
+        if place is not None:
+            names = dict.fromkeys((*twice.get(place, ()), spec.key.backbone))
+            twice[place] = tuple(names)
+    return [spec for spec in learned if draw(spec) not in own], twice
 
 
 def references(

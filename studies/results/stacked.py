@@ -23,13 +23,11 @@ from studies.results.predictions import held_out, respond, tested
 from studies.results.scores import unit_rows
 from studies.workspace import Workspace
 from tuner.errors import InputError
+from tuner.figures.captions import STACKED
 from tuner.progress import counted
 
 if TYPE_CHECKING:
     from tuner.encoder import StackedEncoder
-
-STACKED = "stacked"
-"""Name of the row, and of its layer."""
 
 Member = tuple[Best, Whole]
 

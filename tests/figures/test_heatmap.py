@@ -114,6 +114,29 @@ def test_a_study_without_a_fit_is_empty_and_explained() -> None:
     assert "no finished fit" in texts(heatmap(study_rows(SMALL, REGIONS, ("full",))[:-1]))
 
 
+def test_only_places_that_can_hold_a_fit_are_drawn(no_overlaps) -> None:
+    """A stack is of no layer and the best of nothing; a closed form beside the studies is not awaited."""
+    rows = study_rows(SMALL, REGIONS)
+    stacks = [
+        row | {"layer": "stacked", "layer_index": 9, "readout": "stacked"}
+        for row in study_rows(SMALL, REGIONS, ("full",))[:3]
+    ]
+    ridge = [row | {"readout": "ridge"} for row in rows[:2]]
+    figure = heatmap([*rows, *stacks], references=ridge)
+    no_overlaps(figure)
+    assert "no finished fit" not in texts(figure)
+    (line,) = panels([*rows, *stacks], ridge)
+    assert {panel.readout: len(panel.places) for panel in line} == {
+        "full": 9,
+        "factorized": 9,
+        "stacked": 3,
+        "ridge": 2,
+    }
+    assert not next(panel.best for panel in line if panel.readout == "stacked")
+    awaited = [*rows[:-1], *stacks]
+    assert "no finished fit" in texts(heatmap(awaited, references=ridge))
+
+
 def test_an_undefined_score_is_a_dash_and_explained() -> None:
     rows = study_rows(SMALL, REGIONS, ("full",))
     rows[0]["test_correlation"] = math.nan

@@ -23,6 +23,7 @@ from studies.results.references import (
     LOCATED,
     RANDOM,
     RIDGE,
+    named,
     references,
 )
 from studies.results.scores import Evaluated
@@ -62,6 +63,33 @@ def test_random_weights_are_those_of_a_backbone_of_random_weights(
     assert all(
         a["validation_loss"] != b["validation_loss"] for a, b in zip(found, learned, strict=True)
     )
+
+
+def test_one_draw_of_random_weights_is_drawn_once(make_experiment: MakeExperiment) -> None:
+    control = NETWORK | {"alias": "control", "weights": "random", "layers": NETWORK["layers"][:1]}
+    workspace = opened(make_experiment({"backbone": [NETWORK, control]}))
+    specs = [spec for spec in workspace.grid if spec.key.region == "IT"]
+
+    def found(*names: str) -> list[tuple[str, str, str]]:
+        each = named(workspace, specs, names, draws=0)
+        notes = {one.key.backbone: one.row.get("note") for one in each if one.row.get("note")}
+        assert notes == (
+            {"control": "also net with random weights: the same draw"} if len(names) > 1 else {}
+        )
+        return [(one.key.backbone, one.key.layer, one.key.readout) for one in each]
+
+    first, *others = NETWORK["layers"]
+    deeper = [("net", layer, RANDOM) for layer in others]
+    assert found("random") == [("net", first, RANDOM), *deeper]
+    assert [one for one in found("ridge", "random") if one[2] == RANDOM] == deeper
+    assert ("control", first, RIDGE) in found("ridge", "random")
+    several = opened(make_experiment({"backbone": [control | {"seeds": 2}]}, name="draws"))
+    assert named(several, several.grid, ("random",), draws=0)
+    assert not [
+        r
+        for r in named(several, several.grid, ("ridge", "random"), draws=0)
+        if r.key.readout == RANDOM
+    ]
 
 
 def test_only_what_is_selected_is_fitted(make_experiment: MakeExperiment) -> None:

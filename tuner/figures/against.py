@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tuner.figures.metrics import Metric, number
 from tuner.figures.panels import Row
@@ -27,18 +27,41 @@ def verdict(low: float, high: float) -> str:
     return AHEAD if low > 0 else BEHIND if high < 0 else UNTOLD
 
 
-def against(rows: Sequence[Row], metric: Metric) -> str:
+def against(rows: Sequence[Row], metric: Metric, untrained: Collection[str] = ()) -> str:
     """Count the searches whose test correlation is ahead of a closed form's, behind it, or not told apart from it.
+
+    Those on networks that have learned nothing are counted by themselves.
+
+    Parameters
+    ----------
+    rows
+        Of the heatmap table.
+    metric
+        Which score is shown; of one that choices were made on nothing is said.
+    untrained
+        Networks of random weights.
 
     Examples
     --------
     >>> from tuner.figures.metrics import METRICS
-    >>> rows = [{"against_smooth": word} for word in ("ahead", "behind", "ahead", None)]
-    >>> against(rows, METRICS["test_correlation"])
+    >>> words = {"net": ("ahead", "behind", "ahead", None), "control": ("behind",)}
+    >>> rows = [{"backbone": name, "against_smooth": word} for name in words for word in words[name]]
+    >>> against(rows[:4], METRICS["test_correlation"])
     'searches by test correlation (paired, 95 %): against smooth 2 ahead, 1 behind'
+    >>> against(rows, METRICS["test_correlation"], untrained={"control"})
+    'searches by test correlation (paired, 95 %): against smooth 2 ahead, 1 behind; on random weights: against smooth ...'
     """
     if metric.selected_on:
         return ""
+    learned = _counts([row for row in rows if row.get("backbone") not in untrained])
+    control = _counts([row for row in rows if row.get("backbone") in untrained])
+    said = "; ".join(
+        [learned, f"on random weights: {control}"] if learned and control else [learned or control]
+    )
+    return f"searches by test correlation (paired, 95 %): {said}" if said else ""
+
+
+def _counts(rows: Sequence[Row]) -> str:
     said = []
     for line in LINES:
         words = Counter(row.get(f"against_{line}") for row in rows)
@@ -46,7 +69,7 @@ def against(rows: Sequence[Row], metric: Metric) -> str:
         if counts:
             what = "smooth" if line == "smooth" else "their closed-form start"
             said.append(f"against {what} {', '.join(counts)}")
-    return f"searches by test correlation (paired, 95 %): {'; '.join(said)}" if said else ""
+    return "; ".join(said)
 
 
 def against_closed_forms(row: Row) -> list[str]:

@@ -20,7 +20,7 @@ RANDOM = "random"
 """Weights of a network that has learned nothing."""
 
 STACKED = "stacked"
-"""Readout of the rows that are all studies of a region together."""
+"""Readout and layer of the rows that are all studies of a region together."""
 
 MANY = 4
 """Networks of different weights up to which each is named."""
@@ -289,18 +289,22 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
 
 
 def beside(rows: Iterable[Row]) -> str:
-    """Say what is drawn beside studies: references, closed forms all of them.
+    """Say what is drawn beside studies: references, closed forms all of them, and what is noted of them.
 
     Examples
     --------
     >>> beside([{"readout": "ridge"}, {"readout": "ridge (random weights)"}, {"readout": "ridge"}])
     'beside: ridge, in closed form; ridge, in closed form on the same networks with random weights'
     """
-    said = []
+    rows, said = list(rows), []
     for readout in dict.fromkeys(str(row["readout"]) for row in rows):
         name, random, _ = readout.partition(" (random weights)")
         on = " on the same networks with random weights" if random else ""
         said.append(f"{name}, in closed form{on}")
+    noted = [
+        f"{row['readout']} of {row['backbone']}: {row['note']}" for row in rows if row.get("note")
+    ]
+    said += dict.fromkeys(noted)
     return f"beside: {'; '.join(said)}" if said else ""
 
 

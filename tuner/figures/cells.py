@@ -121,7 +121,6 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     """Explain only what occurs."""
     every = [panel for line in grid for panel in line]
     found = [row for panel in every for row in panel.cells.values()]
-    regions = {region for panel in every for _, region in panel.cells}
     entries = []
     if any(panel.best for panel in every):
         entries.append(("frame", BEST))
@@ -132,11 +131,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     if any(row.get(BANDS) for row in found):
         entries.append(("band", "mean over draws of random weights; bar: from least to greatest"))
     if any(pending(row) for row in found) or any(
-        (layer, region) not in panel.cells
-        for panel in every
-        if panel.cells
-        for layer in panel.layers
-        for region in regions
+        panel.places - panel.cells.keys() for panel in every if panel.cells
     ):
         entries.append(("empty", "no finished fit"))
     usable = [row for row in found if not failed(row) and not pending(row)]

@@ -108,7 +108,7 @@ def heatmap(
     everything = [*rows, *references]
     chosen = choose_metric(rows, metric)
     colours = style.theme_named(theme)
-    grid = panels(everything)
+    grid = panels(rows, references)
     tested = has_test(rows)
     known = basis or Basis(n_test=None if tested else 0)
     ceiling = ceilings(rows) if tested and chosen.comparable_ceiling else {}
@@ -123,7 +123,7 @@ def heatmap(
     sub = style.subtitle(
         captions.scores(rows, chosen, known),
         captions.beside(references),
-        against(rows, chosen),
+        against(rows, chosen, known.untrained),
         simulated=simulated,
     )
     with style.styled(colours):
@@ -259,6 +259,8 @@ def _panel(
     axes.axis("off")
     for column, region in zip(layout.offsets, layout.regions, strict=True):
         for index, layer in enumerate(panel.layers):
+            if (layer, region) not in panel.places:
+                continue
             row = panel.cells.get((layer, region))
             cells.cell(axes, column, index, row, metric, norm, palette, theme)
         if region in panel.best:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.figures.captions import STACKED
 from tuner.figures.metrics import METRICS, Metric, metric_named, number
 
 Row = Mapping[str, Any]
@@ -41,6 +42,9 @@ class Panel:
         ``(layer, region)`` to the study's row.
     best
         Region to its best layer: lowest validation loss among the fits that did not fail.
+    places
+        ``(layer, region)`` where there is a fit or one could be made; elsewhere nothing is drawn. A stack is of no layer,
+        and closed forms beside the studies are all there.
     """
 
     backbone: str
@@ -48,6 +52,7 @@ class Panel:
     layers: tuple[str, ...]
     cells: Mapping[tuple[str, str], Row]
     best: Mapping[str, str]
+    places: frozenset[tuple[str, str]]
 
 
 def failed(row: Row) -> bool:
@@ -121,18 +126,23 @@ def best_row(rows: Iterable[Row]) -> Row | None:
     )
 
 
-def panels(rows: Sequence[Row]) -> list[list[Panel]]:
+def panels(rows: Sequence[Row], references: Sequence[Row] = ()) -> list[list[Panel]]:
     """Arrange rows into panels, one inner list per backbone, readouts in the same order in each.
 
     Parameters
     ----------
     rows
-        Rows of the heatmap table.
+        Rows of the heatmap table, one per study.
+    references
+        Rows of closed forms that are shown beside them.
 
     Returns
     -------
     list of list of Panel
     """
+    given = {str(row["readout"]) for row in references} | {STACKED}
+    rows = [*rows, *references]
+    regions = {str(row["region"]) for row in rows}
     readouts = list(dict.fromkeys(str(row["readout"]) for row in rows))
     result = []
     for backbone in dict.fromkeys(str(row["backbone"]) for row in rows):
@@ -144,8 +154,13 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
             chosen = [row for row in own if str(row["readout"]) == readout]
             cells = {(str(row["layer"]), str(row["region"])): row for row in chosen}
             # One layer is not better than others that are not shown.
-            best = best_layers(chosen) if len(layers) > 1 else {}
-            line.append(Panel(backbone, readout, layers, cells, best))
+            several = len({layer for layer, _ in cells}) > 1
+            best = best_layers(chosen) if several else {}
+            places = set(cells)
+            if readout not in given:
+                places |= {(layer, region) for layer in layers for region in regions}
+                places -= {(STACKED, region) for region in regions}
+            line.append(Panel(backbone, readout, layers, cells, best, frozenset(places)))
         result.append(line)
     return result
 

@@ -133,7 +133,7 @@ function drawMaps() {
   const caveat = document.getElementById("caveat");
   caveat.hidden = !metric;
   caveat.classList.toggle("warning", Boolean(metric && metric.selected_on));
-  caveat.textContent = metric ? [metric.over, metric.against].filter(Boolean).join(" \u00b7 ") : "";
+  caveat.textContent = metric ? [metric.over, metric.beside, metric.against].filter(Boolean).join(" \u00b7 ") : "";
   if (state.open !== null && buttons.has(state.open)) buttons.get(state.open).setAttribute("aria-pressed", "true");
 }
 

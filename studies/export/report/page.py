@@ -205,15 +205,20 @@ def _overview(
                 "best": panel.best,
             }
             for panel in line
+            if panel.cells
         ]
-        for line in panels(everything)
+        for line in panels(rows, references)
     ]
     metrics = []
     for shown in METRICS.values():
         if not any(math.isfinite(number(row.get(shown.name))) for row in rows):
             continue
         limits = scale(everything, shown, ceiling=shown.comparable_ceiling and bool(known))
-        said = {"over": captions.scores(rows, shown, basis), "against": against(rows, shown)}
+        said = {
+            "over": captions.scores(rows, shown, basis),
+            "beside": captions.beside(references),
+            "against": against(rows, shown, basis.untrained),
+        }
         metrics.append(asdict(shown) | {"limits": limits} | said)
     colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 1, 64))[:, :3]
     return {
