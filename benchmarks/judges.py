@@ -122,7 +122,7 @@ def _noiseless(here: Scene, layer: str) -> Encoder:
     signal = here.truth["signal/train"][:, spec.units]
     scaled = workspace.scaling.scale[spec.units], workspace.scaling.mean[spec.units]
     targets = ((signal - scaled[1]) / scaled[0]).astype(np.float32)
-    features = workspace.features(*spec.cohort[:2]).train
+    features = workspace.features.of(*spec.cohort[:2]).train
     rows = np.arange(len(targets))
     found = fit_fwrf(features, targets, rows, groups=workspace.recording.train_groups)
     return encoder(workspace, spec, found.parameters, trial=None, value=None)

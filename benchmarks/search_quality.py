@@ -105,7 +105,7 @@ def search(
     with open_stores(workspace.experiment, create=True) as stores:
         create(workspace, stores, specs)
         for spec in specs:
-            workspace.features(spec.key.backbone, spec.key.layer)
+            workspace.features.of(spec.key.backbone, spec.key.layer)
         with without_pictures():
             begun = time.perf_counter()
             Search(Ledger(workspace, stores, specs, n_trials=n_trials)).run()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.cuts import Cuts
+from studies.features import Features
 from studies.fingerprint import Fingerprint, array_digest, fingerprint
 from studies.grid import Spec
 from studies.names import StudyKey
-from tuner.errors import EnvironmentFailure, InputError
+from studies.networks import Networks
+from tuner.errors import InputError
 from tuner.progress import Progress, nobody
 
 if TYPE_CHECKING:
@@ -24,28 +24,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from studies.config.experiment import Experiment
-    from studies.config.keys import BackboneConfig
-    from tuner.backbones import Backbone, LayerInfo
     from tuner.features.cache import FeatureCache
-    from tuner.features.extract import LayerFeatures
-    from tuner.features.normalize import Normalization
-    from tuner.features.tiers import FeatureStore, Tier
     from tuner.fitting.losses import ResponseScaling
     from tuner.fitting.targets import Targets
-    from tuner.readouts.readout import FeatureShape
     from tuner.recordings import PreparedImages, Recording
-
-_log = logging.getLogger("tuner")
-
 
 LOCATED_IMAGES = 1500
 """Training images below which ``training.start = "auto"`` is the closed form: its time grows with their cube."""
 
 LOCATED_CELLS = 4
 """Cells along a grid's shorter side from which it is: on fewer there is no place to know."""
-
-HELD_BYTES = 2 * 10**9
-"""Weights of networks that are held at a time, so that hundreds of networks can be compared; at least one network's."""
 
 
 Scorer = Callable[["Workspace", Spec, "Mapping[str, Tensor]", float, int], Mapping[str, Any]]
@@ -67,12 +55,7 @@ class Workspace:
         self.experiment = experiment
         self.progress = progress or nobody
         self.scorer: Scorer | None = None  # of best trials, once a search has ended
-        self._backbones: dict[str, Backbone] = {}  # the last used last
-        self._weights: dict[str, str] = {}
-        self._layers: dict[str, list[LayerInfo]] = {}
         self._digests: dict[str, str] = {}
-        self._features: dict[tuple[str, str], LayerFeatures] = {}
-        self._centers: dict[tuple[str, str], Tensor] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -85,6 +68,23 @@ class Workspace:
     def algebra_device(self) -> str:
         """The device that closed forms are computed on, in double precision, which not every device knows."""
         return "cpu" if self.device.type == "mps" else str(self.device)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks, loaded when asked for."""
+        return Networks(self.experiment, self.device)
+
+    @cached_property
+    def features(self) -> Features:
+        """What their layers make of the images, extracted when asked for."""
+        return Features(
+            self.networks,
+            self.images,
+            self.test_images,
+            fitted=self.cuts.fitted,
+            cache=self.cache,
+            progress=self.progress,
+        )
 
     @cached_property
     def recording(self) -> Recording:
@@ -204,61 +204,6 @@ class Workspace:
         data = self.experiment.data
         return PreparedImages(source, data.image_size, data.fit)
 
-    def settings(self, alias: str) -> BackboneConfig:
-        """The ``[[backbone]]`` table of an alias."""
-        return next(b for b in self.experiment.backbone if b.alias == alias)
-
-    def backbone(self, alias: str) -> Backbone:
-        """A backbone, its weights loaded, on the device. Those that were not used for longest are let go."""
-        from tuner.backbones import load_backbone
-        from tuner.backbones.functions import beside
-
-        if alias not in self._backbones:
-            settings = self.settings(alias)
-            with (
-                self._named(alias),
-                beside(self.experiment.folder),
-            ):  # where a function of one's own may lie
-                loaded = load_backbone(
-                    settings.name,
-                    settings.weights,
-                    seed=self.weights_seed(alias),
-                    image_size=self.experiment.data.image_size,
-                    mean=settings.mean,
-                    std=settings.std,
-                    tokens=settings.tokens,
-                    rectify=settings.rectify,
-                    precision=settings.precision,
-                    size=settings.size,
-                )
-            self._backbones[alias] = loaded.to(self.device)
-        self._backbones[alias] = self._backbones.pop(alias)
-        while len(self._backbones) > 1 and self._held_bytes > HELD_BYTES:
-            del self._backbones[next(iter(self._backbones))]
-        return self._backbones[alias]
-
-    @contextmanager
-    def _named(self, alias: str) -> Iterator[None]:
-        """Say of what is wrong with a backbone which file, and which table of it, says so."""
-        try:
-            yield
-        except InputError as error:
-            raise InputError(f"{self.experiment.file}: backbone {alias}: {error}") from error
-
-    @property
-    def _held_bytes(self) -> int:
-        return sum(backbone.n_bytes for backbone in self._backbones.values())
-
-    def weights_digest(self, alias: str) -> str:
-        """Digest of a backbone, which is loaded for it once."""
-        if alias not in self._weights:
-            self._weights[alias] = self.backbone(alias).digest
-        return self._weights[alias]
-
-    def weights_seed(self, alias: str) -> int:
-        """Seed of random weights: that of the search, and the next ones for further draws."""
-        return self.experiment.search.seed + self.settings(alias).draw
-
     def untrained(self, layers: Mapping[str, Sequence[str]]) -> Workspace:
         """The same recording, cut and images under the same networks with random weights, seeded by ``search.seed``.
 
@@ -278,34 +223,19 @@ class Workspace:
             setattr(twin, name, getattr(self, name))
         return twin
 
-    def layers(self, alias: str) -> list[LayerInfo]:
-        """The wanted layers of a backbone in depth order."""
-        if alias not in self._layers:
-            size = self.experiment.data.image_size
-            backbone = self.backbone(alias)
-            self.weights_digest(alias)  # while it is here
-            with self._named(alias):
-                wanted = backbone.resolve(self.settings(alias).layers, size)
-            self._layers[alias] = backbone.describe(wanted, size)
-        return self._layers[alias]
-
     @cached_property
     def grid(self) -> list[Spec]:
         """Every study of the experiment, in order of backbone, depth, region and readout."""
-        from tuner.features.normalize import pooling
-        from tuner.readouts.readout import FeatureShape
-
         specs = []
-        for settings in self.experiment.backbone:
-            for layer in self.layers(settings.alias):
-                _, (height, width) = pooling(layer.height, layer.width, settings.max_grid)
-                shape = FeatureShape(layer.channels, height, width)
+        for table in self.experiment.backbone:
+            shapes = self.networks.shapes(table.alias)
+            for layer in self.networks.layers(table.alias):
                 specs += [
                     Spec(
-                        StudyKey(settings.alias, layer.name, region, readout),
+                        StudyKey(table.alias, layer.name, region, readout),
                         layer.index,
                         units,
-                        shape,
+                        shapes[layer.name],
                         space,
                     )
                     for region, units in self.regions.items()
@@ -336,11 +266,11 @@ class Workspace:
             responses=self._responses_digest(spec.key.region),
             images=self.images.digest(),
             split=self._split_digest,
-            weights=self.weights_digest(spec.key.backbone),
-            max_grid=self.settings(spec.key.backbone).max_grid,
-            tokens=self.settings(spec.key.backbone).tokens,
-            rectify=self.settings(spec.key.backbone).rectify,
-            precision=self.settings(spec.key.backbone).precision,
+            weights=self.networks.digest(spec.key.backbone),
+            max_grid=self.networks.settings(spec.key.backbone).max_grid,
+            tokens=self.networks.settings(spec.key.backbone).tokens,
+            rectify=self.networks.settings(spec.key.backbone).rectify,
+            precision=self.networks.settings(spec.key.backbone).precision,
             folds=self.cuts.n_folds,
             start=self.start(spec),
         )
@@ -357,140 +287,3 @@ class Workspace:
     def sights(self) -> Path:
         """Folder in which it is kept where the cells of each layer look."""
         return self.experiment.storage.cache / "sight"
-
-    def features(self, alias: str, layer: str) -> LayerFeatures:
-        """Cached features of a layer, each read through and compared with its checksums once in this process.
-
-        All wanted layers of the backbone come from one sweep where the cache holds them.
-        """
-        found = self._cached(alias, layer)
-        problem = self.cache.verify_once(found.key)
-        if problem is not None:
-            _log.warning(
-                "features of %s/%s in %s are damaged (%s); they are extracted again",
-                alias,
-                layer,
-                self.cache.folder,
-                problem,
-            )
-            key = found.key
-            del found, self._features[alias, layer]  # what is in use is not removed
-            if not self.cache.remove(key):
-                raise EnvironmentFailure(
-                    f"storage.cache: features of {alias}/{layer} in {self.cache.folder} are damaged and "
-                    "another process reads them; stop it and run the command again"
-                )
-            found = self._cached(alias, layer)
-            if self.cache.verify_once(found.key) is not None:
-                raise EnvironmentFailure(
-                    f"storage.cache: features of {alias}/{layer} in {self.cache.folder} are damaged as "
-                    "soon as they are written; check the disk and the memory of this machine"
-                )
-        return found
-
-    def normalization(self, alias: str, layer: str) -> Normalization:
-        """How features of a layer come from what it returns; the features themselves are not read."""
-        return self._cached(alias, layer).normalization
-
-    def _cached(self, alias: str, layer: str) -> LayerFeatures:
-        if (alias, layer) not in self._features:
-            layers = self._together(alias, layer)
-            if len(layers) == 1:
-                # The cache does not hold all of them, and keeps none that is still in use from being replaced.
-                self._features.clear()
-            self.extract(alias, layers)
-        return self._features[alias, layer]
-
-    def store(self, alias: str, layer: str, memory: int) -> FeatureStore:
-        """Training features of a layer in the fastest tier that ``memory`` bytes for training leave room for."""
-        from tuner.features.computed import ComputedFeatures
-        from tuner.features.tiers import open_store
-
-        features = self.features(alias, layer)
-        if isinstance(features.train, ComputedFeatures):
-            return features.train.store
-        tier = self._tier(features.train.nbytes, memory)
-        assert tier != "recompute"
-        return open_store(features.train, tier, self.device)
-
-    def center(self, alias: str, layer: str, store: FeatureStore) -> Tensor | None:
-        """Mean of a layer's features over the images that are fitted to, ``(F,)``, where ``training.center`` asks for it.
-
-        Parameters
-        ----------
-        store
-            The layer's training features, as :meth:`store` has them.
-        """
-        from tuner.fitting.center import feature_mean
-        from tuner.readouts.readout import FeatureShape
-
-        if not self.experiment.training.center:
-            return None
-        if (alias, layer) not in self._centers:
-            shape = FeatureShape(*store.shape)
-            self._centers[alias, layer] = feature_mean(store, self.cuts.fitted, shape)
-        return self._centers[alias, layer]
-
-    def cached_bytes(self, shape: FeatureShape) -> int:
-        """What a layer's features of all images take on disk."""
-        return 2 * (self.recording.n_train + self.recording.n_test) * shape.size
-
-    def tier(self, shape: FeatureShape, memory: int) -> Tier:
-        """Where features of a shape are kept while they are trained on; a layer bigger than the cache may be: nowhere."""
-        if not self.cache.holds(self.cached_bytes(shape)):
-            return "recompute"
-        return self._tier(2 * self.recording.n_train * shape.size, memory)
-
-    def _tier(self, size: int, memory: int) -> Tier:
-        """Where features that the cache holds are kept: in at most 0.4 of the memory for training, else on disk.
-
-        A mapped file is read through the operating system's own cache, which gives way when memory is short.
-        """
-        import psutil
-
-        from tuner.features.tiers import choose_tier
-
-        share = int(0.4 * memory)
-        accelerator = self.device.type != "cpu"
-        return choose_tier(
-            size,
-            device_bytes=share,
-            host_bytes=int(0.4 * psutil.virtual_memory().total) if accelerator else share,
-            disk_bytes=size,
-            accelerator=accelerator,
-        )
-
-    def held_features(self, shape: FeatureShape, memory: int) -> int:
-        """Bytes of a layer's training features that lie in the memory that training may take."""
-        tier = self.tier(shape, memory)
-        there = tier == "device" or (tier == "host" and self.device.type == "cpu")
-        return 2 * self.recording.n_train * shape.size if there else 0
-
-    def _together(self, alias: str, layer: str) -> list[str]:
-        wanted = [spec for spec in self.grid if spec.key.backbone == alias]
-        shapes = {spec.key.layer: spec.shape for spec in wanted}
-        together = sum(self.cached_bytes(shape) for shape in shapes.values())
-        return list(shapes) if together <= self.extracted_together else [layer]
-
-    @property
-    def extracted_together(self) -> float:
-        """Bytes of features of a backbone up to which all its layers are extracted in one sweep."""
-        return 0.9 * self.experiment.storage.cache_limit
-
-    def extract(self, alias: str, layers: list[str]) -> None:
-        """Bring features of these layers into the cache."""
-        from tuner.features.extract import extract
-
-        found = extract(
-            self.backbone(alias),
-            layers,
-            self.images,
-            self.test_images,
-            max_grid=self.settings(alias).max_grid,
-            cache=self.cache,
-            device=self.device,
-            progress=self.progress,
-            called=alias,
-        )
-        for layer, features in found.items():
-            self._features[alias, layer] = features

@@ -31,7 +31,7 @@ def table() -> list[str]:
             model = here.best(layer, "V1", "full").encoder()
             factorized = here.best(layer, "V1", "factorized").encoder()
             seen = sight(model, workspace.sights)
-            features = workspace.features("efficientnet_lite0", layer).train
+            features = workspace.features.of("efficientnet_lite0", layer).train
             cell = float(np.diff(seen.columns).mean())
             edge = np.minimum.reduce([x, y, model.image_size - 1 - x, model.image_size - 1 - y])
             wide = (sigma >= cell / 2) & (edge >= sigma)

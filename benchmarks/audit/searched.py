@@ -141,7 +141,7 @@ def _tuner(config: Path, *words: str) -> None:
 
 
 def _tested(workspace: Workspace, spec: Spec, parameters: dict[str, torch.Tensor]) -> Floats:
-    features = workspace.features(spec.key.backbone, spec.key.layer).test
+    features = workspace.features.of(spec.key.backbone, spec.key.layer).test
     assert features is not None
     every = np.arange(len(features))
     return predictions(spec.key.readout, parameters, features, every).astype(np.float64)

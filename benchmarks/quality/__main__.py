@@ -93,7 +93,7 @@ def drawn(space: dict[str, Setting], count: int, seed: int) -> list[dict[str, fl
 
 def data_of(workspace: Workspace, spec: Spec) -> Data:
     """Features and responses of a study."""
-    features = workspace.features(spec.key.backbone, spec.key.layer)
+    features = workspace.features.of(spec.key.backbone, spec.key.layer)
     train = torch.from_numpy(np.asarray(features.train, dtype=np.float32))
     test = torch.from_numpy(np.asarray(features.test, dtype=np.float32))
     scaled = workspace.scaling.apply(workspace.recording.train_responses)[:, spec.units]
@@ -136,7 +136,7 @@ def searched(
     with open_stores(workspace.experiment, create=True) as stores:
         create(workspace, stores, specs)
         for spec in specs:
-            workspace.features(spec.key.backbone, spec.key.layer)
+            workspace.features.of(spec.key.backbone, spec.key.layer)
         courses = contender.search(workspace, stores, specs, n_trials)
         winners = {spec.name: contender.winner(workspace, stores, spec) for spec in specs}
     return courses, winners
@@ -172,7 +172,7 @@ def measured(
     chosen = [spec for spec in specs if (spec.key.layer, spec.key.region) in pairs]
     found: dict[tuple[str, int], Reference] = {}
     for number, spec in enumerate(chosen):
-        workspace.features(spec.key.backbone, spec.key.layer)
+        workspace.features.of(spec.key.backbone, spec.key.layer)
         for one in (seed, seed + AGAIN) if given.again else (seed,):
             run = partial(references, workspace, spec, given.trials, one, number)
             found[spec.name, one] = work.reference((scene, spec.name, one), run)

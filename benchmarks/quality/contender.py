@@ -173,7 +173,7 @@ def winner(workspace: Workspace, stores: Stores, spec: Spec) -> Winner:
     tensors = kept_files(stores.storage, study.study_id)[best.number].read(stores.artifacts)
     tensors = {n: t for n, t in tensors.items() if n not in ("unit_loss", "held_out", "trial")}
     kernel = readouts.get(spec.key.readout).kernel(spec.shape, torch.device("cpu"))
-    features = workspace.features(spec.key.backbone, spec.key.layer).test
+    features = workspace.features.of(spec.key.backbone, spec.key.layer).test
     x = torch.from_numpy(np.asarray(features, dtype=np.float32)).flatten(1)
     test = loss_of(kernel.answer(tensors, x).T, test_target(workspace, spec))
     return Winner(best.value, value, test)

@@ -126,7 +126,7 @@ def search(rule: str, seed: int, n_trials: int, work: Path) -> Searched:
     with open_stores(workspace.experiment, create=True) as stores:
         create(workspace, stores, specs)
         for spec in specs:
-            workspace.features(spec.key.backbone, spec.key.layer)
+            workspace.features.of(spec.key.backbone, spec.key.layer)
         clock = _Clock()
         settled = rule == "settled"
         with without_pictures():

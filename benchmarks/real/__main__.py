@@ -64,7 +64,7 @@ def measure(workspace: Workspace, recording: str, layer: str, way: str, trials: 
 
     backbone = workspace.experiment.backbone[0].alias
     if way in SEARCHED:
-        workspace.features(backbone, layer)  # cached: extraction is no part of a search
+        workspace.features.of(backbone, layer)  # cached: extraction is no part of a search
         units, done, seconds = search(workspace.experiment.file.parent, layer, way, trials)
         r, normalized = (
             [float(v) for v in units[name]]

@@ -83,7 +83,7 @@ class Problem:
     @classmethod
     def of(cls, workspace: Workspace, backbone: str, layer: str) -> Problem:
         """Every training image is fitted to: the closed forms choose nothing on the cut."""
-        features = workspace.features(backbone, layer)
+        features = workspace.features.of(backbone, layer)
         responses = workspace.recording.train_responses.astype(np.float64)
         scaled = (responses - np.nanmean(responses, 0)) / np.nanstd(responses, 0)
         test = np.asarray(features.test)

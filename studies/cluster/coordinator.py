@@ -470,7 +470,8 @@ def _layer(work: Work) -> Layer:
 
 def _homes(workspace: Workspace, specs: Sequence[Spec]) -> Homes:
     sizes = {
-        (spec.key.backbone, spec.key.layer): workspace.cached_bytes(spec.shape) for spec in specs
+        (spec.key.backbone, spec.key.layer): workspace.features.cached_bytes(spec.shape)
+        for spec in specs
     }
     experiment = workspace.experiment
     return Homes(sizes, experiment.storage.cache_limit, shared=experiment.cluster.cache is None)

@@ -129,9 +129,9 @@ class Room:
         alias, layers = header["backbone"], header["layers"]
         if len(layers) > 1:
             # One that is left alone is extracted when it is needed, and computed anew where no cache holds it.
-            self.workspace.extract(alias, layers)
+            self.workspace.features.extract(alias, layers)
         else:
-            self.workspace.features(alias, layers[0])
+            self.workspace.features.of(alias, layers[0])
         return messages.pack({})
 
     def score(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:
@@ -150,7 +150,7 @@ class Room:
         """The study that a message is about, its features in the cache, those of this layer alone."""
         (spec,) = self.take(listener, header["studies"])
         if header["own_cache"]:
-            self.workspace.extract(spec.key.backbone, [spec.key.layer])
+            self.workspace.features.extract(spec.key.backbone, [spec.key.layer])
         return spec
 
     def fit(self, message: messages.Message, listener: _Reporting, send: Send) -> bytes:

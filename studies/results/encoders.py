@@ -345,7 +345,7 @@ def encoder(
 
     from tuner.encoder import Encoder
 
-    settings = workspace.settings(spec.key.backbone)
+    settings = workspace.networks.settings(spec.key.backbone)
     experiment = workspace.experiment
     beside = ("unit_loss", "trial", HELD_OUT)
     own = {name: tensor for name, tensor in parameters.items() if name not in beside}
@@ -353,9 +353,9 @@ def encoder(
         name: values[spec.units] for name, values in workspace.recording.units.items()
     }
     return Encoder(
-        backbone=workspace.backbone(spec.key.backbone),
+        backbone=workspace.networks.backbone(spec.key.backbone),
         layer=spec.key.layer,
-        normalization=workspace.normalization(spec.key.backbone, spec.key.layer),
+        normalization=workspace.features.normalization(spec.key.backbone, spec.key.layer),
         readout=spec.key.readout,
         parameters=own,
         response_mean=torch.from_numpy(workspace.scaling.mean[spec.units]),
@@ -365,7 +365,7 @@ def encoder(
         units=units,
         unit_indices=spec.units,
         weights=settings.weights,
-        weights_seed=workspace.weights_seed(spec.key.backbone),
+        weights_seed=workspace.networks.seed(spec.key.backbone),
         meta={
             "study": spec.name,
             "trial": "best of every unit" if trial is None else trial,

@@ -40,7 +40,7 @@ COLUMNS = (
 
 def kind(workspace: Workspace, alias: str) -> str:
     """What a backbone is in the comparison: a ``network``, a ``baseline``, or ``untrained``."""
-    settings = workspace.settings(alias)
+    settings = workspace.networks.settings(alias)
     if settings.name in BASELINES:
         return "baseline"
     return "untrained" if settings.weights == "random" else "network"
@@ -101,6 +101,8 @@ def network_rows(
 
 def depth(workspace: Workspace, alias: str, index: int) -> float | None:
     """Place of a layer among all that its network has, 0 for the first and 1 for the last; None where it has one."""
-    wanted = [info.name for info in workspace.layers(alias)]
-    last = workspace.backbone(alias).last_index(wanted, workspace.experiment.data.image_size)
+    wanted = [info.name for info in workspace.networks.layers(alias)]
+    last = workspace.networks.backbone(alias).last_index(
+        wanted, workspace.experiment.data.image_size
+    )
     return index / last if last else None

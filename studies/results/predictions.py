@@ -48,13 +48,13 @@ def held_out(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[n
     """
     if workspace.cuts.n_folds > 1:
         return parameters[HELD_OUT].numpy()
-    features = workspace.features(spec.key.backbone, spec.key.layer)
+    features = workspace.features.of(spec.key.backbone, spec.key.layer)
     return predictions(spec.key.readout, parameters, features.train, workspace.cuts.held_out)
 
 
 def tested(workspace: Workspace, spec: Spec, parameters: Tensors) -> NDArray[np.float32]:
     """Scaled predictions of the test images, ``(n_test, n_units)``."""
-    features = workspace.features(spec.key.backbone, spec.key.layer)
+    features = workspace.features.of(spec.key.backbone, spec.key.layer)
     assert features.test is not None
     return predictions(spec.key.readout, parameters, features.test, np.arange(len(features.test)))
 

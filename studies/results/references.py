@@ -104,14 +104,14 @@ def _drawn_once(
     """
 
     def draw(spec: Spec) -> tuple[str, int, str, str]:
-        table = workspace.settings(spec.key.backbone)
+        table = workspace.networks.settings(spec.key.backbone)
         named = table.model_dump(exclude={"alias", "layers", "weights", "seeds"})
         return repr(sorted(named.items())), table.draw, spec.key.layer, spec.key.region
 
     random: list[Spec] = []
     learned: list[Spec] = []
     for spec in specs:
-        table = workspace.settings(spec.key.backbone)
+        table = workspace.networks.settings(spec.key.backbone)
         (random if table.weights == "random" else learned).append(spec)
     if not ridge:
         controls = {draw(spec) for spec in learned}
@@ -119,7 +119,7 @@ def _drawn_once(
     own = {
         draw(spec): spec.key.place
         for spec in random
-        if not workspace.settings(spec.key.backbone).draws_of
+        if not workspace.networks.settings(spec.key.backbone).draws_of
     }
     twice: dict[Place, tuple[str, ...]] = {}
     for spec in learned:
@@ -150,7 +150,9 @@ def references(
         Number of bootstrap samples behind the intervals.
     """
     if readout == RANDOM:
-        specs = [s for s in specs if workspace.settings(s.key.backbone).name not in BASELINES]
+        specs = [
+            s for s in specs if workspace.networks.settings(s.key.backbone).name not in BASELINES
+        ]
         layers: dict[str, dict[str, None]] = {}
         for spec in specs:
             layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
@@ -177,7 +179,7 @@ def _left_out_one_by_one(
     from tuner.closed_form.fwrf import fit_fwrf
     from tuner.closed_form.smooth import fit_smooth
 
-    features = workspace.features(spec.key.backbone, spec.key.layer)
+    features = workspace.features.of(spec.key.backbone, spec.key.layer)
     splits = workspace.cuts.splits
     rows, others, groups = arranged(splits, workspace.recording.train_groups)
     fit: Callable[..., SmoothFit | FwrfFit] = partial(fit_smooth, widths=[0.0])
@@ -208,7 +210,7 @@ def _located(
     from tuner.fitting.plan import resolve_memory
     from tuner.fitting.targets import Targets
 
-    features, cuts = workspace.features(spec.key.backbone, spec.key.layer), workspace.cuts
+    features, cuts = workspace.features.of(spec.key.backbone, spec.key.layer), workspace.cuts
     memory = resolve_memory(workspace.experiment.training.memory, workspace.device)
     given = Targets.of(targets, cuts.splits, cuts.halves)
     fitted, weight, bias = located_fits(workspace, spec, given, memory, loss="mse")

@@ -145,7 +145,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
     memory = resolve_memory(training.memory, device)
     if spec.closed_form:
         return _solved(workspace, [one for one, _ in members], judged, scaled, cuts.splits, memory)
-    store = workspace.store(spec.key.backbone, spec.key.layer, memory)
+    store = workspace.features.store(spec.key.backbone, spec.key.layer, memory)
     targets = Targets.of(scaled, cuts.splits, np.arange(len(held_out)) % 2)
     center = feature_mean(store, cuts.fitted, spec.shape) if training.center else None
     trainer = Trainer(
@@ -247,7 +247,7 @@ def _losses(
         return np.where(np.isnan(target), np.nan, np.inf)
     y = fitted[0].held_out
     if y is None:
-        features = workspace.features(spec.key.backbone, spec.key.layer)
+        features = workspace.features.of(spec.key.backbone, spec.key.layer)
         made = predictions(spec.key.readout, fitted[0].parameters, features.train, rows)
         y = torch.from_numpy(made)
     loss = workspace.experiment.training.loss

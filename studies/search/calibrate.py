@@ -245,7 +245,7 @@ def image_seconds(workspace: Workspace, alias: str, layers: Sequence[str], budge
     from tuner.features.sweeps import as_images
 
     images = workspace.images
-    backbone = workspace.backbone(alias)
+    backbone = workspace.networks.backbone(alias)
 
     def measure(chunk: int) -> float:
         begin = time.perf_counter()

@@ -237,7 +237,7 @@ def solve(
     responses = recording.train_responses[:, units]
     rows, others, groups = arranged(splits, recording.train_groups)
     return fit_smooth(
-        workspace.features(spec.key.backbone, spec.key.layer).train,
+        workspace.features.of(spec.key.backbone, spec.key.layer).train,
         response_scaling(loss, responses[rows]).apply(responses),
         rows,
         others=others,

@@ -34,12 +34,14 @@ def sweeps(workspace: Workspace, specs: Sequence[Spec]) -> Iterator[Sweep]:
     there = _in_cache(workspace)
     for alias in dict.fromkeys(spec.key.backbone for spec in specs):
         size = {
-            s.key.layer: workspace.cached_bytes(s.shape) for s in specs if s.key.backbone == alias
+            s.key.layer: workspace.features.cached_bytes(s.shape)
+            for s in specs
+            if s.key.backbone == alias
         }
-        digest = workspace.weights_digest(alias)
+        digest = workspace.networks.digest(alias)
         missing = [layer for layer in size if (digest, layer) not in there]
         held = [layer for layer in missing if workspace.cache.holds(size[layer])]
-        together = sum(size.values()) <= workspace.extracted_together
+        together = sum(size.values()) <= workspace.features.together_bytes
         for layers in [held] if together and held else [[layer] for layer in held]:
             yield Sweep(alias, tuple(layers), _waiting(workspace, alias, layers))
         for layer in missing:
@@ -56,9 +58,11 @@ def _waiting(workspace: Workspace, alias: str, layers: Sequence[str]) -> Waiting
     from tuner.features.layout import layouts
     from tuner.features.waiting import waiting
 
-    recording, settings = workspace.recording, workspace.settings(alias)
-    made = layouts(workspace.backbone(alias), layers, workspace.images.size, settings.max_grid)
-    macs = {info.name: info.macs for info in workspace.layers(alias) if info.name in made}
+    recording, settings = workspace.recording, workspace.networks.settings(alias)
+    made = layouts(
+        workspace.networks.backbone(alias), layers, workspace.images.size, settings.max_grid
+    )
+    macs = {info.name: info.macs for info in workspace.networks.layers(alias) if info.name in made}
     images = recording.n_train + recording.n_test
     room = workspace.cache.room(sum(layout.cached_bytes(images) for layout in made.values()))
     return waiting(made, macs, recording.n_train, room, workspace.device.type)

@@ -167,7 +167,7 @@ class _Images:
             self._workspace.progress(f"calibrating {alias}", 0, 1)
             self._timed[alias] = image_seconds(self._workspace, alias, every, self._budget)
             self._workspace.progress(f"calibrating {alias}", 1, 1)
-        macs = {info.name: info.macs for info in self._workspace.layers(alias)}
+        macs = {info.name: info.macs for info in self._workspace.networks.layers(alias)}
         share = max(macs[layer] for layer in layers) / max(macs[layer] for layer in every)
         return self._timed[alias] * share if share < 1 else self._timed[alias]
 
@@ -238,7 +238,7 @@ def _cohort(
     size, training = experiment.search.parallel_trials, experiment.training
     spec = members[0]
     readout = readouts.get(spec.key.readout)
-    held = workspace.held_features(spec.shape, how["memory"])
+    held = workspace.features.held_bytes(spec.shape, how["memory"])
     groups = grouping(
         [s.units for s in members],
         size,
@@ -259,7 +259,7 @@ def _cohort(
     largest = most * size * folds
     target = max(s.target(n_trials) for s in members)
     columns = sum(len(s.units) for s in members) * size * folds
-    tier = workspace.tier(spec.shape, how["memory"])
+    tier = workspace.features.tier(spec.shape, how["memory"])
     return CohortPlan(
         backbone=spec.key.backbone,
         layer=spec.key.layer,
@@ -273,7 +273,7 @@ def _cohort(
         memory=largest * per_column
         + fixed_bytes(spec.shape, training.batch_size, workspace.device)
         + held,
-        cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
+        cache=0 if tier == "recompute" else workspace.features.cached_bytes(spec.shape),
         kept=(experiment.search.keep + 1) * _weights_bytes(workspace, members),
         rounds=target / size,
     )
@@ -287,7 +287,7 @@ def _closed_form(
 
     spec, sizes = members[0], problem(workspace, members)
     arithmetic = sizes.plan(how["memory"])
-    tier = workspace.tier(spec.shape, how["memory"])
+    tier = workspace.features.tier(spec.shape, how["memory"])
     return CohortPlan(
         backbone=spec.key.backbone,
         layer=spec.key.layer,
@@ -299,7 +299,7 @@ def _closed_form(
         compiled=False,
         tier=tier,
         memory=fit_bytes(sizes, arithmetic),
-        cache=0 if tier == "recompute" else workspace.cached_bytes(spec.shape),
+        cache=0 if tier == "recompute" else workspace.features.cached_bytes(spec.shape),
         kept=_weights_bytes(workspace, members),
         rounds=1.0,
     )

@@ -121,8 +121,16 @@ def located_fits(
         key = array_digest(
             np.array(
                 [
-                    *(workspace.weights_digest(backbone), workspace.images.digest(), layer, loss),
-                    *map(str, (workspace.settings(backbone).max_grid, spec.shape, memory, VERSION)),
+                    *(workspace.networks.digest(backbone), workspace.images.digest(), layer, loss),
+                    *map(
+                        str,
+                        (
+                            workspace.networks.settings(backbone).max_grid,
+                            spec.shape,
+                            memory,
+                            VERSION,
+                        ),
+                    ),
                 ]
             ),
             units,
@@ -137,7 +145,7 @@ def located_fits(
     y = np.full((workspace.recording.n_train, len(units)), np.nan)
     y[targets.fit_rows] = targets.fit[:, units]
     fit = fit_located(
-        workspace.features(backbone, layer).train,
+        workspace.features.of(backbone, layer).train,
         y,
         targets.fit_rows,
         folds=() if targets.fold is None else targets.judged,

@@ -74,7 +74,8 @@ class Training:
                 batch_size=training.batch_size,
                 steps=training.steps,
                 device=self.workspace.device,
-                memory=(memory - self.workspace.held_features(some[0].shape, memory)) // shrink,
+                memory=(memory - self.workspace.features.held_bytes(some[0].shape, memory))
+                // shrink,
                 compiled=compiled,
                 folds=self.workspace.cuts.n_folds,
                 judged=self.workspace.cuts.judged,
@@ -161,9 +162,9 @@ class Training:
         self._trainer = None
         experiment, device = self.workspace.experiment, self.workspace.device
         backbone, layer = spec.key.backbone, spec.key.layer
-        store = self.workspace.store(backbone, layer, plan["memory"])
+        store = self.workspace.features.store(backbone, layer, plan["memory"])
         targets = self.workspace.targets
-        center = self.workspace.center(backbone, layer, store)
+        center = self.workspace.features.center(backbone, layer, store)
         start = start_of(self.workspace, spec, targets, store, plan["memory"], center=center)
         trainer = Trainer(
             readouts.get(spec.key.readout).kernel(spec.shape, device, compiled=plan["compiled"]),

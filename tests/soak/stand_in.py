@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from studies.config.experiment import load_experiment
 from studies.dashboard import pictures
 from studies.database.trials import Outcome
+from studies.networks import Networks
 from studies.search import create
 from studies.search import round as search_round
 from studies.search.best_weights import Fitted
@@ -104,13 +105,16 @@ def install(argument: str) -> None:
     for spec in opened.grid:
         opened.fingerprint(spec)
     recording, images = opened.recording, opened.images
-    backbones = {table.alias: opened.backbone(table.alias) for table in opened.experiment.backbone}
-    layers = {alias: opened.layers(alias) for alias in backbones}
+    backbones = {
+        table.alias: opened.networks.backbone(table.alias) for table in opened.experiment.backbone
+    }
+    layers = {alias: opened.networks.layers(alias) for alias in backbones}
     here: Any = Workspace
     here.recording = property(lambda self: recording)
     here.images = property(lambda self: images)
-    here.backbone = lambda self, alias: backbones[alias]
-    here.layers = lambda self, alias: layers[alias]
+    networks: Any = Networks
+    networks.backbone = lambda self, alias: backbones[alias]
+    networks.layers = lambda self, alias: layers[alias]
     there: Any = Training
     there._trainer_of = _trainer
     create._check_images = lambda workspace: None

@@ -142,9 +142,9 @@ def test_what_waits_while_features_are_extracted_is_planned(
         return one
 
     def workspace_bytes(workspace: Workspace) -> int:
-        (info,) = workspace.layers("net")
+        (info,) = workspace.networks.layers("net")
         raw = 4 * info.channels * info.height * info.width * workspace.recording.n_train
-        room = workspace.cache.room(workspace.cached_bytes(workspace.grid[0].shape))
+        room = workspace.cache.room(workspace.features.cached_bytes(workspace.grid[0].shape))
         return raw if raw <= room else 0
 
     wide, narrow = sweep("1GB"), sweep("1MB")

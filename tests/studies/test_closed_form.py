@@ -68,7 +68,7 @@ def test_grid_points_are_trials_valued_as_all_trials_are(small: Path) -> None:
                 continue
             assert [t.params for t in mine] == grid(spec.space)
             assert {t.state for t in mine} == {TrialState.COMPLETE}
-            features = workspace.features(spec.key.backbone, spec.key.layer).train
+            features = workspace.features.of(spec.key.backbone, spec.key.layer).train
             found = fit_smooth(
                 features,
                 responses[:, spec.units],
@@ -279,7 +279,7 @@ def test_counts_are_fitted_by_their_loss(make_experiment: MakeExperiment, run: R
     with open_stores(workspace.experiment) as stores:
         study = stored_studies(stores.storage)[spec.name]
         tensors = kept_files(stores.storage, study.study_id)[None].read(stores.artifacts)
-    features = workspace.features(spec.key.backbone, spec.key.layer).train
+    features = workspace.features.of(spec.key.backbone, spec.key.layer).train
     y = predictions("smooth", tensors, features, workspace.cuts.held_out)
     rate = np.where(y > 0, y + 1, np.exp(np.minimum(y, 0)))
     target = workspace.targets.validation[:, spec.units]

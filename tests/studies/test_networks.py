@@ -32,11 +32,14 @@ def test_draws_are_networks_of_their_own() -> None:
     assert [table.alias for table in made.backbone] == ["net-1", "net-2", "net-3", "pixels"]
     assert [table.draws_of for table in made.backbone] == ["net", "net", "net", ""]
     workspace = Workspace(made)
-    assert [workspace.weights_seed(table.alias) for table in made.backbone] == [7, 8, 9, 7]
-    digests = {workspace.backbone(table.alias).digest for table in made.backbone}
+    assert [workspace.networks.seed(table.alias) for table in made.backbone] == [7, 8, 9, 7]
+    digests = {workspace.networks.backbone(table.alias).digest for table in made.backbone}
     assert len(digests) == 4
     one = experiment({"name": "squeezenet1_1", "weights": "random"}, search={"seed": 7})
-    assert Workspace(one).backbone("squeezenet1_1").digest == workspace.backbone("net-1").digest
+    assert (
+        Workspace(one).networks.backbone("squeezenet1_1").digest
+        == workspace.networks.backbone("net-1").digest
+    )
 
 
 def test_a_pattern_is_a_table_for_each_network() -> None:
@@ -145,13 +148,13 @@ def test_network_against_region_is_exported(
 
 
 def test_networks_that_are_not_in_use_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studies.workspace.HELD_BYTES", 10)
+    monkeypatch.setattr("studies.networks.HELD_BYTES", 10)
     workspace = Workspace(experiment({"name": "pixels"}, {"name": "gabor"}))
-    held = workspace._backbones
-    first, digest = workspace.layers("gabor"), workspace.weights_digest("gabor")
+    held = workspace.networks._loaded
+    first, digest = workspace.networks.layers("gabor"), workspace.networks.digest("gabor")
     assert list(held) == ["gabor"]
-    workspace.backbone("pixels")
+    workspace.networks.backbone("pixels")
     assert list(held) == ["pixels"]
-    assert workspace.layers("gabor") is first  # known without loading it again
-    assert workspace.weights_digest("gabor") == digest
+    assert workspace.networks.layers("gabor") is first  # known without loading it again
+    assert workspace.networks.digest("gabor") == digest
     assert list(held) == ["pixels"]

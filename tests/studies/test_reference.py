@@ -108,7 +108,7 @@ def test_under_gaussian_masks_validation_and_test_images_are_predicted_by_one_fi
     chosen = [s for s in workspace.grid if (s.key.layer, s.key.region) == ("_blocks.2", "V1")]
     (row,) = rows_of(workspace, chosen, FWRF)
     assert row["readout"] == FWRF
-    features, scaling = workspace.features("net", "_blocks.2"), workspace.scaling
+    features, scaling = workspace.features.of("net", "_blocks.2"), workspace.scaling
     targets = scaling.apply(workspace.recording.train_responses)[:, chosen[0].units]
     fit = fit_fwrf(features.train, targets, workspace.cuts.fitted, others=workspace.cuts.held_out)
     missed = np.square(fit.others - targets[workspace.cuts.held_out]).mean()
@@ -132,7 +132,7 @@ def test_where_searches_start_is_judged_as_they_are(
     (row,) = rows_of(workspace, chosen, LOCATED)
     assert row["readout"] == LOCATED
     features, cuts, scaling = (
-        workspace.features("net", "_blocks.2"),
+        workspace.features.of("net", "_blocks.2"),
         workspace.cuts,
         workspace.scaling,
     )
@@ -193,10 +193,10 @@ def test_another_seed_is_another_network(make_experiment: MakeExperiment) -> Non
 def test_a_unit_predicted_by_a_constant_is_not_left_out(make_experiment: MakeExperiment) -> None:
     """Of a network whose features are all alike nothing can be read: 0, and not undefined."""
     workspace = opened(make_experiment())
-    features = workspace.features("net", "_blocks.2")
+    features = workspace.features.of("net", "_blocks.2")
     assert features.test is not None
     flat = replace(features, train=np.ones_like(features.train), test=np.ones_like(features.test))
-    workspace._features["net", "_blocks.2"] = flat
+    workspace.features._at_hand["net", "_blocks.2"] = flat
     chosen = [s for s in workspace.grid if s.key.layer == "_blocks.2"]
     for row in rows_of(workspace, chosen, RIDGE):
         assert row["validation_correlation"] == 0

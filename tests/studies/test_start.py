@@ -25,7 +25,7 @@ def test_no_closed_form_is_solved_for_a_readout_that_starts_by_itself(
         raise InterruptedError
 
     monkeypatch.setattr(start, "located_fits", located)
-    store = workspace.features(spec.key.backbone, spec.key.layer).train
+    store = workspace.features.of(spec.key.backbone, spec.key.layer).train
     arguments = (workspace, spec, workspace.targets, store, 1 << 30)
     with pytest.raises(InterruptedError):
         start.start_of(*arguments, center=None)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def config(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> 
 
 def damage(workspace: Workspace) -> np.ndarray:
     """Overwrite a row in the middle of the file; returns what the features were."""
-    features = workspace.features(*LAYER)
+    features = workspace.features.of(*LAYER)
     whole = np.array(features.train)
     path = workspace.cache.folder / features.key / "train.npy"
     content = bytearray(path.read_bytes())
@@ -44,7 +44,7 @@ def test_a_row_overwritten_in_the_middle_is_extracted_again(
     gc.collect()
     again = Workspace(load_experiment(config))
     with caplog.at_level(logging.WARNING, "tuner"):
-        assert np.array_equal(again.features(*LAYER).train, whole)
+        assert np.array_equal(again.features.of(*LAYER).train, whole)
     assert "does not match its checksum in chunk" in caplog.text
 
 
@@ -52,7 +52,7 @@ def test_damaged_features_that_somebody_reads_stop_the_command(config: Path) -> 
     holder = Workspace(load_experiment(config))
     damage(holder)
     with pytest.raises(EnvironmentFailure, match="another process reads them"):
-        Workspace(load_experiment(config)).features(*LAYER)
+        Workspace(load_experiment(config)).features.of(*LAYER)
 
 
 def test_features_are_read_through_once_in_a_process(
@@ -65,7 +65,7 @@ def test_features_are_read_through_once_in_a_process(
     )
     for _ in range(2):
         workspace = Workspace(load_experiment(config))
-        workspace.normalization(*LAYER)
+        workspace.features.normalization(*LAYER)
         for _ in range(2):
-            workspace.features(*LAYER)
+            workspace.features.of(*LAYER)
     assert len(looked) == 1
