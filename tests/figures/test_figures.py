@@ -99,6 +99,19 @@ def test_slices(no_overlaps, count: int) -> None:
         slices({"a": [1.0]}, values)
 
 
+@pytest.mark.parametrize("decades", [0.3, 1.0, 2.0, 2.4])
+def test_labels_of_a_short_logarithmic_axis_stand_apart(no_overlaps, decades: float) -> None:
+    rates = np.geomspace(1.2e-3, 1.2e-3 * 10**decades, 40)
+    figure = slices(
+        {"learning_rate": rates, "drop": rates},
+        rates + 0.4,
+        log=("learning_rate", "drop"),
+        width="single",
+    )
+    no_overlaps(figure)
+    assert len([text for text in texts(figure).split() if text.startswith("0.0")]) >= 1
+
+
 @pytest.mark.parametrize("width", [None, "single", "double"])
 def test_importance(no_overlaps, width) -> None:
     note = (

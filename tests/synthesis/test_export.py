@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
@@ -15,11 +17,12 @@ from tests import generators
 from tests.encoders import SIZE, pictures, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.figures import style
+from tuner.figures.fields import draw, explained, outline
 from tuner.synthesis import described, estimate, export
 from tuner.synthesis.beside import Beside
 from tuner.synthesis.estimate import about, announced
 from tuner.synthesis.evaluate import responses
-from tuner.synthesis.export import export_meis, file_name, is_seen, sheet_of
+from tuner.synthesis.export import export_meis, file_name, sheet_of
 from tuner.synthesis.manifest import read_manifest
 from tuner.synthesis.mei import MeiResult, MeiSettings, synthesize
 from tuner.synthesis.receptive_fields import Fields
@@ -317,18 +320,47 @@ def test_looking_at_natural_images_is_timed(encoder):
 
 
 @pytest.mark.parametrize(
-    ("ellipse", "seen"),
+    ("ellipse", "drawn"),
     [
-        ([31.5, 31.5, 5.0, 3.0, 30.0], True),
-        ([31.5, 31.5, 60.0, 50.0, 0.0], False),  # all of the picture lies inside
-        ([31.5, 31.5, 60.0, 10.0, 0.0], True),
-        ([60.0, 40.0, 30.0, 1.0, 90.0], True),  # turned the other way it would not be
-        ([70.0, 31.5, 30.0, 1.0, 90.0], False),
-        ([31.5, np.nan, 5.0, 3.0, 0.0], False),
+        ([31.5, 31.5, 5.0, 3.0, 30.0], "line"),
+        ([31.5, 31.5, 60.0, 50.0, 0.0], "frame"),  # all of the picture lies inside
+        (
+            [21.0, 21.0, 27.0, 27.0, 0.0],
+            "frame",
+        ),  # nearly all: an arc in the other corner would be left
+        ([31.5, 31.5, 60.0, 10.0, 0.0], "line"),
+        ([60.0, 40.0, 30.0, 1.0, 90.0], "line"),  # turned the other way it would not be
+        ([70.0, 31.5, 30.0, 1.0, 90.0], "none"),
+        ([31.5, np.nan, 5.0, 3.0, 0.0], "none"),
     ],
 )
-def test_an_ellipse_that_no_picture_shows_is_not_explained(ellipse, seen):
-    assert is_seen(np.array(ellipse), 64) == seen
+def test_a_field_is_drawn_so_that_no_arc_looks_like_another(ellipse, drawn):
+    assert outline(np.array(ellipse), 64) == drawn
+
+
+def test_of_fields_only_what_is_drawn_is_explained():
+    inside, whole, cut = (
+        [32.0, 32.0, 4.0, 3.0, 0.0],
+        [32.0, 32.0, 60.0, 50.0, 0.0],
+        [2.0, 9, 6, 5, 0],
+    )
+    ellipses = [np.array(one, float) for one in (inside, whole, cut)]
+    (plain,) = explained(ellipses[:1], 64)
+    assert plain == "ellipse: where the unit reads (2 sd)"
+    assert explained(ellipses[1:2], 64) == [
+        "frame: the unit reads all of the image, or most of it (2 sd)"
+    ]
+    assert explained(ellipses[2:], 64) == [
+        f"{plain}, cross: its middle, where the line leaves the image"
+    ]
+    figure = Figure()
+    for ellipse, middle in zip(ellipses, (False, False, True), strict=True):
+        axes = figure.add_subplot()
+        draw(axes, ellipse, 64)
+        assert any(line.get_marker() == "+" for line in axes.lines) == middle
+        assert {type(patch) for patch in axes.patches} == {
+            Rectangle if ellipse is ellipses[1] else Ellipse
+        }
 
 
 def test_a_sheet_of_many_images_a_unit_cuts_no_number_and_says_whose_field_is_not_seen():
@@ -345,4 +377,4 @@ def test_a_sheet_of_many_images_a_unit_cuts_no_number_and_says_whose_field_is_no
     assert {"0.3, less", "12.3, less", "1.5", "0.7, less", "13.0"} <= set(written)
     said = " ".join(written)
     assert "numbers: predicted responses in the recording's units" in said
-    assert "no line in 1 of 2 units: the field is larger than the image" in said
+    assert "no line in 1 of 2 units: no field is known" in said

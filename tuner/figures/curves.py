@@ -54,14 +54,15 @@ def learning_curves(
         parts.append(f"{above} above the axis")
     best = best_trial(curves)
     if best is not None:
-        parts.append(f"best, red: trial {best.number}: {reported(best)[1].min():.3f}")
+        parts.append(f"best, thick: trial {best.number}: {reported(best)[1].min():.3f}")
     sub = style.subtitle(*parts, about, simulated=simulated)
     with style.styled(colours):
         wide = style.width_named(width, style.COLUMN)
         top = style.head_height(title, sub, wide) + 0.12
         figure = style.new_figure(wide, top + 1.75 + 0.42, colours)
         style.head(figure, title, sub, colours)
-        axes = style.place(figure, 0.5, top, wide - 0.62, 1.75)
+        left = style.room_for_ticks(low, high)
+        axes = style.place(figure, left, top, wide - left - 0.12, 1.75)
         _draw(axes, curves, colours)
         axes.set(ylim=(low, high), xlabel="training step", ylabel="validation loss")
         _end_axis(axes, curves)

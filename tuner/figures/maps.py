@@ -31,6 +31,7 @@ def masks(
     *,
     ellipses: ArrayLike | None = None,
     title: str = "Spatial masks",
+    what: str = "where each unit reads",
     about: str = "",
     simulated: bool = False,
     columns: int | None = None,
@@ -51,6 +52,8 @@ def masks(
         cells, cell i having its centre at i.
     title
         Title of the page.
+    what
+        What the maps are of.
     about
         Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
     simulated
@@ -70,7 +73,8 @@ def masks(
     colours = style.theme_named(theme)
     height, across = array.shape[1:]
     fitted = _five(ellipses, len(labels))
-    parts = [f"{height} \N{MULTIPLICATION SIGN} {across} cells, each map from 0 to its own maximum"]
+    cells = f"{height} \N{MULTIPLICATION SIGN} {across} cells"
+    parts = [f"{what} on {cells}, each map from 0 to its own maximum"]
     if np.isfinite(fitted).all(axis=1).any():
         parts.append("line: one sd of the Gaussian fitted to the map")
     if slivers := sum(map(is_sliver, fitted)):

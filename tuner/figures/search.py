@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -84,7 +86,9 @@ def slices(
     wide = style.width_named(width, style.PAGE if len(parameters) > 1 else style.COLUMN)
     across = min(len(parameters), PER_LINE if wide > 2 * style.COLUMN else PER_LINE - 1)
     lines = math.ceil(len(parameters) / across)
-    side = (wide - 0.65 - BETWEEN * (across - 1)) / across
+    low = float(losses[shown].min()) if shown.any() else 0.0
+    left = style.room_for_ticks(low, limit)
+    side = (wide - left - 0.15 - BETWEEN * (across - 1)) / across
     tall = 1.45
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.12
@@ -97,7 +101,7 @@ def slices(
         for index, (name, column) in enumerate(parameters.items()):
             line, place = divmod(index, across)
             axes = style.place(
-                figure, 0.5 + place * (side + BETWEEN), top + line * (tall + 0.45), side, tall
+                figure, left + place * (side + BETWEEN), top + line * (tall + 0.45), side, tall
             )
             x = np.asarray(column, dtype=float)
             tint = palette(norm(order))
@@ -114,17 +118,16 @@ def slices(
                 axes.plot(x[best], losses[best], "o", ms=5, mfc="none", mec=colours.accent, mew=1.2)
             if name in log:
                 axes.set_xscale("log")
-                _log_ticks(axes)
+                _log_ticks(axes, side)
             axes.set_xlabel(clean(name), labelpad=2, parse_math=False)
             if place:
                 axes.tick_params(labelleft=False)
             else:
                 axes.set_ylabel("validation loss")
                 axes.locator_params(axis="y", nbins=5)
-            low = float(losses[shown].min()) if shown.any() else 0.0
             margin = 0.06 * max(limit - low, 1e-3)
             axes.set_ylim(low - margin, limit + margin)
-        bar = style.place(figure, 0.5, top + lines * (tall + 0.45) + 0.02, 1.2, 0.07)
+        bar = style.place(figure, left, top + lines * (tall + 0.45) + 0.02, 1.2, 0.07)
         drawn = figure.colorbar(
             ScalarMappable(Normalize(0, 1), _part(palette, norm, len(losses))),
             cax=bar,
@@ -136,7 +139,7 @@ def slices(
         bar.tick_params(length=0, pad=2)
         style.write(
             figure,
-            2.1,
+            left + 1.6,
             top + lines * (tall + 0.45),
             "circle: the best trial",
             fontsize=style.SMALL,
@@ -145,15 +148,24 @@ def slices(
     return figure
 
 
-def _log_ticks(axes: Axes) -> None:
-    """Mark powers of ten, or 1, 2, 5 times them where fewer than two fit on the axis."""
+def _log_ticks(axes: Axes, length: float) -> None:
+    """Mark powers of ten, or 1, 2, 5 times them where few are on an axis of this many inches; labels stand apart."""
     low, high = axes.get_xlim()
-    if math.log10(high / low) >= 2.5:
+    decades = math.log10(high / low)
+    if decades >= 2.5:
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
     else:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-        axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+        marked: list[float] = []
+        for digits in ((1, 2, 5), (1, 3), (1,), (2,)):
+            marked = [digit * 10.0**power for power in powers for digit in digits]
+            marked = [tick for tick in marked if low <= tick <= high]
+            widths = [style.text_width(f"{tick:g}", style.SMALL) for tick in marked]
+            apart = [math.log10(b / a) / decades * length for a, b in pairwise(marked)]
+            needed = [(a + b) / 2 + 0.05 for a, b in pairwise(widths)]
+            if marked and all(map(operator.ge, apart, needed)):
+                break
+        axes.xaxis.set_major_locator(FixedLocator(marked))
         axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,11 +162,11 @@ def widest(texts: Any, size: float) -> float:
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
-    """Break text into lines of at most this width in inches; no line begins with a dot between parts."""
+    """Break text into lines of at most this width in inches; no line begins with a dot between parts or a per cent sign."""
     lines: list[str] = []
     words: list[str] = []
     for word in text.split():
-        if word == "\N{MIDDLE DOT}" and words:
+        if word in ("\N{MIDDLE DOT}", "%") and words:
             words[-1] += f" {word}"
         else:
             words.append(word)
@@ -205,6 +206,12 @@ def head_height(title: str, sub: str, width: float, left: float = 0.1) -> float:
     inner = width - 2 * left
     lines = len(wrap(title, inner / 1.12, LARGE)) * LARGE + len(wrap(sub, inner, SMALL)) * SMALL
     return 0.1 + lines * 1.35 / 72
+
+
+def room_for_ticks(low: float, high: float) -> float:
+    """Inches left of an axis for its label and its numbers, which have more decimals the less they differ."""
+    decimals = 1 - math.floor(math.log10((high - low) / 2)) if high > low else 2
+    return 0.5 + max(decimals - 2, 0) * text_width("0", SMALL)
 
 
 def on_colour(rgb: tuple[float, ...]) -> str:

@@ -32,7 +32,6 @@ from tuner.synthesis.mei import Ensemble, Mei, MeiResult, MeiSettings, StepsDone
 from tuner.synthesis.receptive_fields import Fields, from_readout
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ARRAYS = "meis.npz"
@@ -283,7 +282,7 @@ def sheet_of(
     recorded
         Unit to the largest response that was recorded of it.
     """
-    from tuner.figures.maps import is_sliver
+    from tuner.figures.fields import draw, explained
     from tuner.figures.sheets import sheet
 
     variants = result.pixels.shape[1]
@@ -306,12 +305,7 @@ def sheet_of(
             pictures += [held.natural[k], held.noise[k]]
             labels += ["best natural", "noise"]
             notes += [written(best), written(held.noise_activation[k])]
-    thin = fields.ellipses()
-    reads = "ellipse: where the unit reads (2 sd)"
-    reads += ", dashed: too thin to be trusted" if any(map(is_sliver, thin)) else ""
-    seen = [is_seen(one, fields.image_size) for one in thin]
-    without = f"{seen.count(False)} of {len(seen)} unit{'s' * (len(seen) != 1)}"
-    hidden = f"no line in {without}: the field is larger than the image, or none is known"
+    read = fields.ellipses()
     losing = held is not None and held.losing(result.activation)
     group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
@@ -328,16 +322,14 @@ def sheet_of(
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
                 *(["*: more than was ever recorded of the unit"] if further else []),
                 *(["less: than to the best natural image"] if losing else []),
-                *([reads] if any(seen) else []),
-                *([hidden] if not all(seen) else []),
+                *explained(read, fields.image_size),
             ]
         ),
         simulated=simulated,
         columns=None if held is None else group * max(1, round(6 / group)),
     )
-    ellipses = thin.repeat(group, axis=0)
-    for axes, ellipse in zip(figure.axes, ellipses, strict=True):
-        draw_ellipse(axes, ellipse, fields.image_size)
+    for axes, ellipse in zip(figure.axes, read.repeat(group, axis=0), strict=True):
+        draw(axes, ellipse, fields.image_size)
     return figure
 
 
@@ -352,43 +344,6 @@ def alike(values: ArrayLike) -> Callable[[float], str]:
     largest = np.abs(np.asarray(values, dtype=np.float64)).max(initial=0.0)
     digits = 2 - int(np.floor(np.log10(largest))) if np.isfinite(largest) and largest > 0 else 2
     return lambda value: f"{value:.{min(max(digits, 0), 9)}f}"
-
-
-def is_seen(ellipse: NDArray[np.float64], size: int) -> bool:
-    """Whether any of an ellipse's line, at 2 sd, lies inside the picture."""
-    x, y, major, minor, angle = ellipse
-    angle = np.deg2rad(-angle)  # as it is drawn
-    along = np.linspace(0, 2 * np.pi, 64)
-    u, v = 2 * major * np.cos(along), 2 * minor * np.sin(along)
-    across = x + u * np.cos(angle) - v * np.sin(angle)
-    down = y + u * np.sin(angle) + v * np.cos(angle)
-    inside = (across > 0) & (across < size - 1) & (down > 0) & (down < size - 1)
-    return bool(inside.any())  # never of what is not finite
-
-
-def draw_ellipse(axes: Axes, ellipse: NDArray[np.float64], size: int) -> None:
-    """Draw a receptive field at two standard deviations over an image."""
-    from matplotlib.patches import Ellipse
-
-    from tuner.figures.maps import DASHED, is_sliver
-
-    if not np.isfinite(ellipse).all():
-        return
-    x, y, major, minor, angle = (float(value) for value in ellipse)
-    for colour, width in (("black", 1.0), ("white", 0.5)):
-        axes.add_patch(
-            Ellipse(
-                (x, y),
-                4 * major,
-                4 * minor,
-                angle=-angle,  # rows of an image run downwards
-                fill=False,
-                edgecolor=colour,
-                linewidth=width,
-                linestyle=DASHED if is_sliver(ellipse) else "-",
-            )
-        )
-    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
 
 
 def _npz(result: MeiResult, variants: int, held: Beside | None) -> bytes:

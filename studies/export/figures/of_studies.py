@@ -104,11 +104,13 @@ def _weights(one: Evaluated, drawn: Drawn) -> Figure | str:
         return "no trial is complete"
     profile = readouts.get(one.spec.key.readout).spatial_profile(one.parameters).numpy()
     labels = [str(unit.get("name", unit["unit"])) for unit in one.units]
+    masked = "mask" in one.parameters
     return masks(
         profile,
         labels,
         ellipses=_in_cells(profile),
         title=one.spec.name,
+        what="masks" if masked else "length of the weights over channels",
         about=captions.fit(one.row, drawn.basis),
         **drawn.options(),
     )
