@@ -209,7 +209,7 @@ def test_progress_counts_both_sweeps() -> None:
         tiny(), LAYERS, Pictures(4), None, max_grid=0, cache=None, called="untrained",
         progress=lambda *call: calls.append(call),
     )  # fmt: skip
-    assert calls[0][0] == "untrained, 2 layers"
+    assert calls[0][0] == f"untrained, {len(LAYERS)} layers"
 
 
 @pytest.mark.parametrize(
