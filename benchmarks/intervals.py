@@ -1,7 +1,8 @@
 """How often nominal 95 % intervals of test scores hold the truth: the jackknife over groups and the bootstrap's percentiles.
 
 ``python -m benchmarks.intervals -o TABLE.md`` simulates recordings in which images of a group share part of the signal and
-of what a model gets wrong, takes each score over very many groups for the truth, and counts. Seeded; takes a few minutes.
+of what a model gets wrong, takes each score over very many groups for the truth, and counts. Then how often a unit's best
+layer is called sure, and how often wrongly (:mod:`benchmarks.choices`). Seeded; takes a few minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.choices import section
 from benchmarks.machine import publish
 from tuner.scores.bootstrap import bootstrap_scores, weighted_scores
 from tuner.scores.jackknife import leave_out, mean_intervals
@@ -140,7 +142,7 @@ def page(recordings: int, designs: Sequence[Design] = DESIGNS) -> str:
         cells = [design.described(), f"{design.repeats}", f"{design.quality:g}"]
         cells += [f"{found[name][0]:.0%} ({found[name][1]:.0%})" for name in SCORES]
         text += f"| {' | '.join(cells)} |\n"
-    return text
+    return text + section(recordings)
 
 
 def main() -> None:

@@ -172,7 +172,8 @@ def heatmap(
 
     Writes heatmap.png and .svg, heatmap.csv (a row per study) and units.csv (a row per study and unit); with -o NAME.png,
     NAME.svg or NAME.csv that file alone. Further: references.csv of what is drawn beside; resplit.csv and best_layers of
-    --resplit; nested.csv, what the choice of a layer is worth; networks of several backbones.
+    --resplit; nested.csv, what the choice of a layer is worth; unit_layers.csv, how sure each unit's is; networks of
+    several backbones.
     """
     from studies.export.heatmap import export_heatmap
 

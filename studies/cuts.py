@@ -93,6 +93,15 @@ class Cuts:
         sizes = [len(split.validation) for split in self.splits]
         return max(sizes) if len(sizes) > 1 else 0
 
+    @property
+    def overlap(self) -> float:
+        """How much less sure differences of held-out losses are than such images make them: fits share theirs.
+
+        :math:`k n_2 / n_1` of :func:`tuner.scores.loss_gaps`.
+        """
+        first = self.splits[0]
+        return self.n_folds * len(first.validation) / len(first.fit)
+
     @cached_property
     def halves(self) -> NDArray[np.int64]:
         """Half of each held-out image, 0 or 1, whole groups at a time."""

@@ -104,6 +104,7 @@ def pack_scored(worth: Scored) -> bytes:
     columns = {name: np.asarray(values) for name, values in worth.units.items()}
     arrays = {f"units/{name}": values for name, values in columns.items()}
     arrays["image_losses"] = worth.image_losses
+    arrays["unit_losses"] = worth.unit_losses
     if worth.parts is not None:
         arrays["parts"] = worth.parts
     return messages.pack(
@@ -130,4 +131,5 @@ def scored_of(message: bytes) -> Scored | None:
         {name: (low, high) for name, (low, high) in header["intervals"].items()},
         tensors["image_losses"].numpy(),
         tensors["parts"].numpy() if "parts" in tensors else None,
+        tensors["unit_losses"].numpy(),
     )

@@ -12,13 +12,15 @@ from studies.database.stores import Stores
 from studies.export.made_from import changed, remember
 from studies.export.target import is_file
 from studies.grid import Spec
+from studies.results.best_layers import COLUMNS as UNIT_LAYER_COLUMNS
+from studies.results.best_layers import summary, unit_layers
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
 from studies.results.paired import set_against
 from studies.results.references import Reference, named
-from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
+from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here, unit_columns
 from studies.workspace import Workspace
 from tuner.errors import InputError
 
@@ -71,8 +73,9 @@ def export_heatmap(
     say: Callable[[str], None] = lambda message: None,
     scorer: Scorer = score_here,
 ) -> list[Path]:
-    """Write ``heatmap.csv``, ``units.csv``, ``nested.csv``, ``heatmap.png`` and ``heatmap.svg``; or one file of OUT's name.
+    """Write ``heatmap.csv``, ``units.csv``, ``heatmap.png`` and ``heatmap.svg``; or one file of OUT's name.
 
+    With several layers ``nested.csv`` and ``unit_layers.csv``: what the choice of a layer is worth, how sure a unit's is.
     With several backbones ``networks.csv``, ``networks.png`` and ``networks.svg`` too: network against region.
 
     Parameters
@@ -91,7 +94,8 @@ def export_heatmap(
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
         Told what the scores are over, where the folder's last heatmap was made from other test responses, which tables of it
-        are removed because they are not made this time, and how sure each choice of a layer is on other cuts.
+        are removed because they are not made this time, of how many units the best layer is sure, and how sure each
+        region's is on other cuts.
     scorer
         Who computes the studies' scores.
 
@@ -151,6 +155,12 @@ def export_heatmap(
     choices = nested_rows(workspace, made.found)
     if choices:
         paths.append(write_csv(choices, NESTED_COLUMNS, out / "nested.csv"))
+    if len({(spec.key.backbone, spec.key.layer) for spec in specs}) > 1:
+        layers = unit_layers(workspace, made.found)
+        names = dict.fromkeys([*UNIT_LAYER_COLUMNS, *unit_columns(workspace, 0)])
+        paths.append(write_csv(layers, tuple(names), out / "unit_layers.csv"))
+        if summary(layers):
+            say(summary(layers))
     paths += save(made.figure, out / "heatmap")
     if len({spec.key.backbone for spec in specs}) > 1:
         paths += _against(workspace, made, metric, out)
@@ -170,7 +180,7 @@ def export_heatmap(
 
 
 _MAY_BE = (
-    *("references.csv", "reference_units.csv", "nested.csv"),
+    *("references.csv", "reference_units.csv", "nested.csv", "unit_layers.csv"),
     *(f"networks.{suffix}" for suffix in ("csv", "png", "svg")),
 )
 """Files of an export that are not made by every one."""

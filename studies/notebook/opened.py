@@ -262,9 +262,11 @@ class OpenExperiment:
         -------
         pandas.DataFrame
             A row per unit or region, with the columns of ``units.csv`` or ``heatmap.csv``, and ``next_backbone``,
-            ``next_layer`` and ``next_validation_loss``: the best fit at any other layer. How sure a choice is,
-            ``tuner export heatmap --resplit`` says of regions; of a unit a layer that is ahead
-            by a hundredth is none that one may name.
+            ``next_layer`` and ``next_validation_loss``: the best fit at any other layer. Of a unit also how sure that is:
+            ``next_difference``, that loss less the best one's on the same held-out images, with its 95 % interval
+            ``next_difference_low`` and ``next_difference_high``; ``choice``, which is ``sure`` where every other layer's
+            lower limit is above 0, else ``undecided``; and ``rivals``, the layers that are not surely worse. Of regions
+            ``tuner export heatmap --resplit`` says how sure a choice is.
         """
         from studies.results.best_layers import PER, best_of
 

@@ -62,6 +62,8 @@ class Evaluated:
         ``(n_validation,)`` group of each of them, where intervals are drawn over groups.
     parts
         ``(parts,)`` as of :class:`studies.results.on_test_images.Tested`; None without intervals.
+    unit_losses
+        ``(parts, n_units)`` losses of the validation images, summed by :func:`tuner.scores.by_part`.
     """
 
     spec: Spec
@@ -73,6 +75,7 @@ class Evaluated:
     image_losses: NDArray[np.float64] | None = None
     image_groups: NDArray[np.int64] | None = None
     parts: NDArray[np.float64] | None = None
+    unit_losses: NDArray[np.float32] | None = None
 
     def as_best_layer(self, metric: str, probabilities: dict[str, float]) -> BestLayer:
         """Put the study into a figure of best layers, with how often each of its rivals is the best."""
@@ -99,7 +102,7 @@ class Scored:
         Score to its value, as in ``heatmap.csv``.
     units
         Column of ``units.csv`` to its ``(n_units,)`` values, in the order of the columns.
-    intervals, image_losses, parts
+    intervals, image_losses, parts, unit_losses
         As of :class:`Evaluated`.
     """
 
@@ -107,7 +110,8 @@ class Scored:
     units: dict[str, NDArray[Any]]
     intervals: dict[str, tuple[float, float]]
     image_losses: NDArray[np.float64]
-    parts: NDArray[np.float64] | None = None
+    parts: NDArray[np.float64] | None
+    unit_losses: NDArray[np.float32]
 
 
 Scorer = Callable[[Sequence[Best], int], Iterator[tuple[Whole | None, Scored | None]]]
@@ -215,6 +219,7 @@ def _evaluated(
         worth.image_losses,
         workspace.cuts.held_out_groups,
         worth.parts,
+        worth.unit_losses,
     )
 
 
@@ -243,7 +248,7 @@ def score(
     fields
         Whether it is measured where units read.
     """
-    from tuner.scores import mean_correlation, pearson
+    from tuner.scores import by_part, mean_correlation, pearson
 
     raw, each, flat = compared(workspace, spec, parameters)
     trials = tried(workspace, spec, finished)
@@ -268,7 +273,8 @@ def score(
         intervals, parts = found.intervals, found.parts
     if fields:
         scores |= _receptive_fields(workspace, spec, parameters)
-    return Scored(row, scores, intervals, by_image(each), parts)
+    summed = by_part(each, workspace.cuts.held_out_groups)
+    return Scored(row, scores, intervals, by_image(each), parts, summed)
 
 
 def unit_rows(

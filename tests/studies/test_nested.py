@@ -57,3 +57,4 @@ def test_the_heatmap_says_what_the_choice_is_worth(
     alone = tmp_path / "alone"
     assert run("export", "heatmap", "-o", alone, "--layer", "_blocks.2", *only).code == 0
     assert not (alone / "nested.csv").exists()
+    assert not (alone / "unit_layers.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +65,9 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
     assert regions["region"].tolist() == ["IT", "V1"]
     for row in regions[regions["region"] == "V1"].itertuples():
         assert row.validation_loss == table[table["region"] == row.region]["validation_loss"].min()
-    assert (
-        run(
-            "export", "heatmap", "-o", tmp_path / "out", "-c", tmp_path / "mine" / "tuner.toml"
-        ).code
-        == 0
-    )
+    config = tmp_path / "mine" / "tuner.toml"
+    exported = run("export", "heatmap", "-o", tmp_path / "out", "-c", config)
+    assert exported.code == 0
     scores = np.genfromtxt(
         tmp_path / "out" / "units.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
     )
@@ -79,6 +77,18 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
         others = mine[mine["layer"] != row.layer]
         assert row.next_layer == others["layer"][np.argmin(others["validation_loss"])]
         assert row.next_validation_loss == pytest.approx(others["validation_loss"].min())
+        gap = row.next_validation_loss - row.validation_loss
+        assert row.next_difference == pytest.approx(gap, abs=1e-5)
+        assert row.next_difference_low < gap < row.next_difference_high
+        assert row.choice == ("sure" if row.next_difference_low > 0 else "undecided")
+        near = "" if row.choice == "sure" else f"{row.next_backbone}/{row.next_layer}"
+        assert row.rivals == near
+    with (tmp_path / "out" / "unit_layers.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["layer"] for row in written] == units["layer"].tolist()
+    assert [row["choice"] for row in written] == [*units["choice"].tolist()[:2], ""]
+    assert [row["name"] for row in written] == ["a", "b", "c"]
+    assert f"sure of {units['choice'].tolist().count('sure')} of 3" in exported.out + exported.err
     # of noise there is no best layer, however low a loss
     assert scores[scores["unit"] == 2]["fit_failed"].tolist() == [True, True]
     for table in (units, regions[::-1]):

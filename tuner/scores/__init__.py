@@ -25,6 +25,7 @@ from tuner.scores.bootstrap import (
 from tuner.scores.chance import beyond_chance, units_beyond_chance
 from tuner.scores.correlation import pairwise_reliability, pearson, split_half_reliability
 from tuner.scores.drift import without_drift
+from tuner.scores.gaps import Gaps, by_part, loss_gaps
 from tuner.scores.jackknife import LeftOut, leave_out, mean_intervals, pseudo_values
 from tuner.scores.regions import difference_interval, region_intervals, region_means
 from tuner.scores.signal import (
@@ -50,10 +51,12 @@ __all__ = [
     "METRICS",
     "MIN_EXPLAINABLE",
     "BootstrapDifference",
+    "Gaps",
     "LeftOut",
     "best_choice_probability",
     "beyond_chance",
     "bootstrap_scores",
+    "by_part",
     "cc_abs",
     "cc_max",
     "cc_norm",
@@ -63,6 +66,7 @@ __all__ = [
     "feve",
     "has_ceiling",
     "leave_out",
+    "loss_gaps",
     "mean_correlation",
     "mean_intervals",
     "noise_variance",
