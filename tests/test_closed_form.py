@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from tuner.closed_form import smooth
 from tuner.closed_form.gram import Gram, Plan
 from tuner.closed_form.prior import SpatialPrior
-from tuner.closed_form.smooth import fit_smooth
+from tuner.closed_form.smooth import fit_smooth, fits_smooth
 from tuner.errors import EnvironmentFailure
 from tuner.readouts.full import FullReadout
 
@@ -287,3 +287,15 @@ def test_weights_take_one_pass_whatever_is_missing(monkeypatch: pytest.MonkeyPat
         alone = fit_smooth(x, y[:, [unit]], np.arange(N), penalties=[0.1])
         for name, value in alone.parameters.items():
             np.testing.assert_allclose(together.parameters[name][[unit]], value, atol=1e-6)
+
+
+def test_fits_that_leave_out_other_groups_are_each_as_alone() -> None:
+    x, y = problem("dual", missing=0.1)
+    groupings = [np.arange(N) % 5, np.arange(N) // 12, None]
+    several = fits_smooth(x, y, np.arange(N), groupings)
+    for groups, found in zip(groupings, several, strict=True):
+        alone = fit_smooth(x, y, np.arange(N), groups=groups)
+        for name in ("left_out_loss", "chosen", "left_out"):
+            assert getattr(found, name).tobytes() == getattr(alone, name).tobytes()
+        assert found.parameters == {}
+    assert not np.array_equal(several[0].left_out, several[1].left_out, equal_nan=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tuner.closed_form import located
-from tuner.closed_form.located import LocatedFit, fit_located
+from tuner.closed_form.located import LocatedFit, fit_located, fits_located
 from tuner.closed_form.prior import SpatialPrior
 
 N, SHAPE = 70, (3, 6, 5)
@@ -94,3 +94,30 @@ def test_a_setting_is_the_best_of_its_grid() -> None:
         for penalty in (0.1, 1.0)
     ]
     np.testing.assert_allclose(every.loss, np.min(losses, axis=0))
+
+
+def test_several_ways_to_deal_the_folds_share_decompositions_and_are_each_as_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = problem()
+    others = [np.flatnonzero(np.arange(N) // 18 == fold) for fold in range(4)]
+    alone = [fit_located(x, y, np.arange(N), folds=folds) for folds in (FOLDS, others)]
+    made: list[int] = []
+    gram = located.Gram.__init__
+
+    def counted(self: located.Gram, *arguments: object) -> None:
+        made.append(1)
+        gram(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(located.Gram, "__init__", counted)
+    fit_located(x, y, np.arange(N), folds=FOLDS)
+    once = len(made)
+    together = [fit() for fit in fits_located(x, y, np.arange(N), [FOLDS, others])]
+    assert len(made) == 2 * once
+    for one, other in zip(alone, together, strict=True):
+        for name in ("widths", "penalties", "held_out", "loss", "weight", "bias"):
+            assert (
+                np.asarray(getattr(one, name)).tobytes()
+                == np.asarray(getattr(other, name)).tobytes()
+            )
+    assert not np.array_equal(together[0].weight, together[1].weight)

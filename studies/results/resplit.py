@@ -9,8 +9,9 @@ comes out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +26,28 @@ from studies.grid import Spec, cohorts
 from studies.results.encoders import best_studies
 from studies.results.predictions import predictions
 from studies.search.best_weights import Fitted
-from studies.search.closed_form import judged_predictions, solve
+from studies.search.closed_form import judged_predictions, solve_on_cuts
 from studies.search.round import Member, Round
 from studies.search.rungs import ReportGrid
 from studies.search.space import hyperparameters
-from studies.search.start import start_of
+from studies.search.start import located_on_cuts, start_in, starts_elsewhere
 from studies.workspace import Workspace
 from tuner.errors import InputError
-from tuner.progress import counted
 from tuner.scores.layers import Judged, compare_layers
 from tuner.scores.moments import nan_mean
 
 if TYPE_CHECKING:
+    import torch
+
+    from studies.search.start import Located
+    from tuner.closed_form.smooth import SmoothFit
+    from tuner.features.tiers import FeatureStore
+    from tuner.fitting.start import Start
+    from tuner.fitting.targets import Targets
     from tuner.recordings import Split
+
+FITTING = "fitting on other cuts"
+"""How that is called where it is said how far it is."""
 
 COLUMNS = (
     "backbone",
@@ -106,59 +116,140 @@ def resplit(
         contest.value[spec.key.layer] = float(item.best.value or 0.0)
         if spec.name in failed:
             contest.failed.add(spec.key.layer)
-    parts = list(cohorts([spec for spec, _ in ready.values()]).values())
-    fits = [(members, k) for members in parts for k in range(1, cuts + 1)]
-    for members, k in counted(fits, "fitting on other cuts", workspace.progress):
-        losses = _fit(workspace, [ready[s.name] for s in members], k)
-        for spec, mine in zip(members, losses, strict=True):
-            contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
-            contest.losses.setdefault(spec.key.layer, []).append(mine)
+    layers: dict[tuple[str, str], list[list[Spec]]] = {}
+    for part in cohorts([spec for spec, _ in ready.values()]).values():
+        layers.setdefault((part[0].key.backbone, part[0].key.layer), []).append(part)
+    fits, done = cuts * sum(map(len, layers.values())), 0
+    workspace.progress(FITTING, done, fits)
+    others = [_Cut.drawn(workspace, k) for k in range(1, cuts + 1)]
+    for parts in layers.values():
+        for members, losses in _on_layer(workspace, parts, ready, others):
+            done += 1
+            workspace.progress(FITTING, done, fits)
+            for spec, mine in zip(members, losses, strict=True):
+                contest = contests[spec.key.backbone, spec.key.region, spec.key.readout]
+                contest.losses.setdefault(spec.key.layer, []).append(mine)
     groups = None
     if workspace.experiment.data.intervals == "groups":
         groups = workspace.recording.train_groups
     return [row for contest in contests.values() for row in _rows(contest, groups)]
 
 
-def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) -> list[Judged]:
-    """Losses per study on cut ``k``, with the weights of its best report.
+@dataclass(frozen=True)
+class _Cut:
+    """A further cut.
 
-    A unit that has too few responses on one side of the cut takes no part in it.
+    Attributes
+    ----------
+    number
+        From 1 on; added to the seeds.
+    splits
+        One, or one for each fold.
+    judged
+        ``(n_units,)`` which units have enough responses on both sides of it; the others take no part in it.
+    scaled
+        ``(n_train, n_units)`` scaled responses, 0 of units that take no part.
+    targets
+        The same, as they are trained on.
     """
-    from tuner import readouts
-    from tuner.fitting.center import feature_mean
-    from tuner.fitting.losses import response_scaling
-    from tuner.fitting.plan import resolve_memory
-    from tuner.fitting.targets import Targets
-    from tuner.fitting.trainer import Trainer
-    from tuner.recordings import fittable
 
-    experiment, device, recording = workspace.experiment, workspace.device, workspace.recording
-    data, training = experiment.data, experiment.training
-    cuts = Cuts(experiment, recording, data.seed + k)
-    responses = recording.train_responses
-    judged = np.all([fittable(responses, split) for split in cuts.splits], axis=0)
-    if not judged.all():
-        responses = np.where(judged, responses, np.float32(0))  # never trained on
-    scaled = response_scaling(training.loss, responses[cuts.fitted]).apply(responses)
-    held_out = cuts.held_out
-    spec = members[0][0]
-    memory = resolve_memory(training.memory, device)
-    if spec.closed_form:
-        return _solved(workspace, [one for one, _ in members], judged, scaled, cuts.splits, memory)
+    number: int
+    splits: tuple[Split, ...]
+    judged: NDArray[np.bool_]
+    scaled: NDArray[np.float32]
+    targets: Targets
+
+    @classmethod
+    def drawn(cls, workspace: Workspace, number: int) -> _Cut:
+        """Cut the training images anew."""
+        from tuner.fitting.losses import response_scaling
+        from tuner.fitting.targets import Targets
+        from tuner.recordings import fittable
+
+        experiment, recording = workspace.experiment, workspace.recording
+        cuts = Cuts(experiment, recording, experiment.data.seed + number)
+        responses = recording.train_responses
+        judged = np.all([fittable(responses, split) for split in cuts.splits], axis=0)
+        if not judged.all():
+            responses = np.where(judged, responses, np.float32(0))  # never trained on
+        scaling = response_scaling(experiment.training.loss, responses[cuts.fitted])
+        scaled = scaling.apply(responses)
+        targets = Targets.of(scaled, cuts.splits, np.arange(len(cuts.held_out)) % 2)
+        return cls(number, cuts.splits, judged, scaled, targets)
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Images that its fits are judged on."""
+        return self.targets.validation_rows
+
+
+def _on_layer(
+    workspace: Workspace,
+    parts: Sequence[Sequence[Spec]],
+    ready: Mapping[str, tuple[Spec, Summary]],
+    cuts: Sequence[_Cut],
+) -> Iterator[tuple[Sequence[Spec], list[Judged]]]:
+    """Fit the cohorts of a layer on all cuts: yields a cohort and its studies' losses, cut after cut.
+
+    What they start in is the same for all of them, and solved once; closed forms share decompositions.
+    """
+    from tuner.fitting.center import feature_mean
+    from tuner.fitting.plan import resolve_memory
+
+    training = workspace.experiment.training
+    memory = resolve_memory(training.memory, workspace.device)
+    spec = parts[0][0]
+    for members in (part for part in parts if part[0].closed_form):
+        for losses in _solved(workspace, members, cuts, memory):
+            yield members, losses
+    trained = [part for part in parts if not part[0].closed_form]
+    if not trained:
+        return
     store = workspace.features.store(spec.key.backbone, spec.key.layer, memory)
-    targets = Targets.of(scaled, cuts.splits, np.arange(len(held_out)) % 2)
-    center = feature_mean(store, cuts.fitted, spec.shape) if training.center else None
+    starting = [starts_elsewhere(workspace, part[0]) for part in trained]
+    starts: Iterator[Located | None] = iter([None] * len(cuts))
+    if any(starting):
+        every = [cut.targets for cut in cuts]
+        starts = located_on_cuts(workspace, trained[0][0], every, memory, loss=training.loss)
+    for cut, found in zip(cuts, starts, strict=True):
+        mean = None
+        if training.center or found is not None:
+            mean = feature_mean(store, cut.targets.fit_rows, spec.shape)
+        for members, elsewhere in zip(trained, starting, strict=True):
+            start = None
+            if elsewhere and found is not None and mean is not None:
+                start = start_in(members[0], found, mean)
+            center = mean if training.center else None
+            them = [ready[one.name] for one in members]
+            yield members, _fit(workspace, them, cut, store, center, start)
+
+
+def _fit(
+    workspace: Workspace,
+    members: Sequence[tuple[Spec, Summary]],
+    cut: _Cut,
+    store: FeatureStore,
+    center: torch.Tensor | None,
+    start: Start | None,
+) -> list[Judged]:
+    """Losses per study on a cut, with the weights of its best report."""
+    from tuner import readouts
+    from tuner.fitting.trainer import Trainer
+
+    experiment, device = workspace.experiment, workspace.device
+    training, held_out, judged = experiment.training, cut.held_out, cut.judged
+    spec = members[0][0]
     trainer = Trainer(
         readouts.get(spec.key.readout).kernel(spec.shape, device),
         store,
-        targets,
+        cut.targets,
         loss=training.loss,
         batch_size=training.batch_size,
-        seed=experiment.search.seed + k,
+        seed=experiment.search.seed + cut.number,
         device=device,
         center=center,
         size_invariant=training.size_invariant,
-        start=start_of(workspace, spec, targets, store, memory, center=center, keep=False),
+        start=start,
     )
     units = [one.units[judged[one.units]] for one, _ in members]
     taking = [i for i, mine in enumerate(units) if len(mine)]
@@ -180,7 +271,7 @@ def _fit(workspace: Workspace, members: Sequence[tuple[Spec, Summary]], k: int) 
         there = judged[one.units]
         mine = np.full((len(held_out), len(one.units)), np.nan)
         if there.any():
-            target = scaled[held_out][:, units[i]]
+            target = cut.scaled[held_out][:, units[i]]
             each = _losses(workspace, one, fits[i], target, held_out)
             mine[:, there] = each / _mean_loss(workspace, target)
         out.append(Judged(held_out, mine))
@@ -197,38 +288,44 @@ def _mean_loss(workspace: Workspace, target: NDArray[np.float32]) -> float:
 
 
 def _solved(
-    workspace: Workspace,
-    specs: Sequence[Spec],
-    judged: NDArray[np.bool_],
-    scaled: NDArray[np.float32],
-    splits: Sequence[Split],
-    memory: int,
-) -> list[Judged]:
-    """Closed forms on another cut: the whole grid again, every unit's setting chosen among the cut's fit images."""
+    workspace: Workspace, specs: Sequence[Spec], cuts: Sequence[_Cut], memory: int
+) -> list[list[Judged]]:
+    """Closed forms on other cuts: the whole grid again, every unit's setting chosen among a cut's fit images."""
     import torch
 
     from tuner.fitting import losses
 
-    rows = np.sort(np.concatenate([split.validation for split in splits]))
-    there = [judged[spec.units] for spec in specs]
-    units = np.concatenate([s.units[mine] for s, mine in zip(specs, there, strict=True)])
-    each = np.zeros((len(rows), 0))
-    if len(units):
-        found = solve(workspace, specs[0], units, splits, memory=memory)
-        y = torch.from_numpy(judged_predictions(found, splits))
-        target = torch.from_numpy(scaled[rows][:, units])
-        loss = workspace.experiment.training.loss
-        each = losses.value(loss, y, target).double().numpy()
-    out, begin = [], 0
-    for mine in there:
-        one = np.full((len(rows), len(mine)), np.nan)
-        end = begin + int(mine.sum())
-        if mine.any():
-            target = scaled[rows][:, units[begin:end]]
-            one[:, mine] = each[:, begin:end] / _mean_loss(workspace, target)
-        begin = end
-        out.append(Judged(rows, one))
-    return out
+    loss = workspace.experiment.training.loss
+    found: list[list[Judged]] = []
+    for some in _judging_alike(cuts):
+        there = [some[0].judged[spec.units] for spec in specs]
+        units = np.concatenate([s.units[mine] for s, mine in zip(specs, there, strict=True)])
+        fits: Sequence[SmoothFit | None] = [None] * len(some)
+        if len(units):
+            splits = [cut.splits for cut in some]
+            fits = solve_on_cuts(workspace, specs[0], units, splits, memory=memory)
+        for cut, fit in zip(some, fits, strict=True):
+            each = np.zeros((len(cut.held_out), 0))
+            if fit is not None:
+                y = torch.from_numpy(judged_predictions(fit, cut.splits))
+                target = torch.from_numpy(cut.scaled[cut.held_out][:, units])
+                each = losses.value(loss, y, target).double().numpy()
+            out, begin = [], 0
+            for mine in there:
+                one = np.full((len(cut.held_out), len(mine)), np.nan)
+                end = begin + int(mine.sum())
+                if mine.any():
+                    target_of = cut.scaled[cut.held_out][:, units[begin:end]]
+                    one[:, mine] = each[:, begin:end] / _mean_loss(workspace, target_of)
+                begin = end
+                out.append(Judged(cut.held_out, one))
+            found.append(out)
+    return found
+
+
+def _judging_alike(cuts: Sequence[_Cut]) -> list[list[_Cut]]:
+    """Cuts in which the same units take part, in their order."""
+    return [list(some) for _, some in groupby(cuts, key=lambda cut: cut.judged.tobytes())]
 
 
 def _losses(

@@ -9,7 +9,8 @@ out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,21 +232,55 @@ def solve(
         Called with (done, total) while it fits.
     """
     from tuner.closed_form.smooth import fit_smooth
+
+    rows, others, groups = arranged(splits, workspace.recording.train_groups)
+    given = _given(workspace, spec, units, rows, memory)
+    return fit_smooth(**given, others=others, groups=groups, tell=tell)
+
+
+def solve_on_cuts(
+    workspace: Workspace,
+    spec: Spec,
+    units: NDArray[np.int64],
+    cuts: Sequence[Sequence[Split]],
+    *,
+    memory: int,
+) -> list[SmoothFit]:
+    """Fits as :func:`solve` makes them on one cut after another, without weights; with folds they share decompositions."""
+    from tuner.closed_form.smooth import fit_smooth, fits_smooth
+
+    tell = partial(workspace.progress, "solving closed forms")
+    parts = [arranged(splits, workspace.recording.train_groups) for splits in cuts]
+    if any(others is not None for _, others, _ in parts):
+        return [
+            fit_smooth(
+                **_given(workspace, spec, units, rows, memory),
+                others=others,
+                groups=groups,
+                weights=False,
+                tell=tell,
+            )
+            for rows, others, groups in parts
+        ]
+    given = _given(workspace, spec, units, parts[0][0], memory)
+    return fits_smooth(**given, groupings=[groups for _, _, groups in parts], tell=tell)
+
+
+def _given(
+    workspace: Workspace, spec: Spec, units: NDArray[np.int64], rows: NDArray[np.int64], memory: int
+) -> dict[str, Any]:
+    """What every fit to these images is told."""
     from tuner.fitting.losses import response_scaling
 
-    recording, loss = workspace.recording, workspace.experiment.training.loss
-    responses = recording.train_responses[:, units]
-    rows, others, groups = arranged(splits, recording.train_groups)
-    return fit_smooth(
-        workspace.features.of(spec.key.backbone, spec.key.layer).train,
-        response_scaling(loss, responses[rows]).apply(responses),
-        rows,
-        others=others,
-        groups=groups,
-        widths=points(spec.space["width"]),
-        penalties=points(spec.space["penalty"]),
-        loss=loss,
-        memory=memory,
-        device=workspace.algebra_device,
-        tell=tell,
-    )
+    loss = workspace.experiment.training.loss
+    responses = workspace.recording.train_responses[:, units]
+    return {
+        "features": workspace.features.of(spec.key.backbone, spec.key.layer).train,
+        "targets": response_scaling(loss, responses[rows]).apply(responses),
+        "rows": rows,
+        "widths": points(spec.space["width"]),
+        "penalties": points(spec.space["penalty"]),
+        "loss": loss,
+        "memory": memory,
+        "device": workspace.algebra_device,
+    }

@@ -7,6 +7,7 @@ compared with its hash before it is used; deleted, or damaged, it is made again 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from tuner.closed_form.located import LocatedFit
     from tuner.features.tiers import FeatureStore
     from tuner.fitting.start import Start
     from tuner.fitting.targets import Targets
+
+    Located = tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]
 
 _SHARE = 0.1
 """Of the cache that starts may take; one that is larger is made anew whenever it is needed."""
@@ -38,7 +42,6 @@ def start_of(
     memory: int,
     *,
     center: torch.Tensor | None,
-    keep: bool = True,
 ) -> Start | None:
     """First parameters of the columns of a cohort; None where the readout's own are used.
 
@@ -54,23 +57,34 @@ def start_of(
         Bytes that training may take.
     center
         ``(F,)`` mean of the features over the fitted images where training knows it, so that they are not read again.
-    keep
-        Whether the closed form is kept on disk.
 
     Raises
     ------
     EnvironmentFailure
         If the closed form does not fit into ``memory``.
     """
-    from tuner import readouts
     from tuner.fitting.center import feature_mean
-    from tuner.fitting.start import Start
 
     if not starts_elsewhere(workspace, spec):
         return None
     loss = workspace.experiment.training.loss
-    units, weight, bias = located_fits(workspace, spec, targets, memory, loss=loss, keep=keep)
+    found = located_fits(workspace, spec, targets, memory, loss=loss)
     mean = feature_mean(store, targets.fit_rows, spec.shape) if center is None else center
+    return start_in(spec, found, mean)
+
+
+def start_in(spec: Spec, found: Located, mean: torch.Tensor) -> Start | None:
+    """First parameters of the columns of a cohort, from a layer's closed form.
+
+    Parameters
+    ----------
+    mean
+        ``(F,)`` of the features over the fitted images.
+    """
+    from tuner import readouts
+    from tuner.fitting.start import Start
+
+    units, weight, bias = found
     return Start.of(readouts.get(spec.key.readout), weight, bias, mean, units)
 
 
@@ -93,8 +107,7 @@ def located_fits(
     memory: int,
     *,
     loss: str,
-    keep: bool = True,
-) -> tuple[NDArray[np.int64], torch.Tensor, torch.Tensor]:
+) -> Located:
     """Every fold's closed form of a layer, of all units that have a response on the fitted images; read or made.
 
     Parameters
@@ -111,53 +124,102 @@ def located_fits(
     weight, bias
         ``(n_fits, n_units, C, h, w)`` and ``(n_fits, n_units)``.
     """
-    from tuner.closed_form.located import VERSION, fit_located
+    from tuner.closed_form.located import VERSION
 
-    units = np.unique(np.concatenate(list(workspace.regions.values())))
-    units = units[~np.isnan(targets.fit[:, units]).all(axis=0)]
-    path = None
+    units = _units(workspace, targets)
     backbone, layer = spec.key.backbone, spec.key.layer
-    if keep:
-        key = array_digest(
-            np.array(
-                [
-                    *(workspace.networks.digest(backbone), workspace.images.digest(), layer, loss),
-                    *map(
-                        str,
-                        (
-                            workspace.networks.settings(backbone).max_grid,
-                            spec.shape,
-                            memory,
-                            VERSION,
-                        ),
-                    ),
-                ]
-            ),
-            units,
-            targets.fit[:, units],
-            targets.fit_rows,
-            targets.fit_rows if targets.fold is None else targets.fold,
-        )
-        path = workspace.experiment.storage.cache / "starts" / f"{key}.safetensors"
-        found = _read(path)
-        if found is not None:
-            return units, *found
+    key = array_digest(
+        np.array(
+            [
+                *(workspace.networks.digest(backbone), workspace.images.digest(), layer, loss),
+                *map(
+                    str,
+                    (workspace.networks.settings(backbone).max_grid, spec.shape, memory, VERSION),
+                ),
+            ]
+        ),
+        units,
+        targets.fit[:, units],
+        targets.fit_rows,
+        targets.fit_rows if targets.fold is None else targets.fold,
+    )
+    path = workspace.experiment.storage.cache / "starts" / f"{key}.safetensors"
+    found = _read(path)
+    if found is not None:
+        return units, *found
+    (made,) = _fits(workspace, spec, [targets], units, memory, loss)
+    fit = made()
+    most = int(_SHARE * workspace.experiment.storage.cache_limit)
+    if fit.weight.nbytes <= most:
+        _write(path, fit.weight, fit.bias, most)
+    return units, fit.weight, fit.bias
+
+
+def located_on_cuts(
+    workspace: Workspace, spec: Spec, cuts: Sequence[Targets], memory: int, *, loss: str
+) -> Iterator[Located]:
+    """A layer's closed form on one cut after another, as :func:`located_fits` returns it; none is kept.
+
+    Cuts of the same responses to the same images, which differ in their folds alone, share all decompositions.
+    """
+    rest = list(cuts)
+    while rest:
+        first = rest[0]
+        units = _units(workspace, first)
+        folds = 1 if first.fold is None else len(first.judged)
+        # Beside the decompositions, the coefficients of every fit of every cut are held.
+        most = max(1, memory // (4 * 8 * folds * len(first.fit_rows) * max(1, len(units))))
+        some = [first]
+        for other in rest[1:most]:
+            if not _same_problem(first, other):
+                break
+            some.append(other)
+        rest = rest[len(some) :]
+        for made in _fits(workspace, spec, some, units, memory, loss):
+            fit = made()
+            yield units, fit.weight, fit.bias
+
+
+def _same_problem(one: Targets, other: Targets) -> bool:
+    return (
+        one.fold is not None
+        and other.fold is not None
+        and np.array_equal(one.fit_rows, other.fit_rows)
+        and np.array_equal(one.fit, other.fit, equal_nan=True)
+    )
+
+
+def _units(workspace: Workspace, targets: Targets) -> NDArray[np.int64]:
+    """All units that have a response on the fitted images, sorted."""
+    units = np.unique(np.concatenate(list(workspace.regions.values())))
+    return units[~np.isnan(targets.fit[:, units]).all(axis=0)]
+
+
+def _fits(
+    workspace: Workspace,
+    spec: Spec,
+    cuts: Sequence[Targets],
+    units: NDArray[np.int64],
+    memory: int,
+    loss: str,
+) -> list[Callable[[], LocatedFit]]:
+    """What makes each cut's closed form; their targets differ in their folds alone."""
+    from tuner.closed_form.located import fits_located
+
+    targets = cuts[0]
     y = np.full((workspace.recording.n_train, len(units)), np.nan)
     y[targets.fit_rows] = targets.fit[:, units]
-    fit = fit_located(
-        workspace.features.of(backbone, layer).train,
+    return fits_located(
+        workspace.features.of(spec.key.backbone, spec.key.layer).train,
         y,
         targets.fit_rows,
-        folds=() if targets.fold is None else targets.judged,
+        [() if one.fold is None else one.judged for one in cuts],
         groups=workspace.recording.train_groups,
         loss=loss,
         memory=memory,
         device=workspace.algebra_device,
         tell=partial(workspace.progress, "locating units"),
     )
-    if path is not None and fit.weight.nbytes <= _SHARE * workspace.experiment.storage.cache_limit:
-        _write(path, fit.weight, fit.bias, int(_SHARE * workspace.experiment.storage.cache_limit))
-    return units, fit.weight, fit.bias
 
 
 def _check(weight: torch.Tensor, bias: torch.Tensor) -> str:

@@ -20,6 +20,7 @@ from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import IMAGES
 from tuner import readouts
+from tuner.closed_form import located
 from tuner.fitting.plan import column_bytes, fixed_bytes
 
 FOLDS = 3
@@ -46,7 +47,11 @@ def searched(make_experiment: MakeExperiment, run: Run) -> Path:
 
 
 def test_from_the_search_to_encoders(
-    searched: Path, run: Run, tmp_path: Path, open_experiment: Callable[[Path], Stores]
+    searched: Path,
+    run: Run,
+    tmp_path: Path,
+    open_experiment: Callable[[Path], Stores],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workspace, stores = Workspace(load_experiment(searched)), open_experiment(searched)
     targets = workspace.targets.validation
@@ -73,8 +78,17 @@ def test_from_the_search_to_encoders(
             image = torch.rand(2, 3, encoder.image_size, encoder.image_size)
             each = torch.stack([encoder.own_drive(image[[0]], [u])[0] for u in range(2)])
             torch.testing.assert_close(each, encoder.drive(image)[0, :2], rtol=1e-4, atol=1e-5)
-    resplit = run("export", "heatmap", "--resplit", "1", "-o", tmp_path / "again", "-c", searched)
+    solved: list[int] = []
+    fits_located = located.fits_located
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        solved.append(len(arguments[3]))
+        return fits_located(*arguments, **options)
+
+    monkeypatch.setattr(located, "fits_located", counted)
+    resplit = run("export", "heatmap", "--resplit", "2", "-o", tmp_path / "again", "-c", searched)
     assert resplit.code == 0
+    assert solved == [2]  # where both readouts of the layer start, on both cuts
     planned = run("study", "create", "--dry-run", "--format", "json", "-c", searched)
     columns = {row["readout"]: row["columns"] for row in json.loads(planned.out)}
     assert columns["full"] == FOLDS * 4 * 5

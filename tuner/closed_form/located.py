@@ -138,24 +138,87 @@ def fit_located(
     >>> bool(fit.loss[0] < 0.1)
     True
     """
+    (fit,) = fits_located(
+        features,
+        targets,
+        rows,
+        [folds],
+        groups=groups,
+        widths=widths,
+        penalties=penalties,
+        loss=loss,
+        memory=memory,
+        device=device,
+        tell=tell,
+    )
+    return fit()
+
+
+@exact()
+def fits_located(
+    features: Maps,
+    targets: ArrayLike,
+    rows: Rows,
+    foldings: Sequence[Sequence[Rows]],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    widths: Sequence[float] | None = None,
+    penalties: Sequence[float] = PENALTIES,
+    loss: str = "mse",
+    memory: int = 4 << 30,
+    device: str = "cpu",
+    tell: Callable[[int, int], None] | None = None,
+) -> list[Callable[[], LocatedFit]]:
+    """Fit every unit under its own envelope, for several ways to deal the same images into folds.
+
+    Masks and decompositions do not depend on folds, and are made once for all of them; each fit is as alone.
+
+    Parameters
+    ----------
+    foldings
+        Each the folds that :func:`fit_located` takes, whose other parameters are the same.
+
+    Returns
+    -------
+    list of callable
+        One for each folding; called, it makes the weights and returns the fit, so that only one needs to be in memory.
+    """
     y = np.asarray(targets, dtype=np.float64)[rows]
     masks = best_masks(features, targets, rows, shares=SHARES, device=device)
     if widths is None:
         most = max(min(WIDTHS), min(features.shape[2:]) / 4)
         widths = [width for width in WIDTHS if width <= most]
     plan = Plan.of(len(rows), int(np.prod(features.shape[1:])), memory)
-    apart = folds if folds else together(groups, rows)
-    choice = _Choice(features, rows, y, folds, apart, loss, plan, device)
+    patterns = by_missing(np.isnan(y))
+    choices = [
+        _Choice(features, rows, y, patterns, masks, folds, groups, loss, plan, device)
+        for folds in foldings
+    ]
     distinct, which = np.unique(masks.reshape(len(masks), -1), axis=0, return_inverse=True)
     for number, mask in enumerate(distinct):
         units = np.flatnonzero(which.ravel() == number)
-        choice.compare(units, envelope(mask.reshape(masks.shape[1:])), widths, penalties)
+        sharing = [
+            Pattern(mine, pattern.missing, pattern.own)
+            for pattern in patterns
+            if len(mine := np.intersect1d(pattern.units, units))
+        ]
+        for width in widths:
+            prior = SpatialPrior(
+                width,
+                *features.shape[2:],
+                envelope=envelope(mask.reshape(masks.shape[1:])),
+                negligible=NEGLIGIBLE,
+                dtype=plan.products,
+                device=device,
+            )
+            gram = Gram(features, rows, np.zeros(0, dtype=np.int64), prior, plan, device)
+            for pattern in sharing:
+                spectrum = gram.spectrum(pattern.own)
+                for choice in choices:
+                    choice.compare(pattern, spectrum, prior, width, penalties, gram.scale or 1.0)
         if tell is not None:
             tell(number + 1, len(distinct))
-    weight, bias = choice.weights()
-    return LocatedFit(
-        masks, choice.widths, choice.penalties, choice.held_out, choice.loss, weight, bias
-    )
+    return [choice.fit for choice in choices]
 
 
 def envelope(mask: NDArray[np.float32], spread: float = SPREAD) -> tuple[Floats, Floats]:
@@ -174,18 +237,20 @@ class _Choice:
         features: Maps,
         rows: Rows,
         y: Floats,
+        patterns: Sequence[Pattern],
+        masks: NDArray[np.float32],
         folds: Sequence[Rows],
-        apart: Sequence[Rows],
+        groups: NDArray[np.int64] | None,
         loss: str,
         plan: Plan,
         device: str,
     ) -> None:
         self._features, self._rows, self._y = features, rows, y
-        self._folds, self._apart = folds, apart
+        self._folds, self._apart = folds, folds if folds else together(groups, rows)
         self._fits = max(1, len(folds))
         self._loss, self._plan, self._device = loss, plan, device
         self._offset = 1.0 if loss == "poisson" else 0.0
-        self._patterns = by_missing(np.isnan(y))
+        self._patterns, self._masks = patterns, masks
         units = y.shape[1]
         self.loss = np.full(units, np.inf)
         self.widths, self.penalties = np.zeros(units), np.zeros(units)
@@ -197,34 +262,6 @@ class _Choice:
 
     def compare(
         self,
-        units: Rows,
-        envelope: tuple[Floats, Floats],
-        widths: Sequence[float],
-        penalties: Sequence[float],
-    ) -> None:
-        """Fit units that share an envelope under every setting."""
-        none = np.zeros(0, dtype=np.int64)
-        patterns = [
-            Pattern(mine, pattern.missing, pattern.own)
-            for pattern in self._patterns
-            if len(mine := np.intersect1d(pattern.units, units))
-        ]
-        for width in widths:
-            prior = SpatialPrior(
-                width,
-                *self._features.shape[2:],
-                envelope=envelope,
-                negligible=NEGLIGIBLE,
-                dtype=self._plan.products,
-                device=self._device,
-            )
-            gram = Gram(self._features, self._rows, none, prior, self._plan, self._device)
-            for pattern in patterns:
-                spectrum = gram.spectrum(pattern.own)
-                self._compare(pattern, spectrum, prior, width, penalties, gram.scale or 1.0)
-
-    def _compare(
-        self,
         pattern: Pattern,
         spectrum: Spectrum,
         prior: SpatialPrior,
@@ -232,6 +269,7 @@ class _Choice:
         penalties: Sequence[float],
         scale: float,
     ) -> None:
+        """Fit units that share an envelope, and miss the same responses, under every penalty of a width."""
         units = pattern.units
         kept = np.arange(len(self._rows)) if pattern.own is None else pattern.own
         measured = self._y[np.ix_(kept, units)]
@@ -275,7 +313,15 @@ class _Choice:
     def _index(self, positions: Rows) -> Tensor:
         return torch.from_numpy(positions).to(self._device)
 
-    def weights(self) -> tuple[Tensor, Tensor]:
+    @exact()
+    def fit(self) -> LocatedFit:
+        """Each unit's best, with its weights."""
+        return LocatedFit(
+            *(self._masks, self.widths, self.penalties, self.held_out, self.loss),
+            *self._weights(),
+        )
+
+    def _weights(self) -> tuple[Tensor, Tensor]:
         """Weights and biases of every fit."""
         shape, units = self._features.shape[1:], len(self.loss)
         size = int(np.prod(shape))

@@ -175,42 +175,107 @@ def fit_smooth(
     >>> bool(fit.left_out_loss.min() < 0.1 < fit.left_out_loss[:17].min())
     True
     """
-    maps = features[:, :, None, None] if len(features.shape) == 2 else features
-    y = np.asarray(targets, dtype=np.float64)
-    _check(maps, y, rows, widths, penalties)
-    choice = _Choice(
-        y,
-        rows,
-        np.zeros(0, dtype=np.int64) if others is None else others,
-        [Setting(float(w), float(p)) for w in widths for p in penalties],
-        loss,
-        Plan.of(len(rows), int(np.prod(maps.shape[1:])), memory),
-        device,
-    )
-    patterns = by_missing(np.isnan(y[rows]))
-    apart = together(groups, rows)
     steps = len(widths) + weights
-    for number, width in enumerate(widths):
-        prior = SpatialPrior(width, *maps.shape[2:], dtype=choice.plan.products, device=device)
-        gram = Gram(maps, rows, choice.others, prior, choice.plan, device)
-        spectrum, of = None, None
-        for pattern in patterns:
-            if spectrum is None or pattern.own is not of:
-                spectrum, of = gram.spectrum(pattern.own), pattern.own
-            choice.compare(
-                pattern,
-                spectrum,
-                apart,
-                number * len(penalties),
-                [p * (gram.scale or 1.0) for p in penalties],
-            )
-        del gram, spectrum
-        if tell is not None:
-            tell(number + 1, steps)
+    maps, patterns, (choice,) = _compared(
+        features,
+        targets,
+        rows,
+        [groups],
+        others=others,
+        widths=widths,
+        penalties=penalties,
+        loss=loss,
+        memory=memory,
+        device=device,
+        tell=None if tell is None else lambda done, _: tell(done, steps),
+    )
     parameters = choice.weights(maps, patterns) if weights else {}
     if tell is not None:
         tell(steps, steps)
     return choice.fit(parameters)
+
+
+@exact()
+def fits_smooth(
+    features: Maps,
+    targets: ArrayLike,
+    rows: Rows,
+    groupings: Sequence[NDArray[np.int64] | None],
+    *,
+    others: Rows | None = None,
+    widths: Sequence[float] = WIDTHS,
+    penalties: Sequence[float] = PENALTIES,
+    loss: str = "mse",
+    memory: int = 4 << 30,
+    device: str = "cpu",
+    tell: Callable[[int, int], None] | None = None,
+) -> list[SmoothFit]:
+    """Fits without weights for several ways to leave images out together, on the same decompositions; each is as alone.
+
+    Parameters
+    ----------
+    groupings
+        Each the groups that :func:`fit_smooth` takes, whose other parameters are the same.
+    """
+    _, _, choices = _compared(
+        features,
+        targets,
+        rows,
+        groupings,
+        others=others,
+        widths=widths,
+        penalties=penalties,
+        loss=loss,
+        memory=memory,
+        device=device,
+        tell=tell,
+    )
+    return [choice.fit({}) for choice in choices]
+
+
+def _compared(
+    features: Maps,
+    targets: ArrayLike,
+    rows: Rows,
+    groupings: Sequence[NDArray[np.int64] | None],
+    *,
+    others: Rows | None,
+    widths: Sequence[float],
+    penalties: Sequence[float],
+    loss: str,
+    memory: int,
+    device: str,
+    tell: Callable[[int, int], None] | None,
+) -> tuple[Maps, list[Pattern], list[_Choice]]:
+    """Features as maps, units by what they miss, and for each grouping the settings compared."""
+    maps = features[:, :, None, None] if len(features.shape) == 2 else features
+    y = np.asarray(targets, dtype=np.float64)
+    _check(maps, y, rows, widths, penalties)
+    plan = Plan.of(len(rows), int(np.prod(maps.shape[1:])), memory)
+    ahead = np.zeros(0, dtype=np.int64) if others is None else others
+    settings = [Setting(float(w), float(p)) for w in widths for p in penalties]
+    choices = [_Choice(y, rows, ahead, settings, loss, plan, device) for _ in groupings]
+    patterns = by_missing(np.isnan(y[rows]))
+    apart = [together(groups, rows) for groups in groupings]
+    for number, width in enumerate(widths):
+        prior = SpatialPrior(width, *maps.shape[2:], dtype=plan.products, device=device)
+        gram = Gram(maps, rows, ahead, prior, plan, device)
+        spectrum, of = None, None
+        for pattern in patterns:
+            if spectrum is None or pattern.own is not of:
+                spectrum, of = gram.spectrum(pattern.own), pattern.own
+            for choice, parts in zip(choices, apart, strict=True):
+                choice.compare(
+                    pattern,
+                    spectrum,
+                    parts,
+                    number * len(penalties),
+                    [p * (gram.scale or 1.0) for p in penalties],
+                )
+        del gram, spectrum
+        if tell is not None:
+            tell(number + 1, len(widths))
+    return maps, patterns, choices
 
 
 class _Choice:
