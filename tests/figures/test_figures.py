@@ -213,12 +213,15 @@ def test_scatter(no_overlaps) -> None:
     said = texts(figure)
     assert "89 units" in said
     assert "1 undefined" in said
-    assert "better for 100%" in said
+    assert "better for 89 (100%, 95% interval 96% to 100%)" in said
     assert "optimistic" in texts(
         unit_scatter(x, y, names=("a", "b"), metric="validation_correlation")
     )
     worse = unit_scatter(x, y, names=("a", "b"), metric="validation_loss")
-    assert "b better for 0%" in texts(worse)
+    assert "b better for 0 (0%" in texts(worse)
+    assert "surely" not in said + texts(worse)
+    sure = unit_scatter(x, y, names=("a", "b"), surely=(12, 3))
+    assert "by validation loss surely better for 12, surely worse for 3" in texts(sure)
     with pytest.raises(InputError, match="valid"):
         unit_scatter(x, y, names=("a", "b"), metric="nothing")
 

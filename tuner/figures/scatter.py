@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from tuner.figures import style
 from tuner.figures.metrics import OPTIMISTIC, clean, metric_named
+from tuner.scores.few import share_interval
 
 
 def unit_scatter(
@@ -22,6 +23,7 @@ def unit_scatter(
     regions: Sequence[str] | None = None,
     title: str | None = None,
     about: str = "",
+    surely: tuple[int, int] | None = None,
     simulated: bool = False,
     theme: style.ThemeName = "light",
 ) -> Figure:
@@ -41,6 +43,8 @@ def unit_scatter(
         None: made from the names.
     about
         Said under the title: what the numbers are over, see :mod:`tuner.figures.captions`.
+    surely
+        Of how many units the second model's validation loss is surely lower, and surely higher; said under the title.
     simulated
         Whether the recording is.
     theme
@@ -68,7 +72,15 @@ def unit_scatter(
     if not there.all():
         parts.append(f"{int((~there).sum())} undefined")
     if there.any():
-        parts.append(f"{clean(names[1])} better for {np.mean(better[there]):.0%}")
+        number, total = int(better[there].sum()), int(there.sum())
+        limits = " to ".join(f"{limit:.0%}" for limit in share_interval(number, total))
+        parts.append(
+            f"{clean(names[1])} better for {number} ({number / total:.0%}, 95% interval {limits})"
+        )
+    if surely is not None:
+        parts.append(
+            f"by validation loss surely better for {surely[0]}, surely worse for {surely[1]}"
+        )
     if about or chosen.selected_on:
         parts.append(about or OPTIMISTIC)
     sub = style.subtitle(*parts, simulated=simulated)

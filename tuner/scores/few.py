@@ -1,4 +1,4 @@
-"""Intervals of few values, where resampling them makes intervals too narrow.
+"""Intervals of few values, where resampling them makes intervals too narrow, and of shares.
 
 Of four paired differences of pure noise, the bootstrap's nominal 95 % interval of their mean excludes 0 about every
 fifth time.
@@ -71,3 +71,29 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, floa
     if k < 1:
         return float("nan"), float("nan")
     return float(x[k - 1]), float(x[-k])
+
+
+def share_interval(count: int, of: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share (1927), as though what is counted had been drawn independently.
+
+    Parameters
+    ----------
+    count, of
+        How many of how many.
+    level
+        Share of samples whose interval holds the true share.
+
+    Returns
+    -------
+    low, high : float
+        NaN of none.
+
+    Examples
+    --------
+    >>> [round(limit, 2) for limit in share_interval(23, 33)]
+    [0.53, 0.83]
+    """
+    if of < 1:
+        return float("nan"), float("nan")
+    found = stats.binomtest(count, of).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)

@@ -72,7 +72,7 @@ def export_figures(
         study_figures(one, loaded, drawn)
         found.append(replace(one, parameters=None))  # of many studies they would fill the memory
     rows = [one.row for one in found]
-    compare(found, choose_metric(rows, metric), drawn)
+    compare(workspace, found, choose_metric(rows, metric), drawn)
     drawn.finish()
     return drawn
 

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from studies.export.figures.drawn import Drawn
 from studies.names import escape
 from studies.results.scores import Evaluated
+from studies.results.sure import ahead, divisors
 from tuner.figures import captions
 
 if TYPE_CHECKING:
+    from studies.workspace import Workspace
     from tuner.figures.best_layers import BestLayer
     from tuner.figures.metrics import Metric
 
 
-def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
+def compare(workspace: Workspace, found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
     """Readouts and layers of each region unit by unit, and the best layers of all regions."""
     from tuner.figures.panels import NO_LAYER, failed, pending
 
@@ -38,7 +40,7 @@ def compare(found: Sequence[Evaluated], metric: Metric, drawn: Drawn) -> None:
             elif not _defined(pair, metric):
                 drawn.skip(name, f"no unit has a {metric.label}")
             else:
-                _scatter(region, pair, metric, name, drawn)
+                _scatter(workspace, region, pair, metric, name, drawn)
     backbones = dict.fromkeys(one.spec.key.backbone for one in found)
     for backbone in backbones if "best_layer_by_region" in drawn.wanted else ():
         stem = "best_layer_by_region"
@@ -87,7 +89,19 @@ def _defined(pair: Pair, metric: Metric) -> bool:
     return bool(np.isfinite(_scores(pair[0], metric) + _scores(pair[1], metric)).any())
 
 
-def _scatter(region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn) -> None:
+def _surely(workspace: Workspace, pair: Pair) -> tuple[int, int]:
+    """Of how many units the second study's validation loss is surely lower than the first's, and surely higher."""
+    each = divisors(workspace, pair[0].spec.units)
+    gaps = [
+        ahead(workspace, (pair[1], place), [(pair[0], place)], each[:, place])
+        for place in range(each.shape[1])
+    ]
+    return sum(bool(g.low[0] > 0) for g in gaps), sum(bool(g.high[0] < 0) for g in gaps)
+
+
+def _scatter(
+    workspace: Workspace, region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn
+) -> None:
     from tuner.figures.scatter import unit_scatter
 
     first, second = (one.spec.key for one in pair)
@@ -98,6 +112,7 @@ def _scatter(region: str, pair: Pair, metric: Metric, stem: str, drawn: Drawn) -
         metric=metric.name,
         title=f"Region {region} \N{MIDDLE DOT} {first.backbone}",
         about=captions.unit_by_unit([one.row for one in pair], metric, drawn.basis),
+        surely=_surely(workspace, pair),
         **drawn.options(width=False),
     )
     drawn.write(figure, stem)
