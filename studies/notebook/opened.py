@@ -265,8 +265,9 @@ class OpenExperiment:
             ``next_layer`` and ``next_validation_loss``: the best fit at any other layer. Of a unit also how sure that is:
             ``next_difference``, that loss less the best one's on the same held-out images, with its 95 % interval
             ``next_difference_low`` and ``next_difference_high``; ``choice``, which is ``sure`` where every other layer's
-            lower limit is above 0, else ``undecided``; and ``rivals``, the layers that are not surely worse. Of regions
-            ``tuner export heatmap --resplit`` says how sure a choice is.
+            lower limit is above 0, else ``undecided``; and ``rivals``, the layers that are not surely worse. Of a region
+            ``against_smooth`` and ``against_start``, as in ``heatmap.csv``; how sure its layer is,
+            ``tuner export heatmap --resplit`` says.
         """
         from studies.results.best_layers import PER, best_of
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from studies.database.stores import Stores
 from studies.grid import Spec
+from studies.results.paired import set_against
 from studies.results.scores import Evaluated, evaluate_all, unit_columns
 from studies.results.sure import Fit, ahead, divisors
 from studies.workspace import Workspace
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from tuner.scores import Gaps
 
 PER = ("unit", "region")
+
+DRAWS = 1000
+"""Bootstrap samples, where intervals come from them."""
 
 NEXT = ("next_backbone", "next_layer", "next_validation_loss")
 """Columns of the best fit at another layer, of this network or another."""
@@ -55,7 +59,8 @@ def best_of(
 
     Where no fit of a unit or region is surely better than predicting the mean, its layer is ``none``, with a note, and
     it has no scores. Where the lowest loss is of such a fit, and another is chosen, the note says so. Beside the best stand
-    the next layer, of this network or another, and the lowest loss there; of a unit also how sure the choice is.
+    the next layer, of this network or another, and the lowest loss there; of a unit also how sure the choice is, of a region
+    how its test score stands against those of closed forms, paired (:mod:`studies.results.paired`).
 
     Raises
     ------
@@ -65,9 +70,13 @@ def best_of(
     import pandas as pd
 
     # All weights together would fill the memory.
-    found = [replace(one, parameters=None) for one in evaluate_all(workspace, stores, specs)]
-    rows = [row for one in found for row in (one.units if per == "unit" else [one.row])]
-    chosen = unit_layers(workspace, found) if per == "unit" else region_layers(found)
+    evaluated = evaluate_all(workspace, stores, specs, draws=DRAWS)
+    found = [replace(one, parameters=None) for one in evaluated]
+    if per == "unit":
+        chosen = unit_layers(workspace, found)
+    else:
+        chosen = _set_against(workspace, stores, found, region_layers(found))
+    rows = [row for one in found for row in (one.units if per == "unit" else [one.row])] + chosen
     first = [per, "backbone", "layer", "readout", "validation_loss", *NEXT]
     first += CHOICE if per == "unit" else ()
     names = dict.fromkeys([*first, *(name for row in rows if not pending(row) for name in row)])
@@ -88,6 +97,20 @@ def region_layers(found: Sequence[Evaluated]) -> list[Row]:
         else:
             out.append(_beside(best, rows))
     return out
+
+
+def _set_against(
+    workspace: Workspace, stores: Stores, found: Sequence[Evaluated], chosen: Sequence[Row]
+) -> list[Row]:
+    """Put beside the best of each region how it stands against closed forms, as ``heatmap.csv`` does of every study."""
+    places = {(row.get("backbone"), row["layer"], row["region"]) for row in chosen}
+    near = [one for one in found if one.spec.key.place in places]
+    told: dict[tuple[Any, ...], Row] = {
+        (*one.spec.key.place, one.spec.key.readout): one.row
+        for one in set_against(workspace, stores, near, [], DRAWS)
+    }
+    names = ("backbone", "layer", "region", "readout")
+    return [{**told.get(tuple(row.get(name) for name in names), {}), **row} for row in chosen]
 
 
 def unit_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[Row]:

@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna_dashboard import get_note
 
+import tuner
 from studies.config.experiment import load_experiment
 from studies.database.stores import open_stores
 from studies.database.studies import stored_studies
@@ -216,6 +217,9 @@ def test_every_export_says_what_its_numbers_are_over(
     assert sum(map(bool, verdicts)) == (
         4 if tested else 0
     )  # of two layers and two searched readouts
+    for best in tuner.open(config, quiet=True).best_layers().to_dict("records"):
+        row = table.get((best["layer"], best["readout"]), {"against_smooth": ""})
+        assert (best["against_smooth"] or "") == row["against_smooth"]
     for text in (
         (
             captions["Test correlation"],
