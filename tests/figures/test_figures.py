@@ -172,6 +172,17 @@ def test_a_sliver_of_a_field_is_flagged() -> None:
     assert "sliver" not in texts(masks(np.ones((1, 7, 7)), ["a"], ellipses=five[:1]))
 
 
+def test_a_line_that_leaves_the_map_is_not_drawn() -> None:
+    five = np.array([[3.0, 3.0, 2.0, 1.0, 0.0], [3.0, 9.0, 20.0, 9.0, 30.0], [np.nan] * 5])
+    figure = masks(np.ones((3, 7, 7)), ["a", "b", "c"], what="masks", ellipses=five)
+    assert len(figure.findobj(Ellipse)) == 1
+    written = texts(figure)
+    assert "masks on 7" in written
+    assert "no line in 1 of 3: most of it would lie outside" in written
+    assert np.isfinite(five[1]).all()
+    assert "one sd" not in texts(masks(np.ones((1, 7, 7)), ["b"], ellipses=five[1:2]))
+
+
 def test_receptive_field_angle_is_as_seen() -> None:
     figure = receptive_fields(np.ones((1, 9, 9)), ["u"], ellipses=[[4, 4, 3, 1, 45.0]])
     (ellipse,) = figure.findobj(Ellipse)

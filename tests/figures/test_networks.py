@@ -62,6 +62,18 @@ def test_all_that_is_written_can_be_read(
     assert "cross" not in texts
 
 
+def test_one_untrained_network_is_a_line_and_its_interval() -> None:
+    (row,) = (r for r in network_rows(["net", "random"], ["V1"]) if r["network"] == "random")
+    figure = networks([row | {"network": "net", "kind": "network"}, row])
+    (band,) = figure.axes[0].patches
+    ends = (row["test_correlation_low"], row["test_correlation_high"])
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx(ends)
+    written = " ".join(text.get_text() for text in figure.texts)
+    assert "grey line: the untrained network, band: its interval" in written
+    alone = networks([{k: v for k, v in row.items() if k[-4:] not in ("_low", "high")}])
+    assert "its interval" not in " ".join(text.get_text() for text in alone.texts)
+
+
 def test_a_fit_that_failed_is_no_dot() -> None:
     rows = network_rows(["a", "b"], ["V1"])
     rows[1]["fit_failed"] = True

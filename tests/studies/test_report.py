@@ -346,9 +346,9 @@ def test_a_click_on_a_cell_shows_its_study(tmp_path, visit, width, height, schem
     )
     assert study.get_by_text("simulated recording", exact=True).count() == 1
     scores = study.locator("table").first.inner_text()
-    assert f"{wanted['test_correlation']:.3f}" in scores
-    assert f"{wanted['noise_ceiling']:.3f}" in scores
-    assert f"{ridge[4]['test_correlation']:.3f}" in scores
+    assert f"{wanted['test_correlation']:.3f}"[1:] in scores.split()
+    assert f"{wanted['noise_ceiling']:.3f}"[1:] in scores
+    assert f"{ridge[4]['test_correlation']:.3f}"[1:] in scores
     assert study.locator("svg.curve path[data-trial]").count() == 4
     assert study.locator("svg.curve path.chosen").get_attribute("data-trial") == "2"
     assert "1.50e-5" in study.inner_text()
@@ -378,12 +378,29 @@ def test_a_click_on_a_cell_shows_its_study(tmp_path, visit, width, height, schem
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [1300, 420])
+def test_scores_beside_references_are_neither_cut_nor_scrolled(tmp_path, visit, width) -> None:
+    limits = {"test_correlation_low": 0.512, "test_correlation_high": 0.634}
+    rows = [row | limits for row in study_rows(LAYERS, REGIONS, ("full",))]
+    beside = [
+        row | limits
+        for row in study_rows(LAYERS, REGIONS, ("ridge", "located", "ridge (random weights)"))
+    ]
+    page = visit(written(tmp_path, rows, references=beside), width=width)
+    cell(page, study_name(rows[4])).click()
+    table = page.locator("#study .scores")
+    assert "[.512, .634]" in " ".join(table.inner_text().split())
+    assert table.evaluate("node => node.scrollWidth - node.clientWidth") <= 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.browser
 def test_unit_scores_show_intervals_and_open_limits(tmp_path, visit) -> None:
     rows = study_rows(LAYERS, REGIONS)
     page = visit(written(tmp_path, rows), anchor=f"#{study_name(rows[0])}")  # a link to a study
     page.locator("#study details summary").click()
     text = page.locator("#study details table").inner_text()
-    assert "0.500 [0.400, \N{EN DASH}]" in text
+    assert ".500 [.400, \N{EN DASH}]" in text
     assert "test correlation low" not in text
     assert EVIL in text
 

@@ -19,6 +19,7 @@ from tuner.figures.panels import BEST, NOT_SURE, WORSE, Panel, Row, below, faile
 MARGIN = 0.1  # inches
 LINE = 0.135  # inches, a line of small text
 CORNER = 0.055  # inches, the mark of a cell's corner
+INSET = 0.008  # inches, of the best cell's frame
 
 
 def box(axes: Axes, x: float, y: float, face: object, edge: str, hatch: str | None = None) -> None:
@@ -70,11 +71,7 @@ def cell(
 
 def corner(axes: Axes, x: float, y: float, colour: str) -> None:
     """Mark a cell's lower left corner, whatever the cell's shape: a triangle."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    side = CORNER * figure.dpi
-    (x0, y0), (x1, y1) = axes.transData.inverted().transform([(0, 0), (side, side)])
-    width, height = abs(x1 - x0), abs(y1 - y0)
+    width, height = _inches(axes, CORNER)
     left, bottom = x + 0.8 * width, y + 1 - 0.8 * height
     axes.add_patch(
         Polygon(
@@ -84,6 +81,15 @@ def corner(axes: Axes, x: float, y: float, colour: str) -> None:
             clip_on=False,
         )
     )
+
+
+def _inches(axes: Axes, length: float) -> tuple[float, float]:
+    """A length in inches as shares of a cell, across and down."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    side = length * figure.dpi
+    (x0, y0), (x1, y1) = axes.transData.inverted().transform([(0, 0), (side, side)])
+    return abs(x1 - x0), abs(y1 - y0)
 
 
 def band(axes: Axes, x: float, y: float, shares: Sequence[float], colour: str) -> None:
@@ -101,12 +107,13 @@ def band(axes: Axes, x: float, y: float, shares: Sequence[float], colour: str) -
 
 def frame(axes: Axes, x: float, y: float, theme: style.Theme) -> None:
     """Mark a cell so that it shows on any colour: a dark line around a light one."""
+    across, down = _inches(axes, INSET)
     for width, colour in ((2.2, theme.paper), (1.1, theme.accent)):
         axes.add_patch(
             Rectangle(
-                (x + 0.02, y + 0.03),
-                0.96,
-                0.94,
+                (x + across, y + down),
+                1 - 2 * across,
+                1 - 2 * down,
                 fill=False,
                 edgecolor=colour,
                 linewidth=width,

@@ -10,7 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse, Patch, Rectangle
 from numpy.typing import NDArray
 
-from tuner.figures.maps import DASHED, is_sliver
+SLIVER = 4.0
+"""A field so many times as long as wide is a Gaussian that went astray, not a field."""
+
+DASHED = (0, (2, 2))
 
 WHOLE = 0.75
 """Share of an image inside an ellipse from which the arc that is left of its line would look like a field in a corner."""
@@ -19,6 +22,12 @@ Outline = Literal["line", "frame", "none"]
 
 _LINES = (("black", 1.0), ("white", 0.5))
 _SIDE = 64  # points a side that tell what lies inside
+
+
+def is_sliver(ellipse: NDArray[np.float64]) -> bool:
+    """Whether a Gaussian (x, y, sd along, sd across, angle) is too thin to be a receptive field."""
+    along, across = (float(value) for value in ellipse[2:4])
+    return along > SLIVER * across
 
 
 def outline(ellipse: NDArray[np.float64], size: int) -> Outline:
@@ -53,15 +62,15 @@ def outline(ellipse: NDArray[np.float64], size: int) -> Outline:
     v = (down * np.cos(turn) - right * np.sin(turn)) / (2 * across)
     if (u**2 + v**2 <= 1).mean() >= WHOLE:
         return "frame"
-    points = _line(ellipse)
+    points = line(ellipse)
     return "line" if ((points > 0) & (points < size - 1)).all(axis=0).any() else "none"
 
 
-def _line(ellipse: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points of the line, ``(2, n)``: x and y."""
+def line(ellipse: NDArray[np.float64], sds: float = 2.0) -> NDArray[np.float64]:
+    """Points of the line at so many standard deviations, ``(2, n)``: x and y."""
     x, y, along, across, angle = ellipse
     turn, round_ = np.deg2rad(-angle), np.linspace(0, 2 * np.pi, _SIDE)
-    u, v = 2 * along * np.cos(round_), 2 * across * np.sin(round_)
+    u, v = sds * along * np.cos(round_), sds * across * np.sin(round_)
     return np.stack(
         (x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn))
     )
@@ -69,7 +78,7 @@ def _line(ellipse: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _is_cut(ellipse: NDArray[np.float64], size: int) -> bool:
     """Whether a line leaves the image, so that what is left of it does not say on which side the field lies."""
-    points = _line(ellipse)
+    points = line(ellipse)
     return bool(((points < -0.5) | (points > size - 0.5)).any())
 
 

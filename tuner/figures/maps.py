@@ -11,18 +11,8 @@ from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.figures import style
+from tuner.figures.fields import DASHED, is_sliver, line
 from tuner.figures.tiles import tiles
-
-SLIVER = 4.0
-"""A field so many times as long as wide is a Gaussian that went astray, not a field."""
-
-DASHED = (0, (2, 2))
-
-
-def is_sliver(ellipse: NDArray[np.float64]) -> bool:
-    """Whether a Gaussian (x, y, sd along, sd across, angle) is too thin to be a receptive field."""
-    along, across = (float(value) for value in ellipse[2:4])
-    return along > SLIVER * across
 
 
 def masks(
@@ -73,12 +63,17 @@ def masks(
     colours = style.theme_named(theme)
     height, across = array.shape[1:]
     fitted = _five(ellipses, len(labels))
+    known = np.isfinite(fitted).all(axis=1)
+    astray = known & np.array([_leaves(one, height, across) for one in fitted], dtype=bool)
+    fitted[astray] = np.nan
     cells = f"{height} \N{MULTIPLICATION SIGN} {across} cells"
     parts = [f"{what} on {cells}, each map from 0 to its own maximum"]
-    if np.isfinite(fitted).all(axis=1).any():
+    if (known & ~astray).any():
         parts.append("line: one sd of the Gaussian fitted to the map")
     if slivers := sum(map(is_sliver, fitted)):
         parts.append(f"dashed: {slivers} sliver{'s' * (slivers != 1)}, no field to be trusted")
+    if count := int(astray.sum()):
+        parts.append(f"no line in {count} of {len(fitted)}: most of it would lie outside")
     sub = style.subtitle(*parts, about, simulated=simulated)
 
     def draw(axes: Axes, index: int) -> None:
@@ -180,10 +175,17 @@ def _stack(maps: ArrayLike, labels: Sequence[str]) -> NDArray[np.float64]:
     return array
 
 
+def _leaves(ellipse: NDArray[np.float64], height: int, width: int) -> bool:
+    """Whether most of an ellipse's line lies outside a map of these cells; what is left of it shows no field."""
+    points = line(ellipse, 1.0)
+    edge = np.array([[width], [height]]) - 0.5
+    return bool(((points > -0.5) & (points < edge)).all(axis=0).mean() < 0.5)
+
+
 def _five(ellipses: ArrayLike | None, count: int) -> NDArray[np.float64]:
     if ellipses is None:
         return np.full((count, 5), np.nan)
-    array = np.asarray(ellipses, dtype=np.float64)
+    array = np.array(ellipses, dtype=np.float64)
     if array.shape != (count, 5):
         raise ValueError(f"ellipses must be ({count}, 5), got {array.shape}")
     return array

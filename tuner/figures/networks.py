@@ -39,7 +39,7 @@ def networks(
 
     A dot is a network's best layer, its colour the layer's place in depth, with the 95 % interval where it is known;
     a cross a fit that failed; a diamond all layers and readouts together. Pixels and the Gabor bank are lines through
-    all networks, untrained networks a band between their least and their greatest.
+    all networks, untrained networks a band between their least and their greatest; one alone is a line and its interval.
 
     Parameters
     ----------
@@ -167,11 +167,18 @@ def _panel(
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", color=theme.faint, lw=0.4)
     axes.set_axisbelow(True)
-    untrained = [number(r.get(metric.name)) for r in rows if r["kind"] == UNTRAINED]
-    band = [value for value in untrained if math.isfinite(value)]
-    if band:
+    untrained = [row for row in rows if row["kind"] == UNTRAINED]
+    scores = [number(row.get(metric.name)) for row in untrained]
+    scores = [value for value in scores if math.isfinite(value)]
+    band = scores
+    if len(scores) == 1:
+        limits_ = [
+            number(r.get(f"{metric.name}_{end}")) for r in untrained for end in ("low", "high")
+        ]
+        band = [value for value in limits_ if math.isfinite(value)] or scores
+    if scores:
         axes.axvspan(min(band), max(band), color=theme.muted, alpha=0.25, lw=0)
-        axes.axvline(sum(band) / len(band), color=theme.muted, lw=0.8)
+        axes.axvline(sum(scores) / len(scores), color=theme.muted, lw=0.8)
     for index, name in enumerate(_baselines(rows)):
         value = next(number(r.get(metric.name)) for r in rows if str(r["network"]) == name)
         if math.isfinite(value):
@@ -219,7 +226,7 @@ def _keys(rows: Sequence[Row], metric: str) -> list[str]:
     if untrained:
         count = len(untrained)
         keys.append(
-            "grey line: the untrained network"
+            f"grey line: the untrained network{', band: its interval' if _any(rows, f'{metric}_low') else ''}"
             if count == 1
             else f"band: {count} untrained networks, line: their mean"
         )

@@ -153,7 +153,7 @@ def _log_ticks(axes: Axes, length: float) -> None:
     low, high = axes.get_xlim()
     decades = math.log10(high / low)
     if decades >= 2.5:
-        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_major_locator(LogLocator(numticks=min(max(int(length / 0.36), 2), 5)))
     else:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         marked: list[float] = []

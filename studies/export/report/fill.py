@@ -208,11 +208,12 @@ def recording_summary(workspace: Workspace, found: Sequence[Evaluated]) -> Recor
             )
         )
     held_out, folds = len(workspace.cuts.held_out), workspace.cuts.n_folds
+    cut: dict[str, Any] = {"fitted on": len(workspace.cuts.fitted), "validated on": held_out}
+    if folds > 1:
+        cut = {"validated on": f"{held_out} in {folds} folds, each by a fit that did not see it"}
     facts = {
         "training images": recording.n_train,
-        "fitted on": len(workspace.cuts.fitted),
-        "validated on": f"{held_out}, each by a fit that did not see it" if folds > 1 else held_out,
-        "folds": folds,
+        **cut,
         "test images": recording.n_test,
         "repeats of each": recording.n_repeats,
         "image size, px": data.image_size,

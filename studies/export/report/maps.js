@@ -70,7 +70,7 @@ function panel(entry) {
       const place = (entry.cells[layer] || {})[region];
       const row = known(place) ? data.rows[place] : null;
       let node;
-      if (!row) node = make("span", { class: "cell none", title: "no such study" });
+      if (!row) node = make("span"); // no fit can be there
       else if (row.reference) node = make("span");
       else {
         node = make("button", { type: "button", tabindex: -1, "aria-pressed": "false", "data-study": row.study, on: { click: () => openStudy(place) } });
@@ -151,6 +151,5 @@ function drawLegend() {
   if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", data.words.worse));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
   if (Object.keys(data.ceilings).length) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));
-  if (data.rows.some((row) => row.reference)) parts.push(make("span", { text: "references beside the studies are fitted in closed form, without a search" }));
   document.getElementById("legend").replaceChildren(...parts);
 }

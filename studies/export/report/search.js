@@ -64,7 +64,7 @@ function curve(curves) {
 function curveNote(curves) {
   const count = (kind) => curves.trials.filter((trial) => trial.s === kind).length;
   const above = curves.trials.filter((trial) => !trial.v.some((value) => known(value) && value <= curves.range[1])).length;
-  const parts = [`${count("complete")} complete`, `${count("pruned")} pruned (light)`];
+  const parts = [`${count("complete")} complete`, `${count("pruned")} pruned (faint)`];
   if (count("failed")) parts.push(`${count("failed")} failed`);
   if (above) parts.push(`${above} above the axis`);
   return make("p", { class: "quiet", text: parts.join(", ") });
