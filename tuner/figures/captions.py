@@ -295,16 +295,20 @@ def beside(rows: Iterable[Row]) -> str:
     --------
     >>> beside([{"readout": "ridge"}, {"readout": "ridge (random weights)"}, {"readout": "ridge"}])
     'beside: ridge, in closed form; ridge, in closed form on the same networks with random weights'
+    >>> noted = {"backbone": "net", "readout": "ridge", "note": "see below"}
+    >>> beside([noted, noted, noted | {"note": float("nan")}])
+    'beside: ridge, in closed form; ridge of net: see below'
     """
     rows, said = list(rows), []
     for readout in dict.fromkeys(str(row["readout"]) for row in rows):
         name, random, _ = readout.partition(" (random weights)")
         on = " on the same networks with random weights" if random else ""
         said.append(f"{name}, in closed form{on}")
-    noted = [
-        f"{row['readout']} of {row['backbone']}: {row['note']}" for row in rows if row.get("note")
-    ]
-    said += dict.fromkeys(noted)
+    for row in rows:
+        note = row.get("note")
+        if isinstance(note, str) and note:  # pandas reads an empty one as NaN
+            said.append(f"{row['readout']} of {row['backbone']}: {note}")
+    said = list(dict.fromkeys(said))
     return f"beside: {'; '.join(said)}" if said else ""
 
 
