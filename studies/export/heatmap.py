@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DRAWS = 1000
 """Bootstrap samples behind the intervals."""
 
+_LONG = 60.0
+"""Seconds beyond which a quicker way is named."""
+
 
 @dataclass(frozen=True)
 class Heatmap:
@@ -93,9 +96,9 @@ def export_heatmap(
     stacked
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
-        Told what the scores are over, where the folder's last heatmap was made from other test responses, which tables of it
-        are removed because they are not made this time, of how many units the best layer is sure, and how sure each
-        region's is on other cuts.
+        Told how long fitting on other cuts will take, what the scores are over, where the folder's last heatmap was made
+        from other test responses, which tables of it are removed because they are not made this time, of how many units the best
+        layer is sure, and how sure each region's is on other cuts.
     scorer
         Who computes the studies' scores.
 
@@ -123,6 +126,8 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
+    if cuts:
+        say(_announced(workspace, stores, specs, cuts))
     made = draw_heatmap(
         workspace,
         stores,
@@ -177,6 +182,26 @@ def export_heatmap(
         for sentence in sentences(fits):
             say(sentence)
     return paths
+
+
+def _announced(workspace: Workspace, stores: Stores, specs: Sequence[Spec], cuts: int) -> str:
+    """Say how long fitting on other cuts will take."""
+    from studies.grid import cohorts
+    from studies.results.encoders import best_studies
+    from studies.search.forecast_cuts import seconds_on_other_cuts
+    from tuner.progress import about
+
+    ready = [best.spec for best in best_studies(workspace, stores, specs)]
+    fits = cuts * len(cohorts(ready))
+    seconds = seconds_on_other_cuts(workspace, ready, cuts).value
+    some = f"{fits} fit{'s' * (fits != 1)} of {len(ready)} stud{'y' if len(ready) == 1 else 'ies'}"
+    few = ", --readout smooth alone is quicker" if _quicker(ready) and seconds > _LONG else ""
+    return f"on {cuts} other cut{'s' * (cuts != 1)}: {some}, {about(seconds)}{few}"
+
+
+def _quicker(ready: Sequence[Spec]) -> bool:
+    """Whether there are closed forms beside what is trained."""
+    return len({spec.closed_form for spec in ready}) > 1
 
 
 _MAY_BE = (

@@ -33,7 +33,7 @@ SURVIVING_RUNGS = Span(0.29, 0.47, 0.66)
 OVERHEAD_SECONDS = 0.05
 """Sampler and database per study and round."""
 
-_START_UNKNOWN = 0.7
+START_UNKNOWN = 0.7
 """Natural logarithm of how far a closed form to start in may be off: its units' fields are not known before."""
 
 
@@ -192,7 +192,9 @@ def _fit_seconds(workspace: Workspace, members: Sequence[Spec]) -> Span:
 
     sizes = problem(workspace, members)
     memory = plans(workspace, members)[members[0].name]["memory"]
-    value = fit_seconds(sizes, sizes.plan(memory), workspace.algebra_device)
+    value = fit_seconds(
+        sizes, sizes.plan(memory), workspace.algebra_device, folds=workspace.cuts.n_folds
+    )
     return Span(value, value, value).widened(0.4)
 
 
@@ -209,7 +211,7 @@ def _start_seconds(workspace: Workspace, spec: Spec) -> Span:
         workspace.cuts.n_folds,
         workspace.algebra_device,
     )
-    return Span(value, value, value).widened(_START_UNKNOWN)
+    return Span(value, value, value).widened(START_UNKNOWN)
 
 
 def _extraction(workspace: Workspace, specs: Sequence[Spec], images: _Images) -> Span:

@@ -18,9 +18,10 @@ from tests.encoders import SIZE, pictures, random_encoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.figures import style
 from tuner.figures.fields import draw, explained, outline
+from tuner.progress import about
 from tuner.synthesis import described, estimate, export
 from tuner.synthesis.beside import Beside
-from tuner.synthesis.estimate import about, announced
+from tuner.synthesis.estimate import announced
 from tuner.synthesis.evaluate import responses
 from tuner.synthesis.export import export_meis, file_name, sheet_of
 from tuner.synthesis.manifest import read_manifest

@@ -78,8 +78,18 @@ def fit_bytes(problem: Problem, plan: Plan) -> int:
     return max(table + squares, table + 2 * piece, piece + making) + responses + weights
 
 
-def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
-    """Time that it takes, from products and a decomposition of one size timed on the device."""
+def fit_seconds(
+    problem: Problem, plan: Plan, device: str, *, folds: int = 1, groupings: int = 1
+) -> float:
+    """Time that it takes, from products and a decomposition of one size timed on the device.
+
+    Parameters
+    ----------
+    folds
+        Into how many parts images are dealt that are left out together; 1: one at a time.
+    groupings
+        Ways to deal them that share decompositions.
+    """
     rate = _rate(plan.products, device)
     decomposing = _decomposed(problem.side, plan.matrix, device)
     n, m = problem.images, problem.others
@@ -92,13 +102,17 @@ def fit_seconds(problem: Problem, plan: Plan, device: str) -> float:
         primal = size < n
         flops += 2 * n * size**2 if primal else (n + 2 * m) * n * size
         rank = size if primal else n
-        each = 2 * (n + m) * rank * problem.units + 2 * n * rank
-        flops += len(problem.penalties) * each
+        each: float = 2 * (n + m) * rank * problem.units + 2 * n * rank
+        if folds > 1:  # what is left out is solved for, fold by fold
+            each += 2 * n * n / folds * (rank + n / folds)
+        flops += groupings * len(problem.penalties) * each
     flops += 2 * n * problem.shape.size * problem.units
     return len(problem.widths) * decomposing + flops / rate
 
 
-def located_seconds(images: int, shape: FeatureShape, units: int, folds: int, device: str) -> float:
+def located_seconds(
+    images: int, shape: FeatureShape, units: int, folds: int, device: str, *, foldings: int = 1
+) -> float:
     """Time of :func:`tuner.closed_form.located.fit_located` on responses without gaps, by the same measurements.
 
     How many envelopes differ is known only when units have been fitted: as many as if each had drawn one of those that are
@@ -114,6 +128,8 @@ def located_seconds(images: int, shape: FeatureShape, units: int, folds: int, de
         Of all regions together.
     folds
         How many; 1 without.
+    foldings
+        Ways to deal the images into folds that share decompositions.
     """
     from tuner.closed_form import fwrf, located
 
@@ -147,8 +163,9 @@ def located_seconds(images: int, shape: FeatureShape, units: int, folds: int, de
             # What is left out is solved for, fold by fold: once to judge, and again for each fold's weights.
             left_out = 2 * n * n / folds * (rank + n / folds) if folds > 1 else 0.0
             each = 2 * n * rank + 4 * n * rank * units / distinct + left_out
-            flops += share * (len(located.PENALTIES) * each + folds * (each + left_out))
-    flops += 2 * n * shape.size * folds * units
+            solving = len(located.PENALTIES) * each + folds * (each + left_out)
+            flops += share * foldings * solving
+    flops += foldings * 2 * n * shape.size * folds * units
     return decomposing + flops / _rate(torch.float32, device)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tuner.encoder import Encoder
+from tuner.progress import about
 from tuner.synthesis import beside, evaluate
 from tuner.synthesis.chunks import chunk_size
 from tuner.synthesis.evaluate import Images, responses
@@ -94,18 +95,3 @@ def _step(ensemble: Ensemble, chunk: int) -> float:
         gradient.sum().item()  # waits for the device
         spent = time.perf_counter() - begun
     return spent
-
-
-def about(seconds: float) -> str:
-    """Write a duration as roughly as it is known.
-
-    Examples
-    --------
-    >>> about(0.4), about(42), about(430), about(9000)
-    ('a moment', 'about 40 s', 'about 7 min', 'about 2.5 h')
-    """
-    if seconds < 5:
-        return "a moment"
-    if seconds < 90:
-        return f"about {round(seconds, -1 if seconds > 15 else 0):.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
