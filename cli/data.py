@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import example, experiment
+from cli.options import Settings, example, experiment, settings
 from cli.progress import ProgressDisplay
 from cli.show import Column, Format, FormatOption, note, show, to_json, write
 from studies.export.target import is_file
@@ -16,6 +16,7 @@ from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from studies.config.experiment import Experiment
+    from tuner.recordings import Recording
     from tuner.recordings.inspect import Summary
 
 app = typer.Typer(no_args_is_help=True)
@@ -33,8 +34,25 @@ REGION_COLUMNS = [
 
 
 @app.command()
-@example("tuner data inspect", "tuner data inspect --format json", "tuner data inspect -o units")
+@example(
+    "tuner data inspect",
+    "tuner data inspect recording.h5",
+    "tuner data inspect --format json",
+    "tuner data inspect -o units",
+)
 def inspect(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A generic HDF5 file or NWB; not given: the config file's recording.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="With FILE: the folder of its images.", metavar="DIR"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -45,15 +63,15 @@ def inspect(
     ] = None,
     format: FormatOption = Format.table,  # noqa: A002 - the word of the command line
 ) -> None:
-    """Show what is in the recording, region by region, and what about it is suspicious."""
-    from studies.recording import open_recording
+    """Show what is in the recording, region by region, and what about it is suspicious.
+
+    FILE needs no config file: its regions are those of units/area, and no unit is dropped.
+    """
     from tuner.recordings.inspect import inspect as summarise
 
     if out is not None:
         _check_figure(out)
-    configured = experiment()
-    settings = configured.data
-    summary = summarise(open_recording(configured), settings.region, settings.session)
+    summary = summarise(*_recording(file, images))
     regions = [asdict(region) for region in summary.regions]
     if format is Format.json:
         write(to_json(summary.as_dict()))
@@ -73,6 +91,23 @@ def inspect(
             write("nothing about it is suspicious")
     if out is not None:
         _draw(summary, out)
+
+
+def _recording(file: Path | None, images: Path | None) -> tuple[Recording, str, str | None]:
+    """What is inspected, and the columns of its regions and sessions."""
+    if file is None:
+        from studies.recording import open_recording
+
+        if images is not None:
+            raise InputError("--images: only with FILE; the config file says it otherwise")
+        configured = experiment()
+        return open_recording(configured), configured.data.region, configured.data.session
+    from tuner.recordings import load_recording
+    from tuner.recordings.told import told_format
+
+    if settings().config != Settings().config:
+        raise InputError(f"{file} and -c {settings().config}: say only one of them")
+    return load_recording(file, told_format(file), images=images), "area", None
 
 
 def _describe(summary: Summary) -> None:

@@ -97,8 +97,8 @@ def export_heatmap(
         Whether a row and a panel ``stacked`` are added: all studies of a region on a backbone together.
     say
         Told how long fitting on other cuts will take, what the scores are over, where the folder's last heatmap was made
-        from other test responses, which tables of it are removed because they are not made this time, of how many units the best
-        layer is sure, and how sure each region's is on other cuts.
+        from other test responses, which tables of it are removed because they are not made this time, of how many units
+        the best layer is sure, and how sure each region's is on other cuts.
     scorer
         Who computes the studies' scores.
 

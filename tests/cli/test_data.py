@@ -205,3 +205,34 @@ def test_inspect_without_a_test_set(run, folder, recording):
     assert ended.code == 0, ended.err
     assert "test      none" in ended.out
     run("data", "inspect", "-o", "units").check_one_line_error(2, "nothing to draw")
+
+
+def test_inspect_takes_a_file_without_a_config_file(run, folder, recording):
+    (folder / "tuner.toml").unlink()
+    ended = run("data", "inspect", "recording.h5")
+    assert ended.code == 0, ended.err
+    assert "60 images in 30 groups" in ended.out
+    assert "no groups" not in ended.out
+    with h5py.File(recording, "r+") as file:
+        del file["train/groups"], file["train/images"]
+        file["train/image_paths"] = np.array(write_images(folder), dtype=object)
+    run("data", "inspect", "recording.h5").check_one_line_error(2, "images")
+    ended = run("data", "inspect", "recording.h5", "--images", "images")
+    assert ended.code == 0, ended.err
+    assert "note: no groups: where images show the same thing" in ended.out
+    assert "train/groups of the generic file" in ended.out
+
+
+def test_inspect_says_what_a_file_needs_a_config_file_for(run, folder, recording):
+    with h5py.File(folder / "things.mat", "w") as file:
+        file["train_MUA"] = np.zeros((3, 4))
+    asked = run("data", "inspect", "things.mat")
+    asked.check_one_line_error(2, "is a TVSD recording", 'format = "tvsd"', "leave FILE out")
+    run("data", "inspect", "tuner.toml").check_one_line_error(2, "say -c tuner.toml")
+    (folder / "exports").mkdir()
+    run("data", "inspect", "exports").check_one_line_error(2, 'format = "tvsd-arrays"')
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    run("data", "inspect", "other.h5").check_one_line_error(2, "train/responses")
+    run("data", "inspect", "recording.h5", "-c", "other.toml").check_one_line_error(2, "only one")
+    run("data", "inspect", "--images", "x").check_one_line_error(2, "only with FILE")

@@ -16,6 +16,7 @@ from tests.recordings.cases import nwb as nwb_case
 from tests.recordings.pictures import pictures
 from tuner.errors import InputError
 from tuner.recordings import load_recording
+from tuner.recordings.told import told_format
 
 N_IMAGES, N_UNITS = 12, 3
 IMAGE = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 3, 3, 5])
@@ -328,3 +329,10 @@ def test_another_hdf5_file_is_no_nwb(tmp_path: Path) -> None:
         file["a"] = 1
     with pytest.raises(InputError, match="not a readable NWB file"):
         load_recording(tmp_path / "x.nwb", "nwb")
+
+
+def test_a_file_of_this_format_is_told(tmp_path: Path) -> None:
+    nwb = blank()
+    nwb.add_stimulus_template(series())
+    trials(nwb)
+    assert told_format(saved(nwb, tmp_path)) == "nwb"

@@ -116,7 +116,7 @@ class Summary:
     suspicious
         What may be wrong, one line each; empty if nothing is.
     notes
-        What was noted on reading.
+        What was noted on reading, and that there are no groups where there are none.
     sessions
         One entry per session, where units come from several.
     """
@@ -200,9 +200,18 @@ def inspect(recording: Recording, region: str = "area", session: str | None = No
             *suspicious_responses(recording),
             *_suspicious_regions(summaries),
         ),
-        notes=recording.notes,
+        notes=(*recording.notes, *_ungrouped(recording)),
         sessions=tuple(several),
     )
+
+
+def _ungrouped(recording: Recording) -> Iterator[str]:
+    """Say that nothing keeps related images on one side of a cut."""
+    if recording.train_groups is None:
+        yield (
+            "no groups: where images show the same thing (crops of a photograph, frames of a film, exemplars of a "
+            "concept), validation rewards memory; give such images one group (train/groups of the generic file)"
+        )
 
 
 def _session(recording: Recording, name: str, members: NDArray[np.int64]) -> SessionSummary:
