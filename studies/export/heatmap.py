@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.best_layers import COLUMNS as UNIT_LAYER_COLUMNS
 from studies.results.best_layers import summary, unit_layers
+from studies.results.encoders import best_studies
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
@@ -27,6 +28,7 @@ from tuner.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from studies.search.calibrate import Span
     from tuner.figures.style import ThemeName
 
 
@@ -126,8 +128,13 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
+    expected: Mapping[tuple[str, ...], Span] | None = None
     if cuts:
-        say(_announced(workspace, stores, specs, cuts))
+        from studies.search.forecast_cuts import expected_on_other_cuts
+
+        ready = [best.spec for best in best_studies(workspace, stores, specs)]
+        expected = expected_on_other_cuts(workspace, ready, cuts)
+        say(_announced(ready, cuts, expected))
     made = draw_heatmap(
         workspace,
         stores,
@@ -176,7 +183,7 @@ def export_heatmap(
         from tuner.figures.panels import failed
 
         failures = [one.spec.name for one in made.found if failed(one.row)]
-        fits = resplit(workspace, stores, specs, cuts, failures)
+        fits = resplit(workspace, stores, specs, cuts, failures, expected)
         simulated = workspace.recording.simulated
         paths += write_resplit(fits, made.found, out, basis=basis, simulated=simulated)
         for sentence in sentences(fits):
@@ -184,16 +191,13 @@ def export_heatmap(
     return paths
 
 
-def _announced(workspace: Workspace, stores: Stores, specs: Sequence[Spec], cuts: int) -> str:
+def _announced(ready: Sequence[Spec], cuts: int, expected: Mapping[tuple[str, ...], Span]) -> str:
     """Say how long fitting on other cuts will take."""
     from studies.grid import cohorts
-    from studies.results.encoders import best_studies
-    from studies.search.forecast_cuts import seconds_on_other_cuts
     from tuner.progress import about
 
-    ready = [best.spec for best in best_studies(workspace, stores, specs)]
     fits = cuts * len(cohorts(ready))
-    seconds = seconds_on_other_cuts(workspace, ready, cuts).value
+    seconds = sum(part.value for part in expected.values())
     some = f"{fits} fit{'s' * (fits != 1)} of {len(ready)} stud{'y' if len(ready) == 1 else 'ies'}"
     few = ", --readout smooth alone is quicker" if _quicker(ready) and seconds > _LONG else ""
     return f"on {cuts} other cut{'s' * (cuts != 1)}: {some}, {about(seconds)}{few}"

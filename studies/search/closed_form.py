@@ -9,7 +9,6 @@ out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -245,23 +244,27 @@ def solve_on_cuts(
     cuts: Sequence[Sequence[Split]],
     *,
     memory: int,
+    tell: Callable[[int, int], None],
 ) -> list[SmoothFit]:
-    """Fits as :func:`solve` makes them on one cut after another, without weights; with folds they share decompositions."""
+    """Fits as :func:`solve` makes them on one cut after another, without weights; with folds they share decompositions.
+
+    ``tell`` is called with how much of all cuts is done, and how much there is.
+    """
     from tuner.closed_form.smooth import fit_smooth, fits_smooth
 
-    tell = partial(workspace.progress, "solving closed forms")
     parts = [arranged(splits, workspace.recording.train_groups) for splits in cuts]
     if any(others is not None for _, others, _ in parts):
-        return [
-            fit_smooth(
-                **_given(workspace, spec, units, rows, memory),
-                others=others,
-                groups=groups,
-                weights=False,
-                tell=tell,
+        found = []
+        for k, (rows, others, groups) in enumerate(parts):
+
+            def told(done: int, total: int, before: int = k) -> None:
+                tell(before * total + done, len(parts) * total)
+
+            given = _given(workspace, spec, units, rows, memory)
+            found.append(
+                fit_smooth(**given, others=others, groups=groups, weights=False, tell=told)
             )
-            for rows, others, groups in parts
-        ]
+        return found
     given = _given(workspace, spec, units, parts[0][0], memory)
     return fits_smooth(**given, groupings=[groups for _, _, groups in parts], tell=tell)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from studies.grid import Spec, cohorts
-from studies.search.calibrate import ZERO, Budget, Span, Timed, column_seconds
+from studies.search.calibrate import Budget, Span, Timed, column_seconds
 from studies.search.closed_form import problem
 from studies.search.start import starts_elsewhere
 from studies.workspace import Workspace
@@ -14,8 +14,15 @@ SECONDS = 10.0
 """That the measurements may take."""
 
 
-def seconds_on_other_cuts(workspace: Workspace, specs: Sequence[Spec], cuts: int) -> Span:
-    """Time to fit all studies on so many other cuts, what they start in included; features are taken to be there.
+START, FIT = "start", "fit"
+"""Kinds of parts: what a layer's columns start in, and a cohort's fits."""
+
+Parts = dict[tuple[str, ...], Span]
+"""``(START, backbone, layer)`` and ``(FIT, backbone, layer, readout)`` to the time of all cuts."""
+
+
+def expected_on_other_cuts(workspace: Workspace, specs: Sequence[Spec], cuts: int) -> Parts:
+    """Time to fit all studies on so many other cuts, part by part; features are taken to be there.
 
     Parameters
     ----------
@@ -30,16 +37,17 @@ def seconds_on_other_cuts(workspace: Workspace, specs: Sequence[Spec], cuts: int
     columns = [folds * sum(len(spec.units) for spec in members) for members in trained]
     wanted = [Timed(*one) for one in zip(trained, [False] * len(trained), columns, strict=True)]
     trials = column_seconds(workspace, wanted, Budget(SECONDS))
-    total = sum((trials[k] * (count * cuts) for k, count in enumerate(columns)), ZERO)
-    started: set[tuple[str, str]] = set()
+    found: Parts = {}
+    for k, members in enumerate(trained):
+        spec = members[0]
+        found[FIT, *spec.cohort] = trials[k] * (columns[k] * cuts)
+        start = (START, spec.key.backbone, spec.key.layer)
+        if start not in found and starts_elsewhere(workspace, spec):
+            found[start] = _starting(workspace, spec, cuts)
     for members in parts:
-        layer = members[0].key.backbone, members[0].key.layer
         if members[0].closed_form:
-            total += _solving(workspace, members, cuts)
-        elif layer not in started and starts_elsewhere(workspace, members[0]):
-            started.add(layer)
-            total += _starting(workspace, members[0], cuts)
-    return total
+            found[FIT, *members[0].cohort] = _solving(workspace, members, cuts)
+    return found
 
 
 def _solving(workspace: Workspace, members: Sequence[Spec], cuts: int) -> Span:

@@ -147,7 +147,8 @@ def located_fits(
     found = _read(path)
     if found is not None:
         return units, *found
-    (made,) = _fits(workspace, spec, [targets], units, memory, loss)
+    tell = partial(workspace.progress, "locating units")
+    (made,) = _fits(workspace, spec, [targets], units, memory, loss, tell)
     fit = made()
     most = int(_SHARE * workspace.experiment.storage.cache_limit)
     if fit.weight.nbytes <= most:
@@ -156,11 +157,18 @@ def located_fits(
 
 
 def located_on_cuts(
-    workspace: Workspace, spec: Spec, cuts: Sequence[Targets], memory: int, *, loss: str
+    workspace: Workspace,
+    spec: Spec,
+    cuts: Sequence[Targets],
+    memory: int,
+    *,
+    loss: str,
+    tell: Callable[[int, int], None],
 ) -> Iterator[Located]:
     """A layer's closed form on one cut after another, as :func:`located_fits` returns it; none is kept.
 
-    Cuts of the same responses to the same images, which differ in their folds alone, share all decompositions.
+    Cuts of the same responses to the same images, which differ in their folds alone, share all decompositions. ``tell`` is
+    called with how much of all cuts is done, and how much there is.
     """
     rest = list(cuts)
     while rest:
@@ -175,7 +183,12 @@ def located_on_cuts(
                 break
             some.append(other)
         rest = rest[len(some) :]
-        for made in _fits(workspace, spec, some, units, memory, loss):
+        before = len(cuts) - len(rest) - len(some)
+
+        def told(done: int, total: int, before: int = before, here: int = len(some)) -> None:
+            tell(before * total + here * done, len(cuts) * total)
+
+        for made in _fits(workspace, spec, some, units, memory, loss, told):
             fit = made()
             yield units, fit.weight, fit.bias
 
@@ -202,6 +215,7 @@ def _fits(
     units: NDArray[np.int64],
     memory: int,
     loss: str,
+    tell: Callable[[int, int], None],
 ) -> list[Callable[[], LocatedFit]]:
     """What makes each cut's closed form; their targets differ in their folds alone."""
     from tuner.closed_form.located import fits_located
@@ -218,7 +232,7 @@ def _fits(
         loss=loss,
         memory=memory,
         device=workspace.algebra_device,
-        tell=partial(workspace.progress, "locating units"),
+        tell=tell,
     )
 
 

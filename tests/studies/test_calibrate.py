@@ -12,6 +12,7 @@ import pytest
 from studies.config.experiment import load_experiment
 from studies.search import calibrate, extraction, forecast
 from studies.search.calibrate import Budget, Span, Timed, column_seconds, read_off
+from studies.search.forecast_cuts import FIT, START, expected_on_other_cuts
 from studies.workspace import Workspace
 from tests.conftest import Run
 from tests.studies.conftest import MakeExperiment
@@ -168,3 +169,22 @@ def test_tables_for_machines_have_the_interval(make_experiment: MakeExperiment, 
     for row in rows:
         assert 0 < row["search_seconds_low"] <= row["search_seconds"] <= row["search_seconds_high"]
         assert row["round_seconds"] > 0
+
+
+def test_other_cuts_share_decompositions_in_what_is_foreseen_too(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_rate", lambda *_: 1e9)
+    monkeypatch.setattr(cost, "_decomposition", lambda *_: 1.0)
+    shape = FeatureShape(40, 14, 14)
+    once, five = (located_seconds(900, shape, 30, 5, "cpu", foldings=k) for k in (1, 5))
+    assert once < five < 5 * once
+    spaces = {"full": {}, "factorized": {}, "smooth": {}}
+    config = {"training": {"folds": 3}, "search": {"space": spaces}}
+    workspace = Workspace(load_experiment(make_experiment(config)))
+    layer = [s for s in workspace.grid if s.key.layer == "_blocks.2"]
+    parts = expected_on_other_cuts(workspace, layer, 2)
+    assert {part[0] for part in parts} == {START, FIT}
+    assert [part[-1] for part in parts if part[0] == FIT] == ["full", "factorized", "smooth"]
+    assert [part[2:] for part in parts if part[0] == START] == [("_blocks.2",)]
+    assert all(span.value > 0 for span in parts.values())
