@@ -73,7 +73,8 @@ class Typed:
 def typed(block: Block) -> list[Typed]:
     """The commands of a console block; lines that begin with ``$ tuner``."""
     out = []
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+    text = re.sub(r"\\\n\s*", "", block.text)  # a command that is broken goes on below
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         first, _, shown = part.partition("\n")
         command, _, note = first.partition("  # exit ")
         words = shlex.split(shortened(command))

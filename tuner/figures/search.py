@@ -160,14 +160,22 @@ def _log_ticks(axes: Axes, length: float) -> None:
         for digits in ((1, 2, 5), (1, 3), (1,), (2,)):
             marked = [digit * 10.0**power for power in powers for digit in digits]
             marked = [tick for tick in marked if low <= tick <= high]
-            widths = [style.text_width(f"{tick:g}", style.SMALL) for tick in marked]
+            widths = [style.text_width(_label(tick).strip("$"), style.SMALL) for tick in marked]
             apart = [math.log10(b / a) / decades * length for a, b in pairwise(marked)]
             needed = [(a + b) / 2 + 0.05 for a, b in pairwise(widths)]
             if marked and all(map(operator.ge, apart, needed)):
                 break
         axes.xaxis.set_major_locator(FixedLocator(marked))
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_formatter(lambda tick, _: _label(tick))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _label(tick: float) -> str:
+    """A number beside an axis; small ones as powers of ten, as on longer axes."""
+    if tick >= 1e-3:
+        return f"{tick:g}"
+    digit, power = f"{tick:.0e}".split("e")
+    return f"${'' if digit == '1' else digit + '·'}10^{{{int(power)}}}$"
 
 
 def _part(palette: mpl.colors.Colormap, norm: Normalize, n: int) -> mpl.colors.Colormap:
