@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from studies.cluster import messages
+from studies.cluster.crew import Crew
 from studies.cluster.engine import Ended, Engine, Heard
 from studies.cluster.homes import Homes, Layer
 from studies.cluster.schedule import may_begin
-from studies.cluster.tasks import DEPTH, Flight, Task, Tasks
+from studies.cluster.tasks import DEPTH, Flight, Task
 from studies.database.fences import StudyGone
 from studies.grid import Spec, cohorts
 from studies.search.ledger import (
@@ -35,9 +35,6 @@ from tuner.errors import EnvironmentFailure, TunerError
 
 LOOK_SECONDS = 1.0
 """How often it is looked which workers live, and reports of what runs are written."""
-
-HELP_SECONDS = 10.0
-"""How long a worker has had nothing to do before it takes a round whose features it has to extract for that."""
 
 
 class Coordinator:
@@ -57,26 +54,23 @@ class Coordinator:
         self.ledger = ledger
         self.workspace = workspace = ledger.workspace
         self.stores = ledger.stores
-        self.engine = engine
         self.order = order
         self.listener = ledger.listener
         self.specs = ledger.specs
-        self._experiment = messages.pack(messages.document(workspace.experiment))
         self._round_size = workspace.experiment.search.parallel_trials
-        self._homes = _homes(workspace, self.specs)
+        self.engine = engine
+        self.crew = Crew(
+            engine,
+            _homes(workspace, self.specs),
+            messages.pack(messages.document(workspace.experiment)),
+            self._message,
+        )
         self._standings: dict[str, Standing] = {}
         self._groups: dict[tuple[str, str, str], list[list[Spec]]] = {}
         self._claimed: set[tuple[str, str, str]] = set()
         self._flights: list[Flight] = []
-        self._tasks = Tasks()
-        self._again: deque[Task] = deque()
         self._reports: list[tuple[int, int, float]] = []
-        self._living: dict[str, str] = {}
-        self._there: dict[str, set[Layer]] = {}
-        self._opened: set[str] = set()
-        self._idle_since: dict[str, float] = {}
         self._ready: list[Work] | None = None
-        self._left_out: set[str] = set()
         self._faults = 0
 
     # -- the loop -------------------------------------------------------------------------------
@@ -106,7 +100,7 @@ class Coordinator:
                 looked = time.monotonic()
                 self._look()
             self._give_out()
-            if not self._flights and not self._tasks:
+            if not self._flights and not self.crew.tasks:
                 if self._over():
                     return
                 if not self._open_and_claimed():
@@ -150,10 +144,8 @@ class Coordinator:
 
     def _look(self) -> None:
         """See who lives, take back what the lost had, and write what was reported."""
-        self._living = self.engine.living()
-        for address in self._tasks.addresses() - set(self._living):
-            self._lose(self._withdraw(self._tasks.at(address)[0]))
-        self._idle_since = {a: t for a, t in self._idle_since.items() if a in self._living}
+        for task in self.crew.look():
+            self._lose(task)
         if self._reports:
             reports, self._reports = self._reports, []
             with contextlib.suppress(StudyGone):  # said already; what comes of it is not stored
@@ -166,61 +158,32 @@ class Coordinator:
 
         What lies ready at a worker is gone on with while the round before it is stored and the next one asked.
         """
-        serving = {n: a for a, n in self._living.items() if n not in self._left_out}
-        idle = self._with_tasks(serving, 0)
-        now = time.monotonic()
-        for address in idle.values():
-            self._idle_since.setdefault(address, now)
-        while self._again and idle:
-            task = self._again.popleft()
-            name = None if task.layer is None else self._homes.of(task.layer)
-            name = name if name in idle else next(iter(idle))
-            self._send(task, idle.pop(name), name)
+        crew = self.crew
+        idle = crew.idle()
+        crew.take_up(idle)
         if self.ledger.late():
             self._leave_waiting()
-        elif self._groups and (self._homes.shared or not self._tasks.any("open")):
-            # Where each has its own layers, those that open the experiment are waited for: else they would have none.
-            self._begin_rounds(idle, serving, now)
-            for depth in range(1, DEPTH):
-                self._begin_rounds(self._with_tasks(serving, depth), serving)
-            self._even_out(self._with_tasks(serving, 0), now)
         elif not self._groups:
-            self._begin_with(idle)
+            crew.begin_with(idle, Task("groups"), self.specs[0].name)
+        elif crew.ready:
+            self._begin_rounds(idle, idle=True)
+            for depth in range(1, DEPTH):
+                self._begin_rounds(crew.with_tasks(depth), idle=False)
+            crew.even_out()
 
-    def _begin_with(self, idle: dict[str, str]) -> None:
-        """Have one worker cut the studies into rounds, and the others open the experiment meanwhile."""
-        for name, address in idle.items():
-            if not self._tasks.any("groups"):
-                self._send(Task("groups"), address, name)
-            elif address not in self._opened:
-                self._send(Task("open", names=(self.specs[0].name,)), address, name)
-            self._opened.add(address)
-
-    def _with_tasks(self, serving: Mapping[str, str], count: int) -> dict[str, str]:
-        """Name to address of the workers that have so many tasks."""
-        return {n: a for n, a in serving.items() if len(self._tasks.at(a)) == count}
-
-    def _begin_rounds(
-        self, free: dict[str, str], serving: Collection[str], now: float | None = None
-    ) -> None:
+    def _begin_rounds(self, free: dict[str, str], *, idle: bool) -> None:
         """Begin rounds on workers that have room, each with those whose features it has first.
 
         Parameters
         ----------
         free
             Name to address of the workers; those that were given something are taken out.
-        serving
-            Names of all workers.
-        now
-            The time, where the workers have nothing to do and may help others out; None where they have.
+        idle
+            Whether they have nothing to do, and may help others out.
         """
         away: list[Work] = []
         for work in list(self._may_begin()) if free else ():
-            if now is None and not self._homes.shared:
-                home = self._homes.of(_layer(work))
-                name = home if home in free else None
-            else:
-                name = self._homes.choose(_layer(work), free, serving)
+            name = self.crew.taker(_layer(work), free, idle=idle)
             if name is None:
                 away.append(work)
             else:
@@ -228,45 +191,18 @@ class Coordinator:
             if not free:
                 return
         for work in away:
-            ready = [name for name, address in free.items() if self._helps(address, now)]
-            if ready:
-                self._begin(work, free, ready[0])
-
-    def _helps(self, address: str, now: float | None) -> bool:
-        """Whether a worker takes what is another's: at once where all have one cache, else after it was idle for a time."""
-        if self._homes.shared:
-            return True
-        return now is not None and now - self._idle_since[address] >= HELP_SECONDS
-
-    def _even_out(self, idle: dict[str, str], now: float) -> None:
-        """Give workers that have nothing to do what waits behind another's work."""
-        for name, address in idle.items():
-            waiting = self._tasks.waiting()
-            if waiting and self._helps(address, now):
-                self._send(self._withdraw(waiting[0]), address, name)
-
-    def _withdraw(self, key: str) -> Task:
-        """Take a task from its worker."""
-        self.engine.drop(key)
-        task = self._tasks.pop(key)
-        assert task is not None
-        return task
-
-    def _take_back(self, address: str) -> None:
-        """Have others do what a worker has not begun with."""
-        for key in self._tasks.at(address):
-            task = self._withdraw(key)
-            if task.flight is not None:
-                self._again.append(task)
+            name = self.crew.helper(free, idle=idle)
+            if name is not None:
+                self._begin(work, free, name)
 
     def _leave_waiting(self) -> None:
         """Put back rounds that have begun in the books alone."""
-        for key in self._tasks.waiting():
-            task = self._tasks.get(key)
+        for key in self.crew.tasks.waiting():
+            task = self.crew.tasks.get(key)
             if task is None or task.flight is None or task.flight.out != set(task.names):
                 continue  # some of its studies are elsewhere
             self._flights.remove(task.flight)
-            self._withdraw(key)
+            self.crew.withdraw(key)
             self.ledger.put_back(task.names)
 
     def _may_begin(self) -> list[Work]:
@@ -291,11 +227,9 @@ class Coordinator:
     def _begin(self, work: Work, idle: dict[str, str], name: str) -> None:
         """Begin a round on a worker; before its first one of a layer the features are brought in."""
         layer, address = _layer(work), idle[name]
-        if layer not in self._there.setdefault(address, set()):
-            living = set(self._living.values()) - self._left_out
-            self._homes.settle(layer, name, self.engine.wanted or len(living), living)
+        if self.crew.brings(layer, address, name):
             del idle[name]
-            self._send(Task("extract", layer, names=(work.specs[0].name,)), address, name)
+            self.crew.send(Task("extract", layer, names=(work.specs[0].name,)), address, name)
             return
         self._ready = None
         try:
@@ -310,15 +244,10 @@ class Coordinator:
         flight = Flight(work, begun, set(begun.specs))
         self._flights.append(flight)
         del idle[name]
-        self._send(Task("fit", layer, flight, tuple(begun.specs)), address, name)
-
-    def _send(self, task: Task, address: str, name: str) -> None:
-        task.address, task.worker = address, name
-        self._idle_since.pop(address, None)
-        key = self.engine.give(address, task.kind, self._experiment, self._message(task))
-        self._tasks.add(key, task)
+        self.crew.send(Task("fit", layer, flight, tuple(begun.specs)), address, name)
 
     def _message(self, task: Task) -> bytes:
+        """What a worker is told of a task."""
         if task.kind == "groups":
             wanted = {spec.cohort for spec in self.specs}
             names: Sequence[str] = [
@@ -332,10 +261,8 @@ class Coordinator:
             "studies": [messages.plain_study(self.ledger.stored[name]) for name in names]
         }
         if task.kind == "extract":
-            assert task.layer is not None
-            backbone, layers = task.layer[0], self._homes.together(task.layer, task.worker)
+            backbone, layers = self.crew.layers_of(task)
             header |= {"backbone": backbone, "layers": layers}
-            self._there[task.address] |= {(backbone, layer) for layer in layers}
         elif task.flight is not None:
             begun = task.flight.begun
             for what, some in (("asked", begun.asked), ("history", begun.history)):
@@ -345,7 +272,7 @@ class Coordinator:
     # -- what comes back ----------------------------------------------------------------------------
 
     def _hear(self, heard: Heard) -> None:
-        task = self._tasks.get(heard.key)
+        task = self.crew.tasks.get(heard.key)
         if task is None:
             return
         task.heard = True
@@ -362,7 +289,7 @@ class Coordinator:
             self.listener.say(f"worker {task.worker}: {said['say']}")
 
     def _end(self, ended: Ended) -> None:
-        task = self._tasks.pop(ended.key)
+        task = self.crew.tasks.pop(ended.key)
         if task is None:
             return
         self.listener.resting(task.worker)
@@ -409,8 +336,7 @@ class Coordinator:
         words = self.engine.last_words(task.worker)
         lost = f"worker {task.worker} was lost" + (f" ({words})" if words else "")
         task.tries += 1
-        self._living.pop(task.address, None)
-        self._take_back(task.address)
+        self.crew.strike(task.address)
         self.listener.resting(task.worker)
         if task.flight is None:
             self.listener.say(lost)
@@ -419,22 +345,20 @@ class Coordinator:
                 raise EnvironmentFailure(f"{lost}, and others before it, before any round began")
         elif task.tries < ATTEMPTS:
             self.listener.say(f"{lost}; its round runs again")
-            self._again.append(task)
+            self.crew.put_off(task)
         else:
             self._blame(task, task.flight, lost)
 
     def _fail(self, task: Task, error: BaseException) -> None:
         """Find out whose fault an error is: the machine's, the person's, or the round's."""
         if isinstance(error, EnvironmentFailure) or blameless(error):
-            self._left_out.add(task.worker)
-            self._take_back(task.address)
-            others = set(self._living.values()) - self._left_out
+            others = self.crew.leave_out(task)
             task.tries += 1
             if not others or task.tries >= ATTEMPTS:
                 raise error
             self.listener.say(f"worker {task.worker}: {one_line(error)}; it is given nothing more")
             if task.flight is not None:
-                self._again.append(task)
+                self.crew.put_off(task)
         elif (
             isinstance(error, TunerError) or task.flight is None or not isinstance(error, Exception)
         ):
@@ -445,7 +369,7 @@ class Coordinator:
         else:
             task.tries += 1
             if task.tries < ATTEMPTS:
-                self._again.append(task)
+                self.crew.put_off(task)
             else:
                 self._blame(task, task.flight, one_line(error))
 
@@ -460,7 +384,7 @@ class Coordinator:
         self._close(flight, task.names)
 
     def _split(self, task: Task, flight: Flight) -> None:
-        self._again += [Task("fit", task.layer, flight, (name,)) for name in task.names]
+        self.crew.put_off(*(Task("fit", task.layer, flight, (name,)) for name in task.names))
 
 
 def _layer(work: Work) -> Layer:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from studies.cluster import coordinator as room
-from studies.cluster import messages
+from studies.cluster import coordinator, crew, messages
 from studies.cluster.homes import Homes
 from studies.config.experiment import load_experiment
 from studies.search import round as rounds
@@ -25,7 +24,7 @@ from tuner.features.cache import FeatureCache
 
 @pytest.fixture(autouse=True)
 def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(coordinator, "LOOK_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -36,7 +35,7 @@ def test_workers_take_the_course_of_one_process(
     count: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "HELP_SECONDS", float("inf"))
+    monkeypatch.setattr(crew, "HELP_SECONDS", float("inf"))
     own = {"cluster": {"cache": str(shared / "cache")}}
     config = created(make_experiment({**SMALL, **own}))
     engine = StandIn(count=count, seed=count)
