@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.recordings.split import deal
+from tuner.recordings.split import Split, cut, deal
 from tuner.scores import by_part, loss_gaps
 
 Floats = NDArray[np.float64]
 
-CAUSES, OF_GROUP, UNITS, FOLDS = 20, 4, 10, 5
+CAUSES, UNITS = 20, 10
 PENALTIES = np.geomspace(1.0, 1000.0, 8)
 ENDLESS = 2000
 """Images that a fit's loss is truly measured on."""
@@ -45,12 +45,15 @@ class Scene:
         Which of :data:`LAYERS`.
     heavy
         Whether responses are skewed and heavy-tailed, as spike counts are.
+    folds
+        Into how many folds the images are dealt; 1: a tenth of them is held out.
     """
 
     sizes: tuple[int, ...]
     shared: float
     layers: str
     heavy: bool = False
+    folds: int = 5
 
     def described(self) -> str:
         """In words."""
@@ -60,20 +63,35 @@ class Scene:
         else:
             each = f"{few}" if few == many else f"{few} to {many}"
             images = f"{len(self.sizes)} groups of {each}"
-        return images + (", skewed responses" if self.heavy else "")
+        images += ", skewed responses" if self.heavy else ""
+        return images + (", a tenth held out" if self.folds == 1 else "")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there are groups."""
+        return max(self.sizes) > 1
+
+    def cuts(self, groups: NDArray[np.int64], seed: int) -> tuple[Split, ...]:
+        """Which images are fitted to, and which are held out."""
+        given = groups if self.grouped else None
+        if self.folds == 1:
+            return (cut(len(groups), given, 0.1, seed),)
+        return deal(len(groups), given, self.folds, seed)
 
 
 SCENES = tuple(
-    Scene(sizes, shared, layers, heavy)
+    Scene(sizes, shared, layers, heavy, folds)
     for layers in LAYERS
-    for sizes, shared, heavy in (
-        ((1,) * 100, 0.0, False),
-        ((1,) * 300, 0.0, False),
-        ((1,) * 300, 0.0, True),
-        ((1,) * 1000, 0.0, False),
-        ((10,) * 10, 0.5, False),
-        ((10,) * 30, 0.5, False),
-        (tuple(range(2, 26, 2)), 0.5, False),
+    for sizes, shared, heavy, folds in (
+        ((1,) * 100, 0.0, False, 5),
+        ((1,) * 300, 0.0, False, 5),
+        ((1,) * 300, 0.0, True, 5),
+        ((1,) * 1000, 0.0, False, 5),
+        ((10,) * 10, 0.5, False, 5),
+        ((10,) * 30, 0.5, False, 5),
+        (tuple(range(2, 26, 2)), 0.5, False, 5),
+        ((1,) * 1000, 0.0, False, 1),
+        ((10,) * 300, 0.5, False, 1),
     )
 )
 
@@ -122,24 +140,23 @@ def search(scene: Scene, mine: Recorded, endless: Recorded, seed: int) -> tuple[
     Returns
     -------
     held_out
-        ``(layers, images, units)`` losses, each by the fold that did not see the image.
+        ``(layers, images, units)`` losses, each by a fit that did not see the image; NaN where all did.
     true
         ``(layers, units)`` losses of the same fits on endless images.
     """
-    grouped = mine.groups if max(scene.sizes) > 1 else None
-    folds = deal(len(mine.groups), grouped, FOLDS, seed)
+    cuts = scene.cuts(mine.groups, seed)
     held, true = [], []
     for x, beyond in zip(mine.features, endless.features, strict=True):
         tried = []
         for penalty in PENALTIES:
-            losses, truth = np.empty_like(mine.responses), np.zeros(UNITS)
-            for fold in folds:
-                weights = fitted(x[fold.fit], mine.responses[fold.fit], penalty)
-                out = fold.validation
+            losses, truth = np.full_like(mine.responses, np.nan), np.zeros(UNITS)
+            for one in cuts:
+                weights = fitted(x[one.fit], mine.responses[one.fit], penalty)
+                out = one.validation
                 losses[out] = _losses(weights, x[out], mine.responses[out])
-                truth += _losses(weights, beyond, endless.responses).mean(axis=0) / FOLDS
+                truth += _losses(weights, beyond, endless.responses).mean(axis=0) / len(cuts)
             tried.append((losses, truth))
-        best = min(tried, key=lambda one: float(one[0].mean()))
+        best = min(tried, key=lambda one: float(np.nanmean(one[0])))
         held.append(best[0])
         true.append(best[1])
     return np.stack(held), np.stack(true)
@@ -177,14 +194,14 @@ def count(scene: Scene, recordings: int, seed: int = 0) -> Counted:
     hits = np.zeros(4)
     for groups, held, true in runs:
         summed = np.stack([by_part(one, groups) for one in held])
-        weights = by_part(np.ones_like(held[0]), groups)
+        weights = by_part(np.where(np.isnan(held[0]), np.nan, 1.0), groups)
         for unit in range(UNITS):
-            chosen, *rest = np.argsort(held[:, :, unit].mean(axis=1)).tolist()
+            chosen, *rest = np.argsort(np.nanmean(held[:, :, unit], axis=1)).tolist()
             gaps = loss_gaps(
                 summed[chosen, :, unit],
                 [summed[k, :, unit] for k in rest],
                 weights[:, unit],
-                overlap=FOLDS / (FOLDS - 1),
+                overlap=1 / 9 if scene.folds == 1 else scene.folds / (scene.folds - 1),
             )
             sure = gaps.choice == "sure"
             right = bool((such[rest, unit] > such[chosen, unit]).all())
@@ -200,10 +217,11 @@ def section(recordings: int, scenes: tuple[Scene, ...] = SCENES) -> str:
     text = (
         "\n## The best layer of a unit\n\n"
         f"How often `unit_layers.csv` calls the best of five layers sure, over {recordings} simulated recordings of "
-        f"{UNITS} units each. Layers are fitted by ridge in {FOLDS} folds; the penalty, of {len(PENALTIES)}, and the layer "
-        "are chosen on the same held-out images. Of layers that are *all equal*, and of the *two best*, none is the best: "
-        "whatever is sure is wrong. The last two columns: how often the 95 % interval of the difference to the next layer "
-        "holds that between the fits as they are, and that between such fits on average over recordings.\n\n"
+        f"{UNITS} units each. Layers are fitted by ridge in five folds, or on one cut; one of {len(PENALTIES)} penalties, "
+        "and the layer, are chosen on the same held-out images. Of layers that are *all equal*, and of the *two best*, "
+        "none is the best: whatever is sure is wrong. The last two columns: how often the 95 % interval of the difference "
+        "to the next layer holds that between the fits as they are, and that between such fits on average over "
+        "recordings.\n\n"
         f"| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
     )
     for scene in scenes:
