@@ -380,6 +380,7 @@ class OpenExperiment:
             model.simulated,
             about,
             largest_recorded(self.workspace.recording, best.spec.units),
+            self.workspace.recording.measured_in,
         )
         figure.set_dpi(SCREEN_DPI)
         return Images(study, result, held, figure, held.verdict(result.activation))

@@ -373,5 +373,6 @@ def encoder(
             "simulated": workspace.recording.simulated,
             "recording": workspace.recording.label,
             "pixels_per_degree": experiment.data.pixels_per_degree,
+            **({"measured_in": said} if (said := workspace.recording.measured_in) else {}),
         },
     ).to(workspace.device)

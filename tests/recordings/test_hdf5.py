@@ -17,10 +17,11 @@ import pytest
 from tests.recordings.cases import generic
 from tests.recordings.pictures import pictures
 from tuner.errors import EnvironmentFailure, InputError
-from tuner.recordings import load_recording, write_recording
+from tuner.recordings import Recording, load_recording, write_recording
 from tuner.recordings.hdf5.images import Hdf5Images
 from tuner.recordings.hdf5.locking import open_beside
 from tuner.recordings.hdf5.open import open_hdf5
+from tuner.recordings.join import shared_unit
 from tuner.recordings.sources import ArrayImages
 
 
@@ -452,3 +453,23 @@ def test_a_file_is_read_where_locks_are_refused(tmp_path, monkeypatch):
     with open_beside(path) as file:
         assert file["x"][:].tolist() == [0, 1, 2]
     assert tried == [None, False]
+
+
+def test_what_responses_are_measured_in_is_read_carried_on_and_written(tmp_path: Path) -> None:
+    def measured(name: str, unit: object) -> Recording:
+        (tmp_path / name).mkdir()
+        path = generic(tmp_path / name).path
+        with h5py.File(path, "a") as file:
+            if unit is not None:
+                file["train/responses"].attrs["unit"] = unit
+        return load_recording(path)
+
+    assert measured("none", None).measured_in == ""
+    assert measured("number", 3).measured_in == ""
+    long = measured("long", " spikes\nper 100 ms " + "x" * 100).measured_in
+    assert long == "spikes per 100 ms " + "x" * 42
+    counts = measured("counts", "spikes per 100 ms").select_units(np.array([0, 1]))
+    copy = load_recording(write_recording(counts, tmp_path / "copy.h5"))
+    assert copy.measured_in == "spikes per 100 ms"
+    assert shared_unit([copy, copy]) == "spikes per 100 ms"
+    assert shared_unit([copy, measured("other", "mV")]) == ""

@@ -378,4 +378,8 @@ def test_a_sheet_of_many_images_a_unit_cuts_no_number_and_says_whose_field_is_no
     assert {"0.3, less", "12.3, less", "1.5", "0.7, less", "13.0"} <= set(written)
     said = " ".join(written)
     assert "numbers: predicted responses in the recording's units" in said
+    arguments = (result, MeiSettings(variants=2), fields, held, "study", False, "", None)
+    known = sheet_of(*arguments, "spikes per 100 ms")
+    said = " ".join(" ".join(text.get_text() for text in known.findobj(Text)).split())
+    assert "predicted responses in spikes per 100 ms;" in said
     assert "no line in 1 of 2 units: no field is known" in said

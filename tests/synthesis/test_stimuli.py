@@ -157,6 +157,7 @@ def test_what_is_lacking_is_said_with_its_reason_and_in_the_note(source, monkeyp
     )
     said = " ".join((folder / "README.txt").read_text().split())
     assert f"What is lacking {few}" in said
+    assert "Predictions in manifest.csv are in the recording's units." in said
 
 
 def test_a_patch_and_its_control_show_no_more_than_the_field_and_are_matched_there(source):

@@ -160,8 +160,9 @@ class Encoder(nn.Module):
 
     def extra_repr(self) -> str:
         """Say what is predicted, and from what."""
-        study = self.meta.get("study", "")
-        return f"{study}: {self.n_units} units, images of {self.image_size} x {self.image_size} px"
+        study, unit = self.meta.get("study", ""), self.meta.get("measured_in")
+        said = f"{study}: {self.n_units} units, images of {self.image_size} x {self.image_size} px"
+        return f"{said}, responses in {unit}" if unit else said
 
     def train(self, mode: bool = True) -> Encoder:
         """Stay in evaluation mode: a backbone that is frozen has no training mode."""

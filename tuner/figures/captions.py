@@ -74,6 +74,17 @@ class Basis:
         return frozenset(name for name, weights in self.weights.items() if weights == RANDOM)
 
 
+def in_units(measured_in: object = "") -> str:
+    """Say what responses are measured in.
+
+    Examples
+    --------
+    >>> in_units("spikes per 100 ms"), in_units()
+    ('in spikes per 100 ms', "in the recording's units")
+    """
+    return f"in {measured_in}" if measured_in else "in the recording's units"
+
+
 def joined(*parts: str) -> str:
     """Put parts of a caption side by side; empty ones are left out."""
     return " \N{MIDDLE DOT} ".join(part for part in parts if part)

@@ -53,7 +53,14 @@ def join_recordings(recordings: Mapping[str, Recording]) -> Recording:
         test_responses=_test(parts),
         notes=tuple(f"{name}: {note}" for name, r in recordings.items() for note in r.notes),
         truth=None,
+        measured_in=shared_unit(parts),
     )
+
+
+def shared_unit(parts: Sequence[Recording]) -> str:
+    """What the responses of all recordings are measured in; empty where they differ."""
+    each = {part.measured_in for part in parts}
+    return each.pop() if len(each) == 1 else ""
 
 
 def _check_same(name: str, first: Recording, other_name: str, other: Recording) -> None:

@@ -70,6 +70,8 @@ class Recording:
     test_times
         When each test response was, in codes of shape (n_repeats, n_test): its ``day``, its ``position`` in a sequence of
         images. What shifts all responses of one code is no noise of a unit.
+    measured_in
+        What responses are measured in, such as ``spikes per 100 ms``; empty where that is not known.
 
     Raises
     ------
@@ -90,6 +92,7 @@ class Recording:
     truth: Mapping[str, NDArray[Any]] | None = None
     test_groups: NDArray[np.int64] | None = None
     test_times: Mapping[str, NDArray[np.int64]] | None = None
+    measured_in: str = ""
 
     def __post_init__(self) -> None:
         self._check_train()

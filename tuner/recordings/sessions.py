@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import InputError
-from tuner.recordings.join import concatenated_columns, padded_repeats
+from tuner.recordings.join import concatenated_columns, padded_repeats, shared_unit
 from tuner.recordings.recording import SESSION, ImageSource, Recording
 from tuner.recordings.sources import FileImages, array_digest, combined_digest, in_threads
 
@@ -72,6 +72,7 @@ def join_sessions(recordings: Mapping[str, Recording], images: Path | None = Non
         test_responses=_test_responses(parts, test) if tests else None,
         test_groups=None if groups is None or not tests else groups[n_train:],
         notes=_notes(recordings, train),
+        measured_in=shared_unit(parts),
     )
 
 

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from tuner.atomic import replacing, write_bytes
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure
+from tuner.figures.captions import in_units
 from tuner.synthesis.beside import Beside, beside
 from tuner.synthesis.canvas import Job
 from tuner.synthesis.chunks import chunk_size
@@ -231,7 +232,10 @@ def _write(
             entry["noise"] = {"activation": float(held.noise_activation[k])}
         entries.append(entry)
     write_bytes(folder / ARRAYS, _npz(result, settings.variants, held))
-    figure = sheet_of(result, settings, fields, held, title, simulated, about, recorded)
+    figure = sheet_of(
+        *(result, settings, fields, held, title, simulated, about, recorded),
+        encoders[0].meta.get("measured_in", ""),
+    )
     write_bytes(folder / SHEET, render(figure, "png"))
     manifest = {
         "format": FORMAT,
@@ -260,6 +264,7 @@ def sheet_of(
     simulated: bool,
     about: str = "",
     recorded: Mapping[int, float] | None = None,
+    measured_in: object = "",
 ) -> Figure:
     """Draw all images, with what they are held against and where their units read.
 
@@ -281,6 +286,8 @@ def sheet_of(
         What the encoder is, see :mod:`tuner.figures.captions`.
     recorded
         Unit to the largest response that was recorded of it.
+    measured_in
+        What responses are measured in, where that is known.
     """
     from tuner.figures.fields import draw, explained
     from tuner.figures.sheets import sheet
@@ -318,7 +325,7 @@ def sheet_of(
         sub="; ".join(
             [
                 *verdict,
-                f"numbers: predicted responses in the recording's units; {settings.prior} prior, "
+                f"numbers: predicted responses {in_units(measured_in)}; {settings.prior} prior, "
                 f"{settings.photometry}{where}, {settings.steps} steps, seed {settings.seed}",
                 *(["*: more than was ever recorded of the unit"] if further else []),
                 *(["less: than to the best natural image"] if losing else []),

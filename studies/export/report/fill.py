@@ -30,7 +30,7 @@ from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
-from tuner.figures.captions import NO_EVIDENCE
+from tuner.figures.captions import NO_EVIDENCE, in_units
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
@@ -125,7 +125,9 @@ def study_details(
 ) -> StudyDetails:
     """Everything that is shown when a study is chosen."""
     space = workspace.experiment.search.space[one.spec.key.readout]
-    images, called, notes, how = images_of(out / one.spec.name, one)
+    images, called, notes, how = images_of(
+        out / one.spec.name, one, workspace.recording.measured_in
+    )
     matters = importance(loaded, space)
     return StudyDetails(
         curves=trial_curves(loaded),
@@ -151,7 +153,9 @@ def study_details(
     )
 
 
-def images_of(folder: Path, one: Evaluated) -> tuple[Any, list[str], list[str], str]:
+def images_of(
+    folder: Path, one: Evaluated, measured_in: str = ""
+) -> tuple[Any, list[str], list[str], str]:
     """Images that ``export mei`` wrote of units of this study, by unit: pictures, names, notes, and how they were made."""
     path = folder / "meis.npz"
     if not path.is_file():
@@ -172,7 +176,8 @@ def images_of(folder: Path, one: Evaluated) -> tuple[Any, list[str], list[str], 
     order = [place[unit] for unit in there]
     notes = [f"predicted {activation[i]:.3g}" for i in order]
     some = "" if len(there) == len(called) else f" of {len(there)} of {len(called)} units"
-    how = f"most exciting images{some}; predicted responses in the recording's units"
+    unit = in_units(measured_in)
+    how = f"most exciting images{some}; predicted responses {unit}"
     if natural is not None:
         notes = [
             f"{note}, best natural {natural[i]:.3g}" for note, i in zip(notes, order, strict=True)

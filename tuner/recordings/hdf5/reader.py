@@ -12,7 +12,8 @@ Layout (everything but ``train/`` and ``units/area`` is optional)::
     units/<column>    (n_units,) strings, numbers or booleans
     truth/...         the known answers of a simulation
 
-Attributes of the file: ``label`` (text), ``simulated`` (boolean), ``notes`` (lines of text).
+Attributes of the file: ``label`` (text), ``simulated`` (boolean), ``notes`` (lines of text); of ``train/responses``:
+``unit``, what responses are measured in (text).
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from tuner.recordings.hdf5 import open as h5
 from tuner.recordings.hdf5.images import Hdf5Images
 from tuner.recordings.recording import ImageSource, Recording
 from tuner.recordings.sources import FileImages
+
+LONGEST = 60
+"""Characters of what responses are measured in: it stands in captions."""
 
 
 def load(path: Path, images: Path | None = None) -> Recording:
@@ -73,6 +77,7 @@ def load(path: Path, images: Path | None = None) -> Recording:
             truth=truth,
             test_groups=groups[1],
             test_times=_times(path, file),
+            measured_in=_measured_in(path, file),
         )
 
 
@@ -187,6 +192,13 @@ def _notes(path: Path, file: h5py.File) -> tuple[str, ...]:
     if not isinstance(value, np.ndarray) or value.ndim != 1:
         return ()
     return tuple(line for line in map(_text, value.tolist()) if line)
+
+
+def _measured_in(path: Path, file: h5py.File) -> str:
+    """Read what responses are measured in, one short line."""
+    with h5.guarded(path, "attribute unit of train/responses"):
+        value = file["train/responses"].attrs.get("unit")
+    return " ".join(_text(value).split())[:LONGEST]
 
 
 def _text(value: Any) -> str:

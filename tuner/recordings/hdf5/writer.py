@@ -60,6 +60,9 @@ def write_recording(
         write_attributes(file, recording.label, recording.simulated, recording.notes)
         _write_part(file, "train", recording.train_images, embed, progress)
         write_array(file, "train/responses", recording.train_responses)
+        if recording.measured_in:
+            text = _fixed(np.array(recording.measured_in))
+            file["train/responses"].attrs["unit"] = text
         if recording.train_groups is not None:
             write_array(file, "train/groups", recording.train_groups)
         if recording.test_images is not None and recording.test_responses is not None:

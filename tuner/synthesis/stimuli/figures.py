@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from tuner.figures import style
+from tuner.figures.captions import in_units
 from tuner.figures.metrics import clean
 from tuner.figures.tiles import tiles
 from tuner.synthesis.stimuli.answers import Answers
@@ -98,7 +99,8 @@ def predicted_against_measured(
         for row, (low, high) in zip(rows, ends, strict=True)
     ]
     sub = (
-        "across: predicted, up: measured response, on the same scale in the recording's units (below: from where to where); "
+        "across: predicted, up: measured response, on the same scale "
+        f"{in_units(folder.measured_in(encoder))} (below: from where to where); "
         "dashed: as predicted; pale dots: images for other units; correlation r over the images (its ceiling); "
         f"{len(scores.measured)} images, "
         f"{scores.repeats} repeat{'s' * (scores.repeats != 1)}"

@@ -20,6 +20,7 @@ import numpy as np
 from tuner.atomic import write_bytes
 from tuner.encoder import Encoder
 from tuner.errors import EnvironmentFailure, InputError
+from tuner.figures.captions import in_units
 from tuner.figures.tables import write_csv
 from tuner.synthesis.determinism import surroundings
 from tuner.synthesis.evaluate import responses
@@ -264,6 +265,8 @@ def _note(
     )
     side = rig.size or next(iter(encoders.values())).image_size
     said = [f"{name}: {about[name]}" for name in encoders if about.get(name)]
+    units = {str(encoder.meta.get("measured_in", "")) for encoder in encoders.values()}
+    scaled = in_units(units.pop() if len(units) == 1 else "")
     described = _listed("Encoders", said) + _listed("What is lacking", notes)
     return f"""\
 {"SIMULATED: predictions of encoders fitted to simulated units." if simulated else "Stimuli"}
@@ -287,5 +290,6 @@ Coming back
   tuner stimuli score <this folder> <responses>
   takes the responses in the generic HDF5 format, or as a CSV with a column "image" (the file
   names), a column "repeat" if images were shown more than once, and a column per unit, headed by
-  its index or its name. Do not edit or rename files here: all are checked against stimuli.json.
+  its index or its name. Predictions in manifest.csv are {scaled}.
+  Do not edit or rename files here: all are checked against stimuli.json.
 """

@@ -100,6 +100,13 @@ class Folder:
                 return str(entry.get("about", ""))
         return ""
 
+    def measured_in(self, encoder: str) -> str:
+        """What an encoder's responses are measured in; empty where that is not known."""
+        for entry in self.description["encoders"]:
+            if entry["name"] == encoder:
+                return str((entry.get("meta") or {}).get("measured_in", ""))
+        return ""
+
     def unit_names(self) -> dict[int, str]:
         """Unit index to what the unit is called, for all units of the encoders."""
         names: dict[int, str] = {}
