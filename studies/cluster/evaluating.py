@@ -55,7 +55,6 @@ def score_for(workspace: Workspace, spec: Spec, message: messages.Message) -> by
         weights_of(message),
         value=header["value"],
         finished=header["finished"],
-        draws=header["draws"],
     )
     return pack_scored(worth)
 

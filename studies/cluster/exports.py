@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 
 def scores_on(
-    engine: Engine, say: Say, opened: Sequence[Best], draws: int
+    engine: Engine, say: Say, opened: Sequence[Best]
 ) -> Iterator[tuple[Whole | None, Scored | None]]:
     """Score studies on workers; a :data:`studies.results.scores.Scorer`, engine and listener given."""
     ready = [i for i, best in enumerate(opened) if best.summary.best is not None]
@@ -39,7 +39,7 @@ def scores_on(
         if kept is None:
             return messages.pack(header | {"lost": True})
         notes[place] = Whole(kept.trial, {}, kept.note)
-        header |= {"value": loss_of(best, kept), "finished": best.summary.finished, "draws": draws}
+        header |= {"value": loss_of(best, kept), "finished": best.summary.finished}
         return pack_weights(header, kept.parameters)
 
     jobs = [Job("score", _layer(opened[i]), partial(message, i)) for i in ready]

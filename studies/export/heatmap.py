@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from tuner.figures.style import ThemeName
 
 
-DRAWS = 1000
-"""Bootstrap samples behind the intervals."""
-
 _LONG = 60.0
 """Seconds beyond which a quicker way is named."""
 
@@ -268,11 +265,11 @@ def draw_heatmap(
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
 
-    beside = named(workspace, specs, references, draws=DRAWS)
+    beside = named(workspace, specs, references)
     # All weights together would fill the memory.
-    evaluated = evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer)
+    evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)
     found = [replace(one, parameters=None) for one in evaluated]
-    found = set_against(workspace, stores, found, beside, DRAWS)
+    found = set_against(workspace, stores, found, beside)
     rows = [one.row for one in found]
     units = [unit for one in found for unit in one.units]
     together: dict[tuple[str, str], tuple[dict[str, Any], dict[str, tuple[float, float]]]] = {}

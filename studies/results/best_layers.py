@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 PER = ("unit", "region")
 
-DRAWS = 1000
-"""Bootstrap samples, where intervals come from them."""
 
 NEXT = ("next_backbone", "next_layer", "next_validation_loss")
 """Columns of the best fit at another layer, of this network or another."""
@@ -70,7 +68,7 @@ def best_of(
     import pandas as pd
 
     # All weights together would fill the memory.
-    evaluated = evaluate_all(workspace, stores, specs, draws=DRAWS)
+    evaluated = evaluate_all(workspace, stores, specs)
     found = [replace(one, parameters=None) for one in evaluated]
     if per == "unit":
         chosen = unit_layers(workspace, found)
@@ -107,7 +105,7 @@ def _set_against(
     near = [one for one in found if one.spec.key.place in places]
     told: dict[tuple[Any, ...], Row] = {
         (*one.spec.key.place, one.spec.key.readout): one.row
-        for one in set_against(workspace, stores, near, [], DRAWS)
+        for one in set_against(workspace, stores, near, [])
     }
     names = ("backbone", "layer", "region", "readout")
     return [{**told.get(tuple(row.get(name) for name in names), {}), **row} for row in chosen]

@@ -15,6 +15,9 @@ from tuner.figures.tables import WITH_LIMITS
 _SEED = 0
 """Of the bootstrap, where intervals come from one: they come out the same at every export."""
 
+DRAWS = 1000
+"""Samples of images, where intervals come from them: ``data.intervals = "images"``."""
+
 REGION_COLUMNS = (
     "test_correlation",
     "test_correlation_normalized",
@@ -73,7 +76,11 @@ class Tested:
 
 
 def on_test_images(
-    workspace: Workspace, units: NDArray[np.int64], predicted: NDArray[Any], draws: int
+    workspace: Workspace,
+    units: NDArray[np.int64],
+    predicted: NDArray[Any],
+    *,
+    intervals: bool = True,
 ) -> Tested:
     """Score predictions of some units' responses to the test images.
 
@@ -83,8 +90,8 @@ def on_test_images(
         ``(n_units,)`` indices in the recording, all of one region.
     predicted
         ``(n_test, n_units)`` in the recording's units.
-    draws
-        Number of bootstrap samples, where intervals come from them (``data.intervals = "images"``); 0: no intervals.
+    intervals
+        Whether to compute 95 % limits too.
     """
     from tuner.scores import bootstrap_scores, counted_units, region_intervals, score_units
     from tuner.scores.jackknife import LeftOut, leave_out, mean_intervals, pseudo_values
@@ -92,17 +99,17 @@ def on_test_images(
     assert workspace.recording.test_responses is not None
     measured = workspace.recording.test_responses[:, :, units]
     data, how = workspace.experiment.data, workspace.scoring
-    if not draws:
+    if not intervals:
         return Tested(score_units(predicted, measured, intervals=None, seed=_SEED, **how))
     left = leave_out(predicted, measured, **how)
     by: LeftOut | Literal["bootstrap"] = left if data.intervals == "groups" else "bootstrap"
-    scores = score_units(predicted, measured, intervals=by, draws=draws, seed=_SEED, **how)
+    scores = score_units(predicted, measured, intervals=by, draws=DRAWS, seed=_SEED, **how)
     counted = counted_units(scores, min_explainable=data.min_explainable)
     if not counted.any():
         return Tested(scores)
     if by is left:
-        intervals = mean_intervals(left, counted)
+        region = mean_intervals(left, counted)
     else:
-        samples = bootstrap_scores(predicted, measured, draws=draws, seed=_SEED, **how)
-        intervals = region_intervals(samples, counted)
-    return Tested(scores, intervals, pseudo_values(left, "test_correlation", counted))
+        samples = bootstrap_scores(predicted, measured, draws=DRAWS, seed=_SEED, **how)
+        region = region_intervals(samples, counted)
+    return Tested(scores, region, pseudo_values(left, "test_correlation", counted))

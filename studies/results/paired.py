@@ -42,7 +42,6 @@ def set_against(
     stores: Stores,
     found: Sequence[Evaluated],
     beside: Sequence[Reference],
-    draws: int,
 ) -> list[Evaluated]:
     """Put beside every search how it stands against ``smooth`` and against its own start; see :func:`compared`.
 
@@ -52,16 +51,14 @@ def set_against(
         Studies, scored with intervals where there are test images.
     beside
         Closed forms that were scored already.
-    draws
-        As the studies were scored with.
     """
     scored = [one.spec for one in found if one.parts is not None]
-    starts = with_starts(workspace, scored, beside, draws)
-    return compared(workspace, found, closed_forms(workspace, stores, found, draws), starts)
+    starts = with_starts(workspace, scored, beside)
+    return compared(workspace, found, closed_forms(workspace, stores, found), starts)
 
 
 def with_starts(
-    workspace: Workspace, specs: Sequence[Spec], beside: Sequence[Reference], draws: int
+    workspace: Workspace, specs: Sequence[Spec], beside: Sequence[Reference]
 ) -> list[Reference]:
     """The closed forms that searches started in: those that stand beside already, else read from where they are kept.
 
@@ -73,12 +70,10 @@ def with_starts(
     if workspace.experiment.training.loss != "mse":
         return []
     started = [spec for spec in specs if not spec.closed_form and starts_elsewhere(workspace, spec)]
-    return references(workspace, started, LOCATED, draws=draws)
+    return references(workspace, started, LOCATED)
 
 
-def closed_forms(
-    workspace: Workspace, stores: Stores, found: Sequence[Evaluated], draws: int
-) -> Lines:
+def closed_forms(workspace: Workspace, stores: Stores, found: Sequence[Evaluated]) -> Lines:
     """What ``smooth`` comes to where there are searches: of the studies that are scored, else of those that are stored.
 
     So what is said of a search does not depend on what is selected beside it. One that was made with other settings counts
@@ -106,7 +101,6 @@ def closed_forms(
                 kept.parameters,
                 value=loss_of(best, kept),
                 finished=best.summary.finished,
-                draws=draws,
                 fields=False,
             )
             lines[best.spec.key.place] = worth.row, worth.parts

@@ -71,9 +71,7 @@ class Reference:
     parts: NDArray[np.float64] | None
 
 
-def named(
-    workspace: Workspace, specs: Sequence[Spec], names: Sequence[str], *, draws: int
-) -> list[Reference]:
+def named(workspace: Workspace, specs: Sequence[Spec], names: Sequence[str]) -> list[Reference]:
     """Fit the closed forms of several of :data:`REFERENCES`, one after the other; see :func:`references`.
 
     The same draw of random weights is fitted once: where a network of random weights is a backbone of the experiment, and
@@ -84,7 +82,7 @@ def named(
         reference
         for name in names
         for reference in references(
-            workspace, alone if name == "random" else specs, REFERENCES[name], draws=draws
+            workspace, alone if name == "random" else specs, REFERENCES[name]
         )
     ]
     if "random" in names:
@@ -130,9 +128,7 @@ def _drawn_once(
     return [spec for spec in learned if draw(spec) not in own], twice
 
 
-def references(
-    workspace: Workspace, specs: Sequence[Spec], readout: str, *, draws: int = 1000
-) -> list[Reference]:
+def references(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[Reference]:
     """Fit a closed form for every backbone, layer and region of the studies.
 
     ``validation_loss`` is squared error over variance whatever the studies' loss is.
@@ -146,8 +142,6 @@ def references(
         mean of the folds' fits): what is above it, a search has added; :data:`RANDOM`, ridge on the same layers of the same
         networks with random weights, seeded by ``search.seed``. Pixels and Gabor filters have no weights, and no such
         reference.
-    draws
-        Number of bootstrap samples behind the intervals.
     """
     if readout == RANDOM:
         specs = [
@@ -157,7 +151,7 @@ def references(
         for spec in specs:
             layers.setdefault(spec.key.backbone, {})[spec.key.layer] = None
         workspace = workspace.untrained({alias: list(names) for alias, names in layers.items()})
-    return list(_fitted(workspace, specs, readout, draws))
+    return list(_fitted(workspace, specs, readout))
 
 
 @dataclass(frozen=True)
@@ -234,9 +228,7 @@ def _located(
     return _Fitted(held_out, tested)
 
 
-def _fitted(
-    workspace: Workspace, specs: Sequence[Spec], readout: str, draws: int
-) -> Iterator[Reference]:
+def _fitted(workspace: Workspace, specs: Sequence[Spec], readout: str) -> Iterator[Reference]:
     from tuner.fitting.losses import response_scaling
 
     layers: dict[tuple[str, str], Spec] = {}
@@ -275,7 +267,6 @@ def _fitted(
                 found.held_out[:, mine],
                 targets[workspace.cuts.held_out][:, units],
                 None if tested is None else tested[:, mine],
-                draws,
             )
 
 
@@ -285,7 +276,6 @@ def _scored(
     predicted: NDArray[np.float32],
     judged: NDArray[np.float32],
     tested: NDArray[np.float32] | None,
-    draws: int,
 ) -> Reference:
     """Score a region's predictions as those of a study are.
 
@@ -328,7 +318,7 @@ def _scored(
     }
     parts = None
     if workspace.recording.test_responses is not None and tested is not None:
-        of_test = on_test_images(workspace, spec.units, tested, draws)
+        of_test = on_test_images(workspace, spec.units, tested)
         row |= of_test.columns(workspace)
         scores |= of_test.units
         parts = of_test.parts

@@ -114,8 +114,8 @@ class Scored:
     unit_losses: NDArray[np.float32]
 
 
-Scorer = Callable[[Sequence[Best], int], Iterator[tuple[Whole | None, Scored | None]]]
-"""Given studies and how often to draw: of each, in order, the kept trial that is shown and its scores, if there is one."""
+Scorer = Callable[[Sequence[Best]], Iterator[tuple[Whole | None, Scored | None]]]
+"""Given studies: of each, in order, the kept trial that is shown and its scores, if there is one."""
 
 
 def shown(best: Best) -> Whole | None:
@@ -123,7 +123,7 @@ def shown(best: Best) -> Whole | None:
     return None if best.summary.best is None else next(best.whole(), None)
 
 
-def score_here(opened: Sequence[Best], draws: int) -> Iterator[tuple[Whole | None, Scored | None]]:
+def score_here(opened: Sequence[Best]) -> Iterator[tuple[Whole | None, Scored | None]]:
     """Score studies one after the other in this process."""
     for best in opened:
         kept = shown(best)
@@ -139,7 +139,6 @@ def score_here(opened: Sequence[Best], draws: int) -> Iterator[tuple[Whole | Non
                 kept.parameters,
                 value=value,
                 finished=finished,
-                draws=draws,
             ),
         )
 
@@ -156,7 +155,6 @@ def evaluate_all(
     stores: Stores,
     specs: Sequence[Spec],
     *,
-    draws: int = 1000,
     what: str = "scoring studies",
     scorer: Scorer = score_here,
 ) -> Iterator[Evaluated]:
@@ -164,8 +162,6 @@ def evaluate_all(
 
     Parameters
     ----------
-    draws
-        Number of bootstrap samples behind the intervals.
     what
         What is being done, as the workspace's `progress` is told after each study.
     scorer
@@ -180,7 +176,7 @@ def evaluate_all(
     if all(best.summary.best is None for best in opened):
         raise InputError(NONE_COMPLETE)
     line = closed_form_line(stores.storage, stored_studies(stores.storage).values())
-    scored = scorer(opened, draws)
+    scored = scorer(opened)
     for best in counted(opened, what, workspace.progress):
         kept, worth = next(scored)
         lost = best.summary.best is not None and kept is None
@@ -230,7 +226,7 @@ def score(
     *,
     value: float,
     finished: int,
-    draws: int,
+    intervals: bool = True,
     fields: bool = True,
 ) -> Scored:
     """Score a study's weights.
@@ -243,8 +239,8 @@ def score(
         Its validation loss.
     finished
         Trials that it was chosen from.
-    draws
-        Number of bootstrap samples behind the intervals.
+    intervals
+        Whether to compute 95 % limits of its test scores.
     fields
         Whether it is measured where units read.
     """
@@ -262,19 +258,19 @@ def score(
         "fit_failed": units_failed(workspace, each, flat, trials=trials),
     }
     row["validation_correlation"] = mean_correlation(scores["validation_correlation"], measured)
-    intervals, parts = {}, None
+    limits, parts = {}, None
     if workspace.recording.test_responses is not None:
         scaling = workspace.scaling
         scaled = respond(loss, tested(workspace, spec, parameters))
         predicted = scaled * scaling.scale[spec.units] + scaling.mean[spec.units]
-        found = on_test_images(workspace, spec.units, predicted, draws)
+        found = on_test_images(workspace, spec.units, predicted, intervals=intervals)
         scores |= found.units
         row |= found.columns(workspace)
-        intervals, parts = found.intervals, found.parts
+        limits, parts = found.intervals, found.parts
     if fields:
         scores |= _receptive_fields(workspace, spec, parameters)
     summed = by_part(each, workspace.cuts.held_out_groups)
-    return Scored(row, scores, intervals, by_image(each), parts, summed)
+    return Scored(row, scores, limits, by_image(each), parts, summed)
 
 
 def unit_rows(

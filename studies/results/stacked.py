@@ -121,7 +121,7 @@ def _mean_response(workspace: Workspace) -> float:
 
 
 def evaluate_stack(
-    workspace: Workspace, stack: Stack, *, draws: int = 1000
+    workspace: Workspace, stack: Stack
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, tuple[float, float]]]:
     """A row of ``heatmap.csv``, a row of ``units.csv`` for every unit, and the limits of the region's scores.
 
@@ -158,7 +158,7 @@ def evaluate_stack(
             scaled += weight * (respond(loss, tested(workspace, best.spec, kept.parameters)) - base)
         scaling = workspace.scaling
         predicted = scaled.astype(np.float32) * scaling.scale[spec.units] + scaling.mean[spec.units]
-        of_test = on_test_images(workspace, spec.units, predicted, draws)
+        of_test = on_test_images(workspace, spec.units, predicted)
         scores |= of_test.units
         row |= of_test.columns(workspace)
         intervals = of_test.intervals

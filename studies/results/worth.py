@@ -28,7 +28,13 @@ def worth(
 ) -> dict[str, Any]:
     """Score a study's best trial without intervals; a :data:`studies.workspace.Scorer`."""
     found = score(
-        workspace, spec, dict(parameters), value=loss, finished=finished, draws=0, fields=False
+        workspace,
+        spec,
+        dict(parameters),
+        value=loss,
+        finished=finished,
+        intervals=False,
+        fields=False,
     ).row
     there = {name: found[name] for name in SCORES if name in found}
     return {

@@ -41,7 +41,7 @@ NETWORK = DOCUMENT["backbone"][0]
 
 
 def rows_of(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[dict[str, Any]]:
-    return [one.row for one in references(workspace, specs, readout, draws=0)]
+    return [one.row for one in references(workspace, specs, readout)]
 
 
 def opened(config: Path) -> Workspace:
@@ -71,7 +71,7 @@ def test_one_draw_of_random_weights_is_drawn_once(make_experiment: MakeExperimen
     specs = [spec for spec in workspace.grid if spec.key.region == "IT"]
 
     def found(*names: str) -> list[tuple[str, str, str]]:
-        each = named(workspace, specs, names, draws=0)
+        each = named(workspace, specs, names)
         notes = {one.key.backbone: one.row.get("note") for one in each if one.row.get("note")}
         assert notes == (
             {"control": "also net with random weights: the same draw"} if len(names) > 1 else {}
@@ -84,11 +84,9 @@ def test_one_draw_of_random_weights_is_drawn_once(make_experiment: MakeExperimen
     assert [one for one in found("ridge", "random") if one[2] == RANDOM] == deeper
     assert ("control", first, RIDGE) in found("ridge", "random")
     several = opened(make_experiment({"backbone": [control | {"seeds": 2}]}, name="draws"))
-    assert named(several, several.grid, ("random",), draws=0)
+    assert named(several, several.grid, ("random",))
     assert not [
-        r
-        for r in named(several, several.grid, ("ridge", "random"), draws=0)
-        if r.key.readout == RANDOM
+        r for r in named(several, several.grid, ("ridge", "random")) if r.key.readout == RANDOM
     ]
 
 
@@ -233,7 +231,7 @@ def test_searches_are_compared_with_closed_forms_in_pairs(make_experiment: MakeE
     predictions = ((full, near), (smooth, near + 0.3 * draw[1]))
 
     def evaluated(spec: Spec, predicted: NDArray[Any]) -> Evaluated:
-        worth = on_test_images(workspace, spec.units, predicted, 400)
+        worth = on_test_images(workspace, spec.units, predicted)
         nothing: Any = None
         return Evaluated(spec, nothing, worth.columns(workspace), [], nothing, parts=worth.parts)
 

@@ -34,9 +34,6 @@ from tuner.figures.captions import NO_EVIDENCE, in_units
 
 VERSIONS = ("cortex-tuner", "torch", "torchvision", "numpy", "optuna", "torch-lucent", "h5py")
 
-DRAWS = 200
-"""Bootstrap samples behind the intervals: enough for three digits."""
-
 
 def export_report(
     workspace: Workspace,
@@ -66,11 +63,11 @@ def export_report(
     page = out if is_file(out, ".html") else out / "report.html"
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
-    for one in evaluate_all(workspace, stores, specs, draws=DRAWS, scorer=scorer):
+    for one in evaluate_all(workspace, stores, specs, scorer=scorer):
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
-    beside = named(workspace, specs, references, draws=DRAWS)
-    against = set_against(workspace, stores, list(found.values()), beside, DRAWS)
+    beside = named(workspace, specs, references)
+    against = set_against(workspace, stores, list(found.values()), beside)
     rows = [one.row for one in against]
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
