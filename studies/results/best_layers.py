@@ -44,6 +44,8 @@ COLUMNS = (
 )
 """Of ``unit_layers.csv``, before the unit's columns in the recording: one row per unit."""
 
+CONTROL = "this network has random weights: what the trained ones have learned does not help here"
+
 Row = Mapping[str, Any]
 
 
@@ -73,7 +75,7 @@ def best_of(
     if per == "unit":
         chosen = unit_layers(workspace, found)
     else:
-        chosen = _set_against(workspace, stores, found, region_layers(found))
+        chosen = _set_against(workspace, stores, found, region_layers(workspace, found))
     rows = [row for one in found for row in (one.units if per == "unit" else [one.row])] + chosen
     first = [per, "backbone", "layer", "readout", "validation_loss", *NEXT]
     first += CHOICE if per == "unit" else ()
@@ -81,8 +83,9 @@ def best_of(
     return pd.DataFrame(chosen, columns=[*names, *(["note"] if "note" not in names else [])])
 
 
-def region_layers(found: Sequence[Evaluated]) -> list[Row]:
+def region_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[Row]:
     """Return a row per region, as :func:`best_of`."""
+    controls = _controls(workspace)
     contests: dict[str, list[Row]] = {}
     for one in found:
         if not pending(one.row):
@@ -93,7 +96,7 @@ def region_layers(found: Sequence[Evaluated]) -> list[Row]:
         if best is None:
             out.append({"region": region, "layer": NO_LAYER, "note": NOT_TOLD})
         else:
-            out.append(_beside(best, rows))
+            out.append(_beside(best, rows, controls))
     return out
 
 
@@ -114,6 +117,7 @@ def _set_against(
 def unit_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[Row]:
     """Return a row per unit, as :func:`best_of`, with how sure its layer is."""
     of_units = unit_columns(workspace, 0)
+    controls = _controls(workspace)
     contests: dict[int, list[tuple[Row, Fit]]] = {}
     for one in found:
         for place, row in enumerate(one.units):
@@ -135,13 +139,24 @@ def unit_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[Row]:
             weights[region] = divisors(workspace, one.spec.units)
         rivals = _other_layers(fits, best)
         gaps = ahead(workspace, (one, place), [fit for _, fit in rivals], weights[region][:, place])
-        out.append({**_beside(best, rows), **_how_sure(rivals, gaps)})
+        out.append({**_beside(best, rows, controls), **_how_sure(rivals, gaps)})
     return out
 
 
-def _beside(best: Row, rows: Sequence[Row]) -> dict[str, Any]:
-    """Put beside the best which other layer comes next, by its lowest loss, and which fit was passed over."""
-    note = best.get("note") or _passed_over(rows, best)
+def _controls(workspace: Workspace) -> frozenset[str]:
+    """Networks of random weights, where there are others."""
+    tables = workspace.experiment.backbone
+    random = frozenset(table.alias for table in tables if table.weights == "random")
+    return random if len(random) < len(tables) else frozenset()
+
+
+def _beside(best: Row, rows: Sequence[Row], controls: frozenset[str]) -> dict[str, Any]:
+    """Put beside the best which other layer comes next, by its lowest loss, and which fit was passed over.
+
+    That the best is a control is noted: no layer that has learned anything is ahead of it.
+    """
+    control = CONTROL if best["backbone"] in controls else ""
+    note = "; ".join(filter(None, (control, best.get("note") or _passed_over(rows, best))))
     others = [row for row in rows if _layer(row) != _layer(best)]
     following = min(others, key=_loss, default=None)
     found = () if following is None else (*_layer(following), following["validation_loss"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from studies.config.experiment import Experiment, load_experiment, parse_experim
 from studies.database.stores import as_made, open_stores
 from studies.export import images
 from studies.export.heatmap import draw_heatmap
+from studies.results.best_layers import region_layers
 from studies.results.encoders import best_studies
 from studies.workspace import Workspace
 from tests.conftest import Run
@@ -158,3 +160,26 @@ def test_networks_that_are_not_in_use_are_let_go(monkeypatch: pytest.MonkeyPatch
     assert workspace.networks.layers("gabor") is first  # known without loading it again
     assert workspace.networks.digest("gabor") == digest
     assert list(held) == ["pixels"]
+
+
+def test_that_a_control_is_the_best_is_noted() -> None:
+    net = {"name": "squeezenet1_1"}
+    both = experiment(net | {"alias": "trained"}, net | {"alias": "untrained", "weights": "random"})
+    alone = experiment(net | {"alias": "untrained", "weights": "random"})
+
+    def note(made: Experiment, **losses: float) -> str:
+        about = {
+            "region": "V4",
+            "layer": "a",
+            "layer_index": 0,
+            "readout": "full",
+            "fit_failed": False,
+        }
+        rows = [about | {"backbone": b, "validation_loss": loss} for b, loss in losses.items()]
+        found: Any = [SimpleNamespace(row=row) for row in rows]
+        (row,) = region_layers(Workspace(made), found)
+        return str(row["note"])
+
+    assert "has random weights" in note(both, trained=0.6, untrained=0.5)
+    assert note(both, trained=0.5, untrained=0.6) == ""
+    assert note(alone, untrained=0.5) == ""
