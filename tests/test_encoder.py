@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tuner
@@ -296,3 +297,43 @@ def test_images_that_are_not_in_0_to_1_are_refused(wrong, said):
 def test_images_of_double_precision_are_read(images):
     encoder = random_encoder()
     assert torch.equal(encoder(images.double()), encoder(images))
+
+
+def test_images_of_any_size_are_prepared_as_the_search_does(tmp_path):
+    encoder, large = random_encoder(), pictures(3, size=50)
+    made = encoder.prepare(large)
+    bicubic = [Image.fromarray(one).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for one in large]
+    assert torch.equal(made, as_batch(np.stack([np.asarray(one) for one in bicubic])))
+    assert encoder(made).shape == (3, encoder.n_units)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, one in zip(files, large, strict=True):
+        Image.fromarray(one).save(file)
+    assert torch.equal(encoder.prepare(files), made)
+    assert torch.equal(encoder.prepare(str(files[1])), made[1:2])
+    as_read = pictures(2)
+    assert torch.equal(encoder.prepare(as_read), as_batch(as_read))
+
+
+def test_images_that_are_not_square_are_prepared_as_the_search_does():
+    encoder, wide = random_encoder(), pictures(2, size=40)[:, :30]
+    with pytest.raises(
+        InputError, match=r'images\[0\] is 40 x 30 pixels, not square; pass fit="crop"'
+    ):
+        encoder.prepare(wide)
+    cropped = encoder.prepare(wide, fit="crop")
+    assert torch.equal(cropped, encoder.prepare(wide[:, :, 5:35]))
+    encoder.meta["fit"] = "crop"
+    assert torch.equal(encoder.prepare(wide), cropped)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.zeros((2, 40, 40, 3)), "images must be .* uint8, not .* float64"),
+        (["none.png"], "none.png: no such image file"),
+        ([np.zeros((40, 40, 3), np.uint8)], "among them is ndarray"),
+    ],
+)
+def test_what_cannot_be_prepared_is_named(wrong, said):
+    with pytest.raises(InputError, match=said):
+        random_encoder().prepare(wrong)

@@ -373,6 +373,7 @@ def encoder(
             "simulated": workspace.recording.simulated,
             "recording": workspace.recording.label,
             "pixels_per_degree": experiment.data.pixels_per_degree,
+            **({} if experiment.data.fit == "error" else {"fit": experiment.data.fit}),
             **({"measured_in": said} if (said := workspace.recording.measured_in) else {}),
         },
     ).to(workspace.device)

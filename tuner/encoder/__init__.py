@@ -9,7 +9,8 @@ from tuner.encoder.files import (
     save_encoder,
     write_encoder,
 )
-from tuner.encoder.model import Encoder, as_batch
+from tuner.encoder.model import Encoder
+from tuner.encoder.prepare import as_batch
 from tuner.encoder.stacked import StackedEncoder
 from tuner.encoder.together import Together
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from tuner.atomic import write_bytes
 from tuner.backbones.precision import FULL, Precision
-from tuner.encoder.model import Encoder, as_batch
+from tuner.encoder.model import Encoder
+from tuner.encoder.prepare import as_batch
 from tuner.encoder.stacked import StackedEncoder
 from tuner.errors import EnvironmentFailure, InputError
 from tuner.features.normalize import Normalization

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner import readouts
+from tuner.encoder.prepare import Pictures, prepared
 from tuner.errors import InputError, unknown
 from tuner.features.normalize import Normalization
 
 if TYPE_CHECKING:
     from tuner.backbones import Backbone
+    from tuner.recordings.images import Fit
 
 LOSSES = ("mse", "poisson")
 
@@ -178,6 +180,29 @@ class Encoder(nn.Module):
 
     # image -> response
 
+    def prepare(self, images: Pictures, fit: Fit | None = None) -> Tensor:
+        """Bring images of any size into the shape that the encoder reads, as those were that it was fitted on.
+
+        Parameters
+        ----------
+        images
+            ``(n, height, width, 3)`` uint8, or names of image files.
+        fit
+            What becomes of an image that is not square: ``"crop"``, ``"pad"`` or ``"error"``; not given: as in the search.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(n, 3, image_size, image_size)`` in [0, 1], on the encoder's device; resized by antialiased bicubic
+            interpolation.
+
+        Raises
+        ------
+        InputError
+            If an image cannot be read, or is not square where that is an error.
+        """
+        return prepared(images, self.image_size, fit or self.meta.get("fit", "error"), self.device)
+
     def outputs(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Return what layers of the backbone make of images ``(B, 3, S, S)``, in one pass.
 
@@ -190,7 +215,7 @@ class Encoder(nn.Module):
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
                 f"the encoder reads images (batch, 3, {self.image_size}, {self.image_size}), "
-                f"not {tuple(images.shape)}"
+                f"not {tuple(images.shape)}: its method prepare makes them of (n, height, width, 3) uint8 or of files"
             )
         return self.backbone.features(images, layers)
 
@@ -287,7 +312,7 @@ def refuse_other_values(images: Tensor) -> None:
     if not images.is_floating_point():
         raise InputError(
             f"images: are {str(images.dtype).removeprefix('torch.')}, and must be floats in [0, 1]: divide "
-            "by 255, or take tuner.encoder.as_batch of (batch, size, size, 3) uint8"
+            "by 255, or have encoder.prepare make them of (batch, height, width, 3) uint8"
         )
     if not images.numel():
         return
@@ -306,9 +331,3 @@ def _digest(tensors: Mapping[str, Tensor], head: str = "") -> str:
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def as_batch(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """``(B, S, S, 3)`` 8-bit images to ``(B, 3, S, S)`` float32 in [0, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous()

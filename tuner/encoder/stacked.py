@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from tuner.encoder.model import Encoder, refuse_other_values
+from tuner.encoder.prepare import Pictures
 from tuner.encoder.together import Together
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
     from tuner.backbones import Backbone
+    from tuner.recordings.images import Fit
 
 SHRINKAGE = 0.03
 """Of the weights towards equal ones, in units of a response's variance: settles what members that agree leave open."""
@@ -156,6 +158,10 @@ class StackedEncoder(nn.Module):
     def unit_names(self) -> list[str]:
         """Return what to call each unit: its ``name``, else its ``electrode``, else its index."""
         return self.encoders[0].unit_names()
+
+    def prepare(self, images: Pictures, fit: Fit | None = None) -> Tensor:
+        """Bring images of any size into the shape that is read; see :meth:`tuner.encoder.model.Encoder.prepare`."""
+        return self.encoders[0].prepare(images, fit)
 
     def train(self, mode: bool = True) -> StackedEncoder:
         """Stay in evaluation mode: a backbone that is frozen has no training mode."""
