@@ -96,8 +96,8 @@ def resplit(
         key = (spec.key.backbone, spec.key.region, spec.key.readout)
         contest = contests.setdefault(key, _Contest())
         contest.specs.append(spec)
-        assert item.best is not None
-        contest.value[spec.key.layer] = float(item.best.value or 0.0)
+        assert item.loss is not None
+        contest.value[spec.key.layer] = item.loss  # what heatmap.csv has, and chooses by
         if spec.name in failed:
             contest.failed.add(spec.key.layer)
     layers: dict[tuple[str, str], list[list[Spec]]] = {}

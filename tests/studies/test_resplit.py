@@ -10,8 +10,10 @@ import pytest
 
 from cli.main import main
 from studies.config.experiment import load_experiment
+from studies.database import optuna_tables as tables
 from studies.database.stores import open_stores
 from studies.results.resplit import _Contest, _rows, resplit
+from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
 from tests.studies.conftest import MakeExperiment
 from tests.studies.small import IMAGES, write_recording
@@ -59,3 +61,25 @@ def test_a_unit_that_another_cut_leaves_too_few_responses_takes_no_part_in_it(
     stores.storage.close()
     assert [row["cuts"] for row in found] == [1, 1]
     assert all(0 < row["validation_loss"] < 10 for row in found)
+
+
+def test_the_choice_is_that_of_the_heatmap(make_experiment: MakeExperiment) -> None:
+    """Of a closed form that of its encoder, whose units have settings of their own, not of its best grid point."""
+    config = make_experiment({"search": {"space": {"smooth": {"width": [0.0, 0.7]}}}})
+    for words in (["study", "create"], ["optimize", "--n-trials", "1"]):
+        assert main(["-q", "-c", str(config), *words, "--region", "V1", "--readout", "smooth"]) == 0
+    workspace = Workspace(load_experiment(config))
+    specs = [s for s in workspace.grid if s.key.region == "V1" and s.key.readout == "smooth"]
+    stores = open_stores(workspace.experiment)
+    rows = [(one.row, one.summary.best) for one in evaluate_all(workspace, stores, specs)]
+    (low, _), (high, best) = sorted(rows, key=lambda one: one[0]["validation_loss"])
+    assert best is not None
+    with (
+        stores.storage.engine.begin() as connection
+    ):  # of single settings the other layer has the best
+        values = tables.values
+        mine = values.c.trial_id == best.trial_id
+        connection.execute(values.update().where(mine).values(value=-1.0))
+    found = {row["layer"]: row["chosen"] for row in resplit(workspace, stores, specs, 1)}
+    stores.storage.close()
+    assert found == {low["layer"]: True, high["layer"]: False}
