@@ -181,8 +181,14 @@ def export_heatmap(
 
         failures = [one.spec.name for one in made.found if failed(one.row)]
         fits = resplit(workspace, stores, specs, cuts, failures, expected)
-        simulated = workspace.recording.simulated
-        paths += write_resplit(fits, made.found, out, basis=basis, simulated=simulated)
+        paths += write_resplit(
+            fits,
+            made.found,
+            out,
+            basis=basis,
+            groups=workspace.areas,
+            simulated=workspace.recording.simulated,
+        )
         for sentence in sentences(fits):
             say(sentence)
     return paths
@@ -232,6 +238,7 @@ def _against(workspace: Workspace, made: Heatmap, metric: str | None, out: Path)
         rows,
         metric=choose_metric(made.rows, metric).name,
         basis=basis_of(workspace),
+        groups=workspace.areas,
         simulated=workspace.recording.simulated,
     )
     return [

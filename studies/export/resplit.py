@@ -5,7 +5,7 @@ What other cuts say is computed in :mod:`studies.results.resplit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ def write_resplit(
     out: Path,
     *,
     basis: Basis,
+    groups: Mapping[str, str] | None,
     simulated: bool,
 ) -> list[Path]:
     """Write ``resplit.csv`` and a figure per backbone.
@@ -103,6 +104,8 @@ def write_resplit(
         The same studies, for what their losses are over.
     basis
         What the scores rest on.
+    groups
+        Region to area, where regions are something finer.
     simulated
         Whether the recording is.
     """
@@ -142,6 +145,7 @@ def write_resplit(
             about=captions.on_other_cuts(shown, basis, cuts),
             bars="95 % interval over cuts, images and units, for all layers of a region together",
             drawn="the cuts, their images and units",
+            groups=groups,
             simulated=simulated,
         )
         stem = "best_layers" if len(backbones) == 1 else f"best_layers_{backbone}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -19,7 +20,8 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
     list of tuple
         Pairs of texts that overlap; the second is ``"(page)"`` for one that is cut off.
     """
-    figure.canvas.draw()
+    with mpl.rc_context({"text.hinting": "no_hinting"}):  # as files are written
+        figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     page = figure.bbox
     unused = {
@@ -52,12 +54,21 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
     return pairs + [(names[i], "(page)") for i in np.flatnonzero(out)]
 
 
+def edges_with_ink(figure: Figure) -> list[str]:
+    """Edges of a figure that was drawn whose outermost row or column of pixels is not all paper."""
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    paper = np.rint(255 * np.array(figure.get_facecolor()[:3]))
+    edges = {"left": pixels[:, 0], "right": pixels[:, -1], "top": pixels[0], "bottom": pixels[-1]}
+    return [name for name, line in edges.items() if np.abs(line - paper).max() > 1]
+
+
 @pytest.fixture
 def no_overlaps() -> Callable[[Figure], None]:
-    """Return a check that no text of a figure is cut off or covers another."""
+    """Return a check that no text of a figure is cut off or covers another, and nothing reaches its edge."""
 
     def check(figure: Figure) -> None:
         assert overlaps(figure) == []
+        assert edges_with_ink(figure) == []
 
     return check
 

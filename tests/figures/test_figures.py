@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from matplotlib.text import Text
 
-from tests.figures.conftest import VGG, overlaps
+from tests.figures.conftest import VGG, edges_with_ink, overlaps
 from tuner.errors import InputError
 from tuner.figures import style
-from tuner.figures.best_layers import NEXT, BestLayer, best_layers
+from tuner.figures.best_layers import DECIDE, NEXT, ONE_CUT, BestLayer, best_layers
 from tuner.figures.curves import learning_curves
 from tuner.figures.maps import masks, receptive_fields
 from tuner.figures.metrics import clean, short
@@ -290,6 +290,49 @@ def test_how_far_the_next_layer_is_behind(no_overlaps) -> None:
     assert "50%" not in texts(best_layers([BestLayer("V4", "full", VGG[1], 0.5)], VGG))
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", ["single", "double"])
+@pytest.mark.parametrize(
+    ("metric", "value", "low", "high"),
+    [
+        (NEXT, 0.031, -0.015, 0.077),
+        (NEXT, 0.2, 0.1, 0.9),
+        ("feve", 0.4, -0.1, 0.62),
+        ("test_correlation", 0.031, -0.012, 0.07),
+        ("validation_loss", 0.41, 0.402, 0.42),
+    ],
+)
+def test_what_stands_beside_the_axis_has_room(
+    no_overlaps, theme, width, metric, value: float, low: float, high: float
+) -> None:
+    """However short the layers' names are."""
+    entries = [BestLayer("B", "smooth", "a", value, low, high, {"a": 0.9, "b": 0.1})]
+    no_overlaps(best_layers(entries, ["a", "b"], metric=metric, theme=theme, width=width))
+
+
+def test_shares_of_draws_of_one_cut_are_not_taken_for_sureness() -> None:
+    entries = [BestLayer("B", "smooth", "a", 0.4, 0.3, 0.5, {"a": 1.0})]
+    one, several = (texts(best_layers(entries, ["a", "b"], metric=m)) for m in ("feve", NEXT))
+    assert ONE_CUT in one
+    assert DECIDE not in one
+    assert DECIDE in several
+    assert ONE_CUT not in several
+    assert ONE_CUT not in texts(best_layers([BestLayer("B", "full", "a", 0.4)], ["a", "b"]))
+
+
+def test_regions_of_an_area_stand_together_under_its_name(no_overlaps) -> None:
+    entries = [BestLayer(region, "full", VGG[1], 0.5) for region in ("1", "3", "2", "4")]
+    groups = {"1": "V4", "2": "V4", "3": "IT", "4": "IT"}
+    figure = best_layers(entries, VGG, groups=groups)
+    no_overlaps(figure)
+    above, below = figure.axes
+    assert [label.get_text() for label in below.get_xticklabels()] == ["1", "2", "3", "4"]
+    named = {text.get_text(): text.get_position()[0] for text in above.texts}
+    assert named == {"V4": 0.5, "IT": 2.5}
+    own = best_layers(entries, VGG, groups={region: region for region in groups})
+    assert not own.axes[0].texts
+
+
 def test_saved_bytes_are_the_same_every_time(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np\n"
@@ -331,6 +374,7 @@ def test_the_overlap_check_sees_overlaps() -> None:
     figure.text(0.15, 0.5, "another")
     figure.text(0.95, 0.1, "cut off")
     assert overlaps(figure) == [("one text", "another"), ("cut off", "(page)")]
+    assert edges_with_ink(figure) == ["right"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tests.figures.conftest import study_rows
 from tuner.figures.captions import Basis
 from tuner.figures.draws import BANDS, merged
 from tuner.figures.heatmap import heatmap
+from tuner.figures.metrics import METRICS
 from tuner.figures.networks import networks
 from tuner.figures.panels import panels
 
@@ -72,6 +73,24 @@ def test_one_untrained_network_is_a_line_and_its_interval() -> None:
     assert "grey line: the untrained network, band: its interval" in written
     alone = networks([{k: v for k, v in row.items() if k[-4:] not in ("_low", "high")}])
     assert "its interval" not in " ".join(text.get_text() for text in alone.texts)
+
+
+def test_a_score_is_called_as_in_the_heatmap(no_overlaps: NoOverlaps) -> None:
+    rows = [
+        row | {"feve": row["test_correlation"]} for row in network_rows(["a", "b"], ["V1", "IT"])
+    ]
+    figure = networks(rows, metric="feve")
+    no_overlaps(figure)
+    said = " ".join(figure.axes[0].get_xlabel().split())
+    assert said == METRICS["feve"].label
+
+
+def test_arrays_have_the_names_of_their_areas(no_overlaps: NoOverlaps) -> None:
+    groups = {"1": "V4", "2": "IT", "3": "V4"}
+    figure = networks(network_rows(["a", "b"], ["1", "2", "3"]), groups=groups)
+    no_overlaps(figure)
+    titles = [axes.get_title(loc="left") for axes in figure.axes[:3]]
+    assert titles == ["1 \N{MIDDLE DOT} V4", "3 \N{MIDDLE DOT} V4", "2 \N{MIDDLE DOT} IT"]
 
 
 def test_a_fit_that_failed_is_no_dot() -> None:

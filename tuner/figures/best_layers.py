@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tuner.figures import style
+from tuner.figures import areas, style
 from tuner.figures.metrics import OPTIMISTIC, Metric, clean, metric_named
-from tuner.figures.panels import NO_LAYER, NOT_TOLD
+from tuner.figures.panels import NO_LAYER, NOT_TOLD, region_order
 
 HELD_OUT = "the held-out images"
 
 NEXT = Metric("", "next layer's loss above the best's", higher_is_better=False)
 """In place of a score: how much greater the loss of the layer is that comes nearest to the best one."""
+
+ONE_CUT = (
+    "dots count the held-out images of one cut alone, neither other cuts nor the choice of settings: whether a layer is "
+    "surely the best, tuner export heatmap --resplit 5 decides"
+)
+"""Said where the shares of draws are of one cut, on which settings and layers were chosen."""
+
+DECIDE = "bars, not dots, allow for few groups and several layers, and decide"
+"""Said where they are of other cuts too."""
 
 SHARES = (0.1, 0.5, 1.0)
 """Of draws, whose dots the key shows."""
@@ -61,6 +70,7 @@ def best_layers(
     about: str = "",
     bars: str = "95 % interval",
     drawn: str = HELD_OUT,
+    groups: Mapping[str, str] | None = None,
     simulated: bool = False,
     theme: style.ThemeName = "light",
     width: style.WidthName | None = None,
@@ -86,6 +96,8 @@ def best_layers(
         What the intervals are drawn over, see :func:`tuner.figures.captions.interval`.
     drawn
         What is drawn to see how sure the choice is.
+    groups
+        Region to area: regions of one area stand together under its name.
     simulated
         Whether the recording is.
     theme
@@ -111,10 +123,16 @@ def best_layers(
             raise ValueError(f"layer {entry.layer!r} of region {entry.region!r} is not in layers")
     chosen = metric if isinstance(metric, Metric) else metric_named(metric)
     colours = style.theme_named(theme)
-    regions = list(dict.fromkeys(entry.region for entry in entries))
+    regions = region_order([{"region": entry.region} for entry in entries], groups)
     readouts = list(dict.fromkeys(entry.readout for entry in entries))
     names = [clean(region, 20) for region in regions]
-    left = 0.1 + max(style.widest([clean(layer) for layer in layers], style.SMALL), 0.35) + 0.1
+    label = chosen.label
+    label = label if style.text_width(label, style.NORMAL) < 1.3 else _two(label)
+    ceiling = chosen.comparable_ceiling and any(math.isfinite(e.ceiling) for e in entries)
+    left = max(
+        0.2 + style.widest([clean(layer) for layer in layers], style.SMALL),
+        style.room_for_ticks(*_range(entries, chosen, ceiling)) + 0.13 * label.count("\n"),
+    )
     wanted = min(max(style.COLUMN, left + 0.1 + 0.42 * len(regions)), style.PAGE)
     wide = style.width_named(width, wanted)
     step = (wide - left - 0.1) / len(regions)
@@ -129,8 +147,7 @@ def best_layers(
         parts.append("a bar that reaches 0: undecided")
     if shares:
         parts.append(f"dots: share of draws of {drawn} in which a layer is best")
-        if chosen is NEXT:
-            parts.append("bars, not dots, allow for few groups and several layers, and decide")
+        parts.append(DECIDE if chosen is NEXT else ONE_CUT)
     if any(entry.layer == NO_LAYER for entry in entries):
         parts.append(f"{NO_LAYER}: {NOT_TOLD}")
     sub = style.subtitle(
@@ -138,10 +155,12 @@ def best_layers(
     )
     with style.styled(colours):
         top = style.head_height(title, sub, wide) + 0.1
+        keys = top
+        if groups and areas.finer(regions, groups):
+            top += areas.ROOM
         figure = style.new_figure(wide, top + 1.6 + tall + below + 0.2 * shares, colours)
         style.head(figure, title, sub, colours)
-        ceiling = chosen.comparable_ceiling and any(math.isfinite(e.ceiling) for e in entries)
-        _keys(figure, readouts, top, left, ceiling, colours)
+        _keys(figure, readouts, keys, left, ceiling, colours)
         score = style.place(figure, left, top + 0.2, wide - left - 0.1, 1.2)
         depth = style.place(figure, left, top + 1.6, wide - left - 0.1, tall)
         for axes in (score, depth):
@@ -167,14 +186,16 @@ def best_layers(
                 _depth(depth, x, entry, layers, colour, ring)
         score.tick_params(labelbottom=False)
         score.locator_params(axis="y", nbins=5)
-        label = chosen.label
-        score.set_ylabel(label if style.text_width(label, style.NORMAL) < 1.3 else _two(label))
+        score.set_ylabel(label)
         if chosen is NEXT:
             score.axhline(0.0, color=colours.muted, lw=0.6, ls=(0, (4, 3)), zorder=0)
         if chosen.higher_is_better:
             score.set_ylim(bottom=min(0.0, score.get_ylim()[0]))
         low, high = score.get_ylim()
         score.set_ylim(top=high + 0.05 * (high - low))
+        if groups and keys < top:
+            edges = [column - 0.5 for column in range(len(regions))]
+            areas.brackets(score, regions, groups, edges, step, colours)
         depth.set_ylim(len(layers) - 0.4, -0.6)
         depth.set_yticks(range(len(layers)))
         depth.set_yticklabels([clean(layer) for layer in layers], parse_math=False)
@@ -182,6 +203,16 @@ def best_layers(
         depth.set_axisbelow(True)
         depth.set_xticklabels(names, rotation=90 if turned else 0, parse_math=False)
     return figure
+
+
+def _range(entries: Sequence[BestLayer], metric: Metric, ceiling: bool) -> tuple[float, float]:
+    """Least and greatest number of the upper axis."""
+    shown = [number for entry in entries for number in (entry.value, entry.low, entry.high)]
+    shown += [entry.ceiling for entry in entries] if ceiling else []
+    finite = [number for number in shown if math.isfinite(number)]
+    if metric is NEXT or metric.higher_is_better:
+        finite.append(0.0)  # which bars are held against
+    return min(finite, default=0.0), max(finite, default=1.0)
 
 
 def _two(label: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from tuner.figures import captions, cells, style
+from tuner.figures import areas, captions, cells, style
 from tuner.figures.against import against
 from tuner.figures.captions import Basis
 from tuner.figures.cells import LINE, MARGIN
@@ -148,7 +148,7 @@ def _measure(
     texts |= {short(value) for value in ceiling.values()}
     roomy = len(regions) <= 6
     width = max(style.widest(texts, style.SMALL) + 0.09, 0.42 if roomy else 0.25)
-    areas = [groups.get(region, region) for region in regions] if groups else []
+    area = [groups.get(region, region) for region in regions] if groups else []
     wanted = style.widest(names, style.SMALL) + 0.08
     if wanted <= max(width, 0.6):
         width, turned = max(width, wanted), False
@@ -156,7 +156,7 @@ def _measure(
         turned = True
     offsets, at = [], 0.0
     for index in range(len(regions)):
-        if areas and index and areas[index] != areas[index - 1]:
+        if area and index and area[index] != area[index - 1]:
             at += AREA_GAP
         offsets.append(at)
         at += 1
@@ -177,7 +177,7 @@ def _measure(
         turned=turned,
         below=(style.widest(names, style.SMALL) if turned else LINE) + 0.06,
         two=two,
-        above=(0.33 if two else 0.2) + (0.17 if areas and set(areas) != set(regions) else 0.0),
+        above=(0.33 if two else 0.2) + (areas.ROOM if areas.finer(regions, groups) else 0.0),
         strip=bool(ceiling),
         untrained=untrained,
     )
@@ -303,8 +303,8 @@ def _panel(
             parse_math=False,
         )
         lift -= LINE
-    if groups and layout.above > (0.43 if layout.two else 0.3):
-        _areas(axes, layout, groups, theme)
+    if groups and areas.finer(layout.regions, groups):
+        areas.brackets(axes, layout.regions, groups, layout.offsets, layout.cell[0], theme)
 
 
 def _label(axes: Axes, layout: _Layout, row: float, text: str, colour: str) -> None:
@@ -318,33 +318,3 @@ def _label(axes: Axes, layout: _Layout, row: float, text: str, colour: str) -> N
         color=colour,
         parse_math=False,
     )
-
-
-def _areas(axes: Axes, layout: _Layout, groups: Mapping[str, str], theme: style.Theme) -> None:
-    """Name each run of regions that share an area, over a line."""
-    runs: list[tuple[str, float, float]] = []
-    for column, region in zip(layout.offsets, layout.regions, strict=True):
-        area = groups.get(region, region)
-        if runs and runs[-1][0] == area:
-            runs[-1] = (area, runs[-1][1], column + 1)
-        else:
-            runs.append((area, column, column + 1))
-    for area, start, end in runs:
-        level = -0.04 / layout.cell[1]
-        axes.plot(
-            [start + 0.06, end - 0.06], [level, level], color=theme.muted, lw=0.6, clip_on=False
-        )
-        room = (end - start) * layout.cell[0]
-        text = clean(area, 24)
-        while len(text) > 2 and style.text_width(text, style.SMALL) > room:
-            text = clean(area, len(text) - 1)
-        axes.text(
-            (start + end) / 2,
-            level - 0.02 / layout.cell[1],
-            text,
-            ha="center",
-            va="bottom",
-            fontsize=style.SMALL,
-            color=theme.muted,
-            parse_math=False,
-        )

@@ -12,16 +12,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tuner.figures import captions, style
+from tuner.figures import areas, captions, style
 from tuner.figures.captions import Basis
 from tuner.figures.metrics import Metric, clean, metric_named, number
-from tuner.figures.panels import NOT_SURE, failed
+from tuner.figures.panels import NOT_SURE, failed, region_order
 
 Row = Mapping[str, Any]
 
 LINE = 0.16  # inches, of one network
 NARROW, WIDE = 1.0, 1.4  # inches across a panel
 GAP = 0.14
+LABEL = 0.12  # of a further line of an axis's label
 LONGEST = 34  # characters of a network's name
 UNTRAINED, BASELINE = "untrained", "baseline"
 
@@ -31,6 +32,7 @@ def networks(
     *,
     metric: str = "test_correlation",
     basis: Basis | None = None,
+    groups: Mapping[str, str] | None = None,
     simulated: bool = False,
     theme: style.ThemeName = "light",
     title: str = "Networks against regions",
@@ -50,6 +52,8 @@ def networks(
         Column that is drawn.
     basis
         What the scores are over.
+    groups
+        Region to area: regions of one area stand together, each with its area's name.
     simulated
         Whether the recording is.
     theme
@@ -71,7 +75,7 @@ def networks(
     if not rows:
         raise ValueError("no networks to draw")
     chosen, colours = metric_named(metric), style.theme_named(theme)
-    regions = list(dict.fromkeys(str(row["region"]) for row in rows))
+    regions = region_order(rows, groups)
     named = [row for row in rows if row["kind"] not in (UNTRAINED, BASELINE)]
     names = _ordered(named, chosen)
     labels = {name: clean(name.removeprefix("timm/"), LONGEST) for name in names}
@@ -89,12 +93,14 @@ def networks(
         f"bars: {captions.interval(known)}" if _any(rows, f"{metric}_low") else "",
         simulated=simulated,
     )
+    words = style.wrap(chosen.label, panel, style.NORMAL)
     keys = _keys(rows, metric)
     room = style.wrap(captions.joined(*keys), width - 0.2, style.SMALL)
     with style.styled(colours):
         top = style.head_height(title, sub, width) + 0.1
         block = 0.2 + tall + 0.42
-        bottom = 0.13 * len(room) + 0.55
+        under = LABEL * (len(words) - 1)
+        bottom = under + 0.13 * len(room) + 0.55
         figure = style.new_figure(width, top + lines * block + bottom, colours)
         style.head(figure, title, sub, colours)
         limits = _limits(rows, chosen)
@@ -106,27 +112,24 @@ def networks(
             own = [row for row in rows if str(row["region"]) == region]
             _panel(axes, own, names, chosen, limits, colours)
             axes.set_title(
-                clean(region, 20), loc="left", fontweight="bold", pad=3, parse_math=False
+                clean(areas.with_area(region, groups), 20),
+                loc="left",
+                fontweight="bold",
+                pad=3,
+                parse_math=False,
             )
             axes.set_yticks(range(len(names)))
             axes.set_yticklabels(
                 [labels[name] for name in names] if column == 0 else [], parse_math=False
             )
             if number_ + across >= len(regions):
-                axes.set_xlabel(_words(chosen))
-        level = top + lines * block
+                axes.set_xlabel("\n".join(words))
+        level = top + lines * block + under
         for text in room:
             style.write(figure, 0.1, level, text, fontsize=style.SMALL, color=colours.muted)
             level += 0.13
         _depth_bar(figure, level + 0.06, colours)
     return figure
-
-
-def _words(metric: Metric) -> str:
-    label = metric.label
-    return (
-        label if style.text_width(label, style.NORMAL) < NARROW else metric.name.replace("_", " ")
-    )
 
 
 def _ordered(rows: Sequence[Row], metric: Metric) -> list[str]:

@@ -19,7 +19,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from tuner.atomic import write_bytes
-from tuner.figures.metrics import SIMULATED
+from tuner.figures.metrics import MINUS, SIMULATED
 
 ThemeName = Literal["light", "dark"]
 WidthName = Literal["single", "double"]
@@ -211,7 +211,8 @@ def head_height(title: str, sub: str, width: float, left: float = 0.1) -> float:
 def room_for_ticks(low: float, high: float) -> float:
     """Inches left of an axis for its label and its numbers, which have more decimals the less they differ."""
     decimals = 1 - math.floor(math.log10((high - low) / 2)) if high > low else 2
-    return 0.5 + max(decimals - 2, 0) * text_width("0", SMALL)
+    minus = text_width(MINUS, SMALL) if low < 0 else 0.0
+    return 0.5 + max(decimals - 2, 0) * text_width("0", SMALL) + minus
 
 
 def on_colour(rgb: tuple[float, ...]) -> str:

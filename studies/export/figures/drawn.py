@@ -44,6 +44,8 @@ class Drawn:
         The one figure, where they go to one file.
     skipped
         Reason to the figures that it is the reason for.
+    said
+        What a reader of the figures has to know, a sentence each.
     """
 
     out: Path
@@ -55,6 +57,7 @@ class Drawn:
     paths: list[Path] = field(default_factory=list)
     only: Figure | None = None
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
 
     def write(self, figure: Figure, name: str) -> None:
         """Write a figure.
@@ -94,9 +97,14 @@ class Drawn:
         """Note a figure that cannot be drawn."""
         self.skipped.setdefault(reason, []).append(figure)
 
+    def say(self, sentence: str) -> None:
+        """Tell the reader of the figures something, once."""
+        if sentence not in self.said:
+            self.said.append(sentence)
+
     def notes(self) -> list[str]:
-        """A line per reason."""
-        out = []
+        """What has to be known of the figures, and a line for each reason why some were not drawn."""
+        out = list(self.said)
         for reason, figures in self.skipped.items():
             more = f" and {len(figures) - 3} more" if len(figures) > 3 else ""
             out.append(f"not drawn: {', '.join(figures[:3])}{more}: {reason}")

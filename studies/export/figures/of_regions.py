@@ -53,7 +53,7 @@ def compare(workspace: Workspace, found: Sequence[Evaluated], metric: Metric, dr
         if all(entry.layer == NO_LAYER for entry in entries):
             drawn.skip(stem, f"no fit that did not fail has a {metric.label}")
             continue
-        _best_layers(every, entries, metric, stem, drawn)
+        _best_layers(workspace, every, entries, metric, stem, drawn)
 
 
 def _loss(one: Evaluated) -> float:
@@ -151,13 +151,14 @@ def _best_entries(found: Sequence[Evaluated], metric: Metric) -> list[BestLayer]
 
 
 def _best_layers(
+    workspace: Workspace,
     every: Sequence[Evaluated],
     entries: Sequence[BestLayer],
     metric: Metric,
     stem: str,
     drawn: Drawn,
 ) -> None:
-    from tuner.figures.best_layers import best_layers
+    from tuner.figures.best_layers import ONE_CUT, best_layers
 
     layers = dict(sorted({one.spec.layer_index: one.spec.key.layer for one in every}.items()))
     figure = best_layers(
@@ -167,6 +168,9 @@ def _best_layers(
         title=f"Best layer of each region \N{MIDDLE DOT} {every[0].spec.key.backbone}",
         about=captions.scores([one.row for one in every], metric, drawn.basis),
         bars=captions.interval(drawn.basis),
+        groups=workspace.areas,
         **drawn.options(),
     )
     drawn.write(figure, stem)
+    if any(entry.probabilities for entry in entries):
+        drawn.say(f"best_layer_by_region: {ONE_CUT}")
