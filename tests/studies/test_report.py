@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
@@ -24,6 +25,7 @@ from studies.export.report.fill import images_of
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.export.report.page import json_text, study_name, write_report
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
+from tuner.figures.heatmap import heatmap
 from tuner.figures.trials import TrialCurve
 
 LAYERS = {"lite": ["_blocks.0", "_blocks.2", "_blocks.4"]}
@@ -449,6 +451,25 @@ def test_scores_failures_and_best_layers_are_marked(tmp_path, visit) -> None:
     page.locator("#metric").select_option("test_correlation")
     assert "optimistic" not in page.locator("#caveat").inner_text()
     assert "mean over the units with a ceiling: V1 28 of 30" in page.locator("#caveat").inner_text()
+
+
+@pytest.mark.browser
+def test_the_page_rounds_as_the_heatmap_and_has_a_ceiling_where_it_has_one(tmp_path, visit) -> None:
+    """Rounded to four digits first, .965047 is .965 and then .96."""
+    rows = study_rows(LAYERS, ["V4"], ("full",))
+    for row, score in zip(rows, (0.8350002, 0.96504, -0.1149999), strict=True):
+        row |= {"test_correlation": score, "noise_ceiling": 0.965047}
+    drawn = {text.get_text() for text in heatmap(rows).findobj(Text)}
+    page = visit(written(tmp_path, rows))
+    shown = [cell(page, study_name(row)).inner_text() for row in rows]
+    assert shown == [".84", ".97", "\N{MINUS SIGN}.11"]
+    assert page.locator("tfoot i").all_inner_texts() == [".97"]
+    assert {*shown, "ceiling"} <= drawn
+    for metric in ("feve", "test_correlation_normalized", "validation_loss"):
+        page.locator("#metric").select_option(metric)
+        assert page.locator("tfoot").count() == 0
+        assert "CCmax" not in page.locator("#legend").inner_text()
+        assert "ceiling" not in {t.get_text() for t in heatmap(rows, metric=metric).findobj(Text)}
 
 
 @pytest.mark.browser

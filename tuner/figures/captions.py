@@ -270,29 +270,41 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
     >>> row = {"readout": "full", "n_trials": 16, "n_complete": 3}
     >>> of_readouts([row], Basis(started={"full"}))
     'full: best of 16 trials (3 not cut short), from a closed-form start'
+    >>> of_readouts([row, row | {"n_trials": 0, "n_complete": 0}], Basis())
+    'full: best of 16 trials (3 not cut short), 1 study not searched yet'
     """
     trials: dict[str, list[int]] = {}
     ended: list[int] = []
     closed: dict[str, None] = {}
+    waiting = 0
     for row in rows:
         readout, count = str(row["readout"]), number(row.get("n_trials"))
         if readout in basis.closed_form:
             closed[readout] = None
         elif readout != STACKED and count == count:
-            trials.setdefault(readout, []).append(int(count))
+            of_one = trials.setdefault(readout, [])
+            if not count:
+                waiting += 1
+                continue
+            of_one.append(int(count))
             if _there(row, "n_complete"):
                 ended.append(int(number(row["n_complete"])))
     parts = []
     if trials:
         counts = [count for of_one in trials.values() for count in of_one]
-        many, most = _range(counts), max(counts)
-        said = f"{', '.join(trials)}: best of {many} trial{'s' * (most != 1)}"
-        if ended and min(ended) < most:
-            said += f" ({_range(ended)} not cut short)"
-        started = [name for name in trials if name in basis.started]
-        if started:
-            named = "" if len(started) == len(trials) else f"{', '.join(started)} "
-            said += f", {named}from a closed-form start"
+        said = f"{', '.join(trials)}: "
+        if counts:
+            many, most = _range(counts), max(counts)
+            said += f"best of {many} trial{'s' * (most != 1)}"
+            if ended and min(ended) < most:
+                said += f" ({_range(ended)} not cut short)"
+            started = [name for name in trials if name in basis.started]
+            if started:
+                named = "" if len(started) == len(trials) else f"{', '.join(started)} "
+                said += f", {named}from a closed-form start"
+        if waiting:
+            studies = f"{waiting} stud{'y' if waiting == 1 else 'ies'}"
+            said += f"{', ' if counts else ''}{studies} not searched yet"
         parts.append(said)
     if closed:
         parts.append(f"{', '.join(closed)}: closed form")

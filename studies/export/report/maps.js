@@ -93,13 +93,16 @@ function panel(entry) {
   return make("div", { class: "panel" }, make("h3", { text: title }), node);
 }
 
+// As on the heatmap: of scores that the ceiling lies on the scale of.
+const ceiled = (metric) => Boolean(metric && metric.comparable_ceiling && Object.keys(data.ceilings).length);
+
 function ceilingRow(order) {
-  if (!Object.keys(data.ceilings).length) return null;
   const metric = chosenMetric();
+  if (!ceiled(metric)) return null;
   return make("tfoot", {}, make("tr", {}, make("th", { scope: "row", text: "ceiling" }), ...order.map((region) => {
     if (region === null) return make("td", { class: "gap" });
     const value = data.ceilings[region];
-    const fill = metric && metric.comparable_ceiling && known(value) ? colour(metric, value) : null;
+    const fill = known(value) ? colour(metric, value) : null;
     return make("td", {}, make("i", { text: short(value), class: fill ? "filled" : null, style: fill ? `background:${fill};color:${inkOn(fill)}` : null }));
   })));
 }
@@ -150,6 +153,6 @@ function drawLegend() {
   if (data.rows.some((row) => row.failed)) parts.push(key("failed", `${data.words.not_sure} (held-out images, corrected for trials)`));
   if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", data.words.worse));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
-  if (Object.keys(data.ceilings).length) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));
+  if (ceiled(metric)) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));
   document.getElementById("legend").replaceChildren(...parts);
 }

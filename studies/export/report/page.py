@@ -52,6 +52,8 @@ LIMIT = 28_000_000
 """Bytes that a report stays under."""
 PER_STUDY = 900_000
 """Bytes of images that a study gets where there is room."""
+EXACT = 17
+"""Digits of the scores: the page rounds them once, as the figures do. Of .96505, rounded to .965, it would make .96."""
 SCORES = (
     "n_units",
     "n_trials",
@@ -233,7 +235,7 @@ def _overview(
         "grid": grid,
         "regions": list(region_order(everything, groups)),
         "areas": dict(groups or {}),
-        "ceilings": plain(known),
+        "ceilings": plain(known, EXACT),
         "metrics": metrics,
         "metric": choose_metric(rows, None).name,
         "tested": tested,
@@ -247,7 +249,7 @@ def _row(row: Row, reference: bool, basis: Basis) -> dict[str, Any]:
     result: dict[str, Any] = {
         "study": study_name(row),
         **{part: str(row[part]) for part in ("backbone", "layer", "region", "readout")},
-        **{name: plain(row.get(name)) for name in SCORES if row.get(name) not in (None, "")},
+        **{name: plain(row.get(name), EXACT) for name in SCORES if row.get(name) not in (None, "")},
     }
     if failed(row):
         result["failed"] = True

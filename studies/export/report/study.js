@@ -40,14 +40,14 @@ const limited = (row, name) => (known(row[name]) && (known(row[`${name}_low`]) |
 function scores(row, place) {
   const beside = data.rows.filter((other) => other !== row && !other.pending && (other.reference || other.readout === "smooth")
     && other.backbone === row.backbone && other.layer === row.layer && other.region === row.region);
-  const ceiled = Object.keys(data.ceilings).length > 0;
+  const limit = Object.keys(data.ceilings).length > 0;
   const lines = data.metrics.map((metric) => [
     metric.label + (metric.selected_on ? " (selected on)" : ""),
     limited(row, metric.name),
-    ...(ceiled ? [metric.comparable_ceiling ? thousandths(row.noise_ceiling) : ""] : []),
+    ...(limit ? [metric.comparable_ceiling ? thousandths(row.noise_ceiling) : ""] : []),
     ...beside.map((other) => limited(other, metric.name)),
   ]);
-  const head = ["score", "this study", ...(ceiled ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
+  const head = ["score", "this study", ...(limit ? ["ceiling"] : []), ...beside.map((other) => other.readout)];
   const node = table(head, lines);
   node.classList.add("scores");
   const bracketed = data.metrics.some((metric) => [row, ...beside].some((one) => known(one[`${metric.name}_low`])));
