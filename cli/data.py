@@ -107,7 +107,11 @@ def _recording(file: Path | None, images: Path | None) -> tuple[Recording, str, 
 
     if settings().config != Settings().config:
         raise InputError(f"{file} and -c {settings().config}: say only one of them")
-    return load_recording(file, told_format(file), images=images), "area", None
+    try:
+        return load_recording(file, told_format(file), images=images), "area", None
+    except InputError as error:  # said here by options, not by keys of a config file
+        said = str(error).replace("set data.images", "say --images FOLDER")
+        raise InputError(said.replace("; check data.path", "")) from error
 
 
 def _describe(summary: Summary) -> None:

@@ -15,6 +15,7 @@ from cli.options import example, experiment
 from cli.progress import ProgressDisplay
 from cli.selectors import select, selects
 from cli.show import detail, note
+from cli.units import UnitsOption, unit_list
 from cli.workers import OnOption, WorkersOption, encoding, scoring
 from studies.export.target import is_file
 from studies.selection import Selection
@@ -45,14 +46,6 @@ def out_option(*kinds: str) -> Any:
 
 
 OutOption = Annotated[Path, out_option()]
-
-UnitsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Indices in the recording (column unit of units.csv), such as 0-11,24; all if not given.",
-        metavar="UNITS",
-    ),
-]
 
 StepsOption = Annotated[
     int, typer.Option(min=1, max=10**6, help="Steps of gradient ascent.", metavar="N")
@@ -244,25 +237,6 @@ def best(
     written(paths)
 
 
-def unit_list(text: str | None) -> list[int] | None:
-    """``0-11,24`` as numbers."""
-    from tuner.errors import InputError
-
-    if text is None:
-        return None
-    units: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(
-                f"--units {text}: must be unit indices and ranges of them, such as 0-11,24"
-            )
-        units += range(int(first), int(last or first) + 1)
-    if not units:
-        raise InputError(f"--units {text}: names no unit")
-    return list(dict.fromkeys(units))
-
-
 def prior_options(given: list[str]) -> dict[str, object]:
     """Options of a prior from ``KEY=VALUE``: numbers, shapes such as ``256,6,6``, else text."""
     from tuner.errors import InputError
@@ -371,13 +345,12 @@ def mei(
     from tuner.synthesis.manifest import read_manifest
     from tuner.synthesis.mei import MeiSettings
 
-    chosen = unit_list(units)
     options = prior_options(prior_option or [])
     selection = again = None
     if manifest is not None:
         _refuse_beside_manifest(context)
         again = read_manifest(manifest, options)
-        settings, chosen = again.settings, again.units
+        settings = again.settings
         selection = Selection(*((part,) for part in astuple(combination_of(again))))
     else:
         settings = MeiSettings(
@@ -393,6 +366,7 @@ def mei(
             seed=seed,
         )
     with opened(selection) as (workspace, stores, specs):
+        chosen = unit_list(units, workspace.recording) if again is None else again.units
         paths = export_images(
             workspace,
             stores,

@@ -11,14 +11,13 @@ from cli.export import (
     OutOption,
     SeedOption,
     StepsOption,
-    UnitsOption,
     opened,
-    unit_list,
     written,
 )
 from cli.options import example
 from cli.selectors import selects
 from cli.show import note
+from cli.units import UnitsOption, unit_list
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -106,7 +105,6 @@ def export_command(
     from tuner.synthesis.stimuli.choice import Choice
     from tuner.synthesis.stimuli.placement import Match, Placement, Rig
 
-    chosen = unit_list(units)
     settings = MeiSettings(
         prior=prior,
         steps=steps,
@@ -138,7 +136,7 @@ def export_command(
             rig,
             blocks=blocks,
             ensemble=ensemble,
-            units=chosen,
+            units=unit_list(units, workspace.recording),
             say=note,
         )
     written([path])

@@ -13,7 +13,7 @@ from studies.export.made_from import changed, remember
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.best_layers import COLUMNS as UNIT_LAYER_COLUMNS
-from studies.results.best_layers import summary, unit_layers
+from studies.results.best_layers import lowest, region_layers, summary, unit_layers
 from studies.results.encoders import best_studies
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
@@ -168,6 +168,8 @@ def export_heatmap(
         layers = unit_layers(workspace, made.found)
         names = dict.fromkeys([*UNIT_LAYER_COLUMNS, *unit_columns(workspace, 0)])
         paths.append(write_csv(layers, tuple(names), out / "unit_layers.csv"))
+        if not cuts:
+            say(lowest(region_layers(workspace, made.found)))
         if summary(layers):
             say(summary(layers))
     paths += save(made.figure, out / "heatmap")

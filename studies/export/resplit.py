@@ -13,6 +13,7 @@ import numpy as np
 
 from studies.results.resplit import COLUMNS
 from studies.results.scores import Evaluated
+from tuner.figures.panels import NOT_TOLD
 
 if TYPE_CHECKING:
     from tuner.figures.captions import Basis
@@ -58,12 +59,17 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     net/V4/full: undecided between a and b; loss of b less that of a .020 [-.020, .060] on 5 other cuts
     >>> print(*sentences([chosen, other | {"difference_low": 0.01, "difference_high": 0.03}]))
     net/V4/full: a is surely the best of the 2 layers; loss of b less that of a .020 [.010, .030] on 5 other cuts
+    >>> print(*sentences([chosen | {"chosen": False}, other]))
+    net/V4/full: no fit is surely better than predicting the mean
     """
     out = []
     for (backbone, region, readout), rivals in choices(rows).items():
         best = next((row for row in rivals if row["chosen"]), None)
         others = contenders(rivals)
-        if best is None or not others:
+        if best is None:
+            out.append(f"{backbone}/{region}/{readout}: {NOT_TOLD}")
+            continue
+        if not others:
             continue
         other, layer = others[0], best["layer"]
         said = f"{layer} is surely the best of the {len(rivals)} layers"

@@ -20,7 +20,9 @@ def write_arrays(
     groups: ArrayLike | None,
     test_images: ArrayLike | None,
     repeats: ArrayLike | None,
+    test_groups: ArrayLike | None,
     units: Mapping[str, ArrayLike],
+    measured_in: str,
     label: str,
     simulated: bool,
 ) -> None:
@@ -36,6 +38,7 @@ def write_arrays(
         write_array,
         write_attributes,
         write_columns,
+        write_unit,
     )
 
     train = _pictures(images, "images")
@@ -44,6 +47,8 @@ def write_arrays(
         raise InputError(f"responses: {len(answers)} rows for {len(train)} images")
     if (test_images is None) != (repeats is None):
         raise InputError("test_images and repeats: give both or neither")
+    if test_groups is not None and (groups is None or test_images is None):
+        raise InputError("test_groups: are of test images, in the terms of groups; give those too")
     columns = {name: np.asarray(values) for name, values in units.items()}
     columns.setdefault("area", np.full(answers.shape[1], "all"))
     for name, values in columns.items():
@@ -56,12 +61,15 @@ def write_arrays(
         write_attributes(file, label, simulated)
         write_array(file, "train/images", train)
         write_array(file, "train/responses", answers)
+        write_unit(file, measured_in)
         if groups is not None:
             write_array(file, "train/groups", np.asarray(groups))
         if test_images is not None and repeats is not None:
             write_array(file, "test/images", _pictures(test_images, "test_images"))
             shape = "(n_repeats, n_test_images, n_units)"
             write_array(file, "test/responses", _numbers(repeats, "repeats", 3, shape))
+            if test_groups is not None:
+                write_array(file, "test/groups", np.asarray(test_groups))
         write_columns(file, columns)
 
 

@@ -30,7 +30,9 @@ def open_experiment(
     groups: ArrayLike | None = None,
     test_images: ArrayLike | None = None,
     repeats: ArrayLike | None = None,
+    test_groups: ArrayLike | None = None,
     units: Mapping[str, ArrayLike] | None = None,
+    measured_in: str = "",
     label: str = "recording",
     simulated: bool = False,
     data: Table | None = None,
@@ -59,9 +61,13 @@ def open_experiment(
         ``(n_test_images, height, width, 3)`` uint8.
     repeats
         ``(n_repeats, n_test_images, n_units)`` responses to the test images, NaN where one is missing.
+    test_groups
+        ``(n_test_images,)`` in the terms of ``groups``: intervals of test scores leave out one group after the other.
     units
         Columns that describe the units, each ``(n_units,)``: ``area``, ``name``, ...; without ``area`` all units are one
         region, ``all``.
+    measured_in
+        What responses are measured in, such as ``spikes per 100 ms``; sheets of images and encoders say it.
     label
         What figures call the recording.
     simulated
@@ -113,6 +119,7 @@ def open_experiment(
         "groups": groups,
         "test_images": test_images,
         "repeats": repeats,
+        "test_groups": test_groups,
         "units": units,
     }
     if any(value is not None for value in arrays.values()):
@@ -136,7 +143,9 @@ def open_experiment(
                 groups=groups,
                 test_images=test_images,
                 repeats=repeats,
+                test_groups=test_groups,
                 units=units or {},
+                measured_in=measured_in,
                 label=label,
                 simulated=simulated,
             )

@@ -199,6 +199,31 @@ def _loss(row: Row) -> float:
     return float(row["validation_loss"])
 
 
+MOST = 8
+"""Regions whose best layers are printed; the tables have all."""
+
+
+def lowest(rows: Sequence[Row]) -> str:
+    """Say which layer is the best of each region, of rows from :func:`region_layers`.
+
+    Examples
+    --------
+    >>> best = {"region": "V4", "backbone": "net", "layer": "b", "readout": "full"}
+    >>> lowest([best, {"region": "IT", "layer": "none"}])
+    'lowest validation loss: V4 net/b (full), IT none; export heatmap --resplit 5 says how sure'
+    """
+    each = [
+        f"{row['region']} {row['layer']}"
+        if row["layer"] == NO_LAYER
+        else f"{row['region']} {row['backbone']}/{row['layer']} ({row['readout']})"
+        for row in rows[:MOST]
+    ]
+    more = f", and {len(rows) - MOST} more regions" if len(rows) > MOST else ""
+    return (
+        f"lowest validation loss: {', '.join(each)}{more}; export heatmap --resplit 5 says how sure"
+    )
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Say of how many units the best layer is sure; empty where no unit has two layers to choose from.
 

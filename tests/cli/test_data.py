@@ -216,7 +216,10 @@ def test_inspect_takes_a_file_without_a_config_file(run, folder, recording):
     with h5py.File(recording, "r+") as file:
         del file["train/groups"], file["train/images"]
         file["train/image_paths"] = np.array(write_images(folder), dtype=object)
-    run("data", "inspect", "recording.h5").check_one_line_error(2, "images")
+    run("data", "inspect", "recording.h5").check_one_line_error(2, "say --images FOLDER")
+    missing = run("data", "inspect", "none.h5")
+    missing.check_one_line_error(2, "none.h5: no such file")
+    assert "data.path" not in missing.err
     ended = run("data", "inspect", "recording.h5", "--images", "images")
     assert ended.code == 0, ended.err
     assert "note: no groups: where images show the same thing" in ended.out

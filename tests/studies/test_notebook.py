@@ -120,6 +120,10 @@ def test_from_arrays_to_images(tmp_path: Path, shared: Path, run: Run) -> None:
         ({"responses": np.zeros((N - 1, 3))}, "responses: 59 rows for 60 images"),
         ({"responses": None}, "images and responses: a recording from arrays needs both"),
         ({"repeats": None}, "give both or neither"),
+        (
+            {"test_groups": np.zeros(TEST)},
+            "test_groups: are of test images, in the terms of groups",
+        ),
         ({"repeats": np.zeros((TEST, 3))}, "repeats: has shape"),
         ({"units": {"name": ["a"]}}, 'units["name"]: has shape (1,)'),
         ({"data": {"path": "other.h5"}}, 'name no "path"'),
@@ -175,3 +179,14 @@ def test_documents_are_written_as_they_were_meant() -> None:
         "search": {"space": {"full": {"sparsity": {"low": 1e-7, "high": 1, "log": True}}}},
     }
     assert tomllib.loads(toml(document)) == document
+
+
+def test_groups_of_test_images_and_what_is_measured_are_written(
+    tmp_path: Path, shared: Path
+) -> None:
+    groups = {"groups": np.arange(N) // 2, "test_groups": np.arange(TEST) // 4}
+    experiment = opened(tmp_path, shared, **groups, measured_in="spikes per 100 ms")
+    recording = experiment.recording
+    assert recording.test_groups is not None
+    assert len(np.unique(recording.test_groups)) == 2
+    assert recording.measured_in == "spikes per 100 ms"

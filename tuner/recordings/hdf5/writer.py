@@ -60,9 +60,7 @@ def write_recording(
         write_attributes(file, recording.label, recording.simulated, recording.notes)
         _write_part(file, "train", recording.train_images, embed, progress)
         write_array(file, "train/responses", recording.train_responses)
-        if recording.measured_in:
-            text = _fixed(np.array(recording.measured_in))
-            file["train/responses"].attrs["unit"] = text
+        write_unit(file, recording.measured_in)
         if recording.train_groups is not None:
             write_array(file, "train/groups", recording.train_groups)
         if recording.test_images is not None and recording.test_responses is not None:
@@ -76,6 +74,12 @@ def write_recording(
         for name, values in (recording.truth or {}).items():
             write_array(file, f"truth/{name}", values)
     return Path(path)
+
+
+def write_unit(file: h5py.File, measured_in: str) -> None:
+    """Write what responses, which are there, are measured in, where it is known."""
+    if measured_in:
+        file["train/responses"].attrs["unit"] = _fixed(np.array(measured_in))
 
 
 @contextmanager
