@@ -394,7 +394,7 @@ def test_figures_of_studies_and_of_what_compares_them(
                 assert picture.width == pytest.approx(85 / 25.4 * 300, abs=1)
                 assert picture.convert("L").getpixel((2, 2)) < 40
     assert "needs 10 complete trials" in said
-    assert said.count("tuner export heatmap --resplit 5 decides") == 1
+    assert said.count("other cuts decide (tuner export heatmap --resplit 5)") == 1
     made = {path.name for path in out.glob("*.*")}
     assert made == {
         f"{stem}.{kind}"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from tests.figures.conftest import edges_with_ink
 from tuner.figures import style
 from tuner.figures.recordings import reliability_strips
 
@@ -72,19 +73,15 @@ def test_simulated_is_said():
     )
 
 
-@pytest.mark.parametrize("n_regions", [1, 16])
-def test_nothing_is_cut_off(n_regions):
+@pytest.mark.parametrize(("n_regions", "theme"), [(1, "light"), (16, "dark")])
+def test_nothing_is_cut_off(n_regions, theme):
     regions, reliability, ceiling = example(n_regions)
     regions = [f"a long name of a region {name}" for name in regions]
     figure = reliability_strips(
-        regions, reliability, ceiling, title="a $title_ of_ some length " * 3
+        regions, reliability, ceiling, title="a $title_ of_ some length " * 3, theme=theme
     )
-    drawn = figure.get_tightbbox()
-    width, height = figure.get_size_inches()
-    assert drawn.x0 >= 0
-    assert drawn.y0 >= 0
-    assert drawn.x1 <= width
-    assert drawn.y1 <= height
+    figure.canvas.draw()
+    assert edges_with_ink(figure) == []
 
 
 def test_the_same_bytes_every_time():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.encoders import random_encoder
+from tests.figures.conftest import edges_with_ink
 from tests.synthesis.test_stimuli import SETTINGS, STUDY, Pictures
 from tuner.encoder import Together, as_batch
 from tuner.errors import InputError
@@ -367,6 +368,20 @@ def test_figures_of_a_poor_session_are_drawn(session, clean, tmp_path):
     responses[0, :3] = clean[:3]
     answers = _answers(responses)
     assert write_scores(tmp_path, session, answers, score(session, answers, draws=10))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_of_a_figure_is_cut_off(session, clean, scale, theme):
+    answers = _answers(scale * _noisy(clean))
+    scores = score(session, answers, draws=10)
+    for figure in (
+        figures.predicted_against_measured(session, answers, scores, STUDY, theme=theme),
+        figures.own_against_natural(session, scores, STUDY, theme=theme),
+        figures.who_responds(session, scores, STUDY, theme=theme),
+    ):
+        figure.canvas.draw()
+        assert edges_with_ink(figure) == []
 
 
 def test_predictions_of_the_wrong_size_are_seen(session, clean):

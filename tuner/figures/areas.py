@@ -20,7 +20,7 @@ def finer(regions: Sequence[str], groups: Mapping[str, str] | None) -> bool:
 
 
 def with_area(region: str, groups: Mapping[str, str] | None) -> str:
-    """Name a region that stands by itself, with its area where that is something else.
+    """Name a region that stands by itself, with its area where that is something else, in at most 20 characters.
 
     Examples
     --------
@@ -28,7 +28,9 @@ def with_area(region: str, groups: Mapping[str, str] | None) -> str:
     ('3 · V4', 'V4', 'V4')
     """
     area = (groups or {}).get(region, region)
-    return region if area == region else f"{region} \N{MIDDLE DOT} {area}"
+    if area == region:
+        return clean(region, 20)
+    return f"{clean(region, 9)} \N{MIDDLE DOT} {clean(area, 8)}"
 
 
 def brackets(

@@ -20,10 +20,10 @@ NEXT = Metric("", "next layer's loss above the best's", higher_is_better=False)
 """In place of a score: how much greater the loss of the layer is that comes nearest to the best one."""
 
 ONE_CUT = (
-    "dots count the held-out images of one cut alone, neither other cuts nor the choice of settings: whether a layer is "
-    "surely the best, tuner export heatmap --resplit 5 decides"
+    "these draws are of one cut, on whose held-out images settings and layers were chosen: whether a layer is surely the "
+    "best, other cuts decide (tuner export heatmap --resplit 5)"
 )
-"""Said where the shares of draws are of one cut, on which settings and layers were chosen."""
+"""Said where the shares of draws are of one cut."""
 
 DECIDE = "bars, not dots, allow for few groups and several layers, and decide"
 """Said where they are of other cuts too."""

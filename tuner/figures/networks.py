@@ -112,7 +112,7 @@ def networks(
             own = [row for row in rows if str(row["region"]) == region]
             _panel(axes, own, names, chosen, limits, colours)
             axes.set_title(
-                clean(areas.with_area(region, groups), 20),
+                areas.with_area(region, groups),
                 loc="left",
                 fontweight="bold",
                 pad=3,

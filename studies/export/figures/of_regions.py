@@ -173,4 +173,4 @@ def _best_layers(
     )
     drawn.write(figure, stem)
     if any(entry.probabilities for entry in entries):
-        drawn.say(f"best_layer_by_region: {ONE_CUT}")
+        drawn.say(f"best_layer_by_region: shares of draws in which a layer is best; {ONE_CUT}")
