@@ -57,6 +57,20 @@ SeedOption = Annotated[
 ]
 """No larger than what a manifest may say, so that images can be made again from theirs."""
 
+ResplitOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Fit the best settings on so many other cuts, such as 5: how sure is the choice of layer?",
+        metavar="K",
+    ),
+]
+
+StackedOption = Annotated[
+    bool,
+    typer.Option("--stacked", help="Add all studies of a region together, as one encoder."),
+]
+
 FwrfOption = Annotated[
     bool,
     typer.Option(
@@ -146,18 +160,8 @@ def heatmap(
     fwrf: FwrfOption = False,
     located: LocatedOption = False,
     random: RandomOption = False,
-    resplit: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Fit the best settings on so many other cuts, such as 5: how sure is the choice of layer?",
-            metavar="K",
-        ),
-    ] = 0,
-    stacked: Annotated[
-        bool,
-        typer.Option("--stacked", help="Add all studies of a region together, as one encoder."),
-    ] = False,
+    resplit: ResplitOption = 0,
+    stacked: StackedOption = False,
     on: OnOption = None,
     workers: WorkersOption = None,
 ) -> None:
@@ -412,6 +416,8 @@ def report(
     fwrf: FwrfOption = False,
     located: LocatedOption = False,
     random: RandomOption = False,
+    resplit: ResplitOption = 0,
+    stacked: StackedOption = False,
     on: OnOption = None,
     workers: WorkersOption = None,
 ) -> None:
@@ -428,5 +434,15 @@ def report(
     with opened() as (workspace, stores, specs), scoring(workspace, on, workers) as scorer:
         wanted = {"ridge": True, "fwrf": fwrf, "located": located, "random": random}
         beside = [name for name, shown in wanted.items() if shown]
-        path = export_report(workspace, stores, specs, out, references=beside, scorer=scorer)
+        path = export_report(
+            workspace,
+            stores,
+            specs,
+            out,
+            references=beside,
+            cuts=resplit,
+            stacked=stacked,
+            say=note,
+            scorer=scorer,
+        )
     written([path])

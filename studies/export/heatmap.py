@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from studies.basis import basis_of
 from studies.database.stores import Stores
 from studies.export.made_from import changed, remember
+from studies.export.resplit import announced, on_other_cuts, sentences, write_resplit
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.best_layers import COLUMNS as UNIT_LAYER_COLUMNS
 from studies.results.best_layers import lowest, region_layers, summary, unit_layers
-from studies.results.encoders import best_studies
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
@@ -28,12 +28,7 @@ from tuner.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from studies.search.calibrate import Span
     from tuner.figures.style import ThemeName
-
-
-_LONG = 60.0
-"""Seconds beyond which a quicker way is named."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +120,7 @@ def export_heatmap(
             f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
             "validation_correlation, or leave the references out"
         )
-    expected: Mapping[tuple[str, ...], Span] | None = None
-    if cuts:
-        from studies.search.forecast_cuts import expected_on_other_cuts
-
-        ready = [best.spec for best in best_studies(workspace, stores, specs)]
-        expected = expected_on_other_cuts(workspace, ready, cuts)
-        say(_announced(ready, cuts, expected))
+    expected = announced(workspace, stores, specs, cuts, say) if cuts else None
     made = draw_heatmap(
         workspace,
         stores,
@@ -169,20 +158,15 @@ def export_heatmap(
         names = dict.fromkeys([*UNIT_LAYER_COLUMNS, *unit_columns(workspace, 0)])
         paths.append(write_csv(layers, tuple(names), out / "unit_layers.csv"))
         if not cuts:
-            say(lowest(region_layers(workspace, made.found)))
+            say(f"{lowest(region_layers(workspace, made.found))}; --resplit 5 says how sure")
         if summary(layers):
-            say(summary(layers))
+            say(f"{summary(layers)} (unit_layers.csv)")
     paths += save(made.figure, out / "heatmap")
     if len({spec.key.backbone for spec in specs}) > 1:
         paths += _against(workspace, made, metric, out)
     _remove_others(out, paths, say)
-    if cuts:
-        from studies.export.resplit import sentences, write_resplit
-        from studies.results.resplit import resplit
-        from tuner.figures.panels import failed
-
-        failures = [one.spec.name for one in made.found if failed(one.row)]
-        fits = resplit(workspace, stores, specs, cuts, failures, expected)
+    if expected is not None:
+        fits = on_other_cuts(workspace, stores, specs, cuts, made.found, expected)
         paths += write_resplit(
             fits,
             made.found,
@@ -194,23 +178,6 @@ def export_heatmap(
         for sentence in sentences(fits):
             say(sentence)
     return paths
-
-
-def _announced(ready: Sequence[Spec], cuts: int, expected: Mapping[tuple[str, ...], Span]) -> str:
-    """Say how long fitting on other cuts will take."""
-    from studies.grid import cohorts
-    from tuner.progress import about
-
-    fits = cuts * len(cohorts(ready))
-    seconds = sum(part.value for part in expected.values())
-    some = f"{fits} fit{'s' * (fits != 1)} of {len(ready)} stud{'y' if len(ready) == 1 else 'ies'}"
-    few = ", --readout smooth alone is quicker" if _quicker(ready) and seconds > _LONG else ""
-    return f"on {cuts} other cut{'s' * (cuts != 1)}: {some}, {about(seconds)}{few}"
-
-
-def _quicker(ready: Sequence[Spec]) -> bool:
-    """Whether there are closed forms beside what is trained."""
-    return len({spec.closed_form for spec in ready}) > 1
 
 
 _MAY_BE = (

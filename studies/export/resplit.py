@@ -5,23 +5,74 @@ What other cuts say is computed in :mod:`studies.results.resplit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.results.resplit import COLUMNS
+from studies.database.stores import Stores
+from studies.grid import Spec, cohorts
+from studies.results.encoders import best_studies
+from studies.results.resplit import COLUMNS, resplit
 from studies.results.scores import Evaluated
-from tuner.figures.panels import NOT_TOLD
+from studies.search.forecast_cuts import Parts, expected_on_other_cuts
+from studies.workspace import Workspace
+from tuner.figures.panels import NOT_TOLD, failed
+from tuner.progress import about
 
 if TYPE_CHECKING:
     from tuner.figures.captions import Basis
 
 Row = dict[str, Any]
 
+LONG = 60.0
+"""Seconds beyond which a quicker way is named."""
+
 MOST = 12
 """Sentences that are printed; the table has all."""
+
+
+def announced(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    cuts: int,
+    say: Callable[[str], None],
+) -> Parts:
+    """Say how long fitting on other cuts will take, and return it part by part."""
+    ready = [best.spec for best in best_studies(workspace, stores, specs)]
+    expected = expected_on_other_cuts(workspace, ready, cuts)
+    fits = cuts * len(cohorts(ready))
+    seconds = sum(part.value for part in expected.values())
+    some = f"{fits} fit{'s' * (fits != 1)} of {len(ready)} stud{'y' if len(ready) == 1 else 'ies'}"
+    quicker = len({spec.closed_form for spec in ready}) > 1 and seconds > LONG
+    few = ", --readout smooth alone is quicker" if quicker else ""
+    say(f"on {cuts} other cut{'s' * (cuts != 1)}: {some}, {about(seconds)}{few}")
+    return expected
+
+
+def on_other_cuts(
+    workspace: Workspace,
+    stores: Stores,
+    specs: Sequence[Spec],
+    cuts: int,
+    found: Sequence[Evaluated],
+    expected: Parts,
+) -> list[Row]:
+    """Fit the best settings on other cuts, see :func:`studies.results.resplit.resplit`.
+
+    Parameters
+    ----------
+    cuts
+        How many.
+    found
+        The same studies, scored: one whose fit failed is not chosen.
+    expected
+        From :func:`announced`.
+    """
+    failures = [one.spec.name for one in found if failed(one.row)]
+    return resplit(workspace, stores, specs, cuts, failures, expected)
 
 
 def choices(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:

@@ -210,7 +210,7 @@ def lowest(rows: Sequence[Row]) -> str:
     --------
     >>> best = {"region": "V4", "backbone": "net", "layer": "b", "readout": "full"}
     >>> lowest([best, {"region": "IT", "layer": "none"}])
-    'lowest validation loss: V4 net/b (full), IT none; export heatmap --resplit 5 says how sure'
+    'lowest validation loss: V4 net/b (full), IT none'
     """
     each = [
         f"{row['region']} {row['layer']}"
@@ -219,9 +219,7 @@ def lowest(rows: Sequence[Row]) -> str:
         for row in rows[:MOST]
     ]
     more = f", and {len(rows) - MOST} more regions" if len(rows) > MOST else ""
-    return (
-        f"lowest validation loss: {', '.join(each)}{more}; export heatmap --resplit 5 says how sure"
-    )
+    return f"lowest validation loss: {', '.join(each)}{more}"
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -230,7 +228,7 @@ def summary(rows: Sequence[Row]) -> str:
     Examples
     --------
     >>> summary([{"layer": "a", "choice": "sure"}, {"layer": "b", "choice": "undecided"}, {"layer": "none"}])
-    'best layer of single units (unit_layers.csv): sure of 1 of 3, undecided of 1, none of 1'
+    'best layer of single units: sure of 1 of 3, undecided of 1, none of 1'
     """
     counts = Counter(row.get("choice") for row in rows)
     none = sum(row["layer"] == NO_LAYER for row in rows)
@@ -238,4 +236,4 @@ def summary(rows: Sequence[Row]) -> str:
         return ""
     said = f"sure of {counts['sure']} of {len(rows)}, undecided of {counts['undecided']}"
     said += f", none of {none}" if none else ""
-    return f"best layer of single units (unit_layers.csv): {said}"
+    return f"best layer of single units: {said}"

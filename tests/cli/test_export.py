@@ -144,8 +144,13 @@ def test_a_main_file_is_written_where_it_is_named(searched: Path, exported: Path
     assert rows(folder / "table.csv") == [r for r in mine if r["readout"] == "factorized"]
     assert export("heatmap", "-o", str(folder / "map.svg")) == 0
     assert "<svg" in (folder / "map.svg").read_text(encoding="utf-8")
-    assert export("report", "-o", str(folder / "page.html")) == 0
-    assert "<html" in (folder / "page.html").read_text(encoding="utf-8")
+    assert export("report", "-o", str(folder / "page.html"), "--stacked", "--resplit", "1") == 0
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "<html" in page
+    assert '"readout":"stacked"' in page
+    assert re.search(
+        r'"sure":\["lite/0/V4/factorized: [^"]+( on 1 other cut|predicting the mean)"', page
+    )
     best = ["figures", "--only", "best_layer_by_region"]
     assert export(*best, "-o", str(folder / "best.png")) == 0
     assert (folder / "best.png").read_bytes().startswith(b"\x89PNG")

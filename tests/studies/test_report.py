@@ -25,6 +25,7 @@ from studies.export.report.fill import images_of
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.export.report.page import json_text, study_name, write_report
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
+from tuner.figures.captions import STACKED
 from tuner.figures.heatmap import heatmap
 from tuner.figures.trials import TrialCurve
 
@@ -470,6 +471,23 @@ def test_the_page_rounds_as_the_heatmap_and_has_a_ceiling_where_it_has_one(tmp_p
         assert page.locator("tfoot").count() == 0
         assert "CCmax" not in page.locator("#legend").inner_text()
         assert "ceiling" not in {t.get_text() for t in heatmap(rows, metric=metric).findobj(Text)}
+
+
+@pytest.mark.browser
+def test_all_studies_together_and_how_sure_the_choice_is_are_said(tmp_path, visit) -> None:
+    rows = study_rows(LAYERS, ["V1", "V4"], ("full",))
+    stack = rows[0] | {"layer": STACKED, "readout": STACKED, "test_correlation": 0.777}
+    said = ["V1: a is surely the best", f"sure of 1 of 3 {EVIL}"]
+    page = visit(written(tmp_path, [*rows, stack], sure=said))
+    assert page.locator("#sure li").all_inner_texts() == said
+    panel = page.locator(".panel").nth(1)
+    assert panel.locator("h3").inner_text().endswith(STACKED)
+    assert panel.locator("tbody th").all_inner_texts() == [
+        STACKED
+    ]  # and no rows that nothing stands in
+    assert panel.locator(".cell").all_inner_texts() == [".78"]
+    assert panel.locator("button").count() == 0  # it is no study, and has no page of its own
+    assert page.locator(".panel").nth(0).locator("tbody th").all_inner_texts() == LAYERS["lite"]
 
 
 @pytest.mark.browser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,15 @@ from studies.database.studies import Stored, stored_studies
 from studies.database.trials import Trial
 from studies.export.report.content import RecordingSummary, RegionSummary, StudyDetails
 from studies.export.report.page import write_report
+from studies.export.resplit import announced, on_other_cuts, sentences
 from studies.export.target import is_file
 from studies.grid import Spec
+from studies.results.best_layers import lowest, region_layers, summary, unit_layers
 from studies.results.importance import importance
 from studies.results.paired import set_against
 from studies.results.references import named
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here
+from studies.results.stacked import evaluate_stack, stacks
 from studies.results.study import warnings
 from studies.search.space import varying
 from studies.workspace import Workspace
@@ -42,6 +45,9 @@ def export_report(
     out: Path,
     *,
     references: Sequence[str] = ("ridge",),
+    cuts: int = 0,
+    stacked: bool = False,
+    say: Callable[[str], None] = lambda message: None,
     scorer: Scorer = score_here,
 ) -> Path:
     """Write ``OUT/report.html``, or the file ``OUT`` if that is called ``NAME.html``.
@@ -52,6 +58,12 @@ def export_report(
     ----------
     references
         Which of :data:`studies.results.references.REFERENCES` are shown beside the studies.
+    cuts
+        On how many other cuts the best settings are fitted, to say how sure the choice of layers is; 0: not said.
+    stacked
+        Whether all studies of a region on a backbone together are shown too.
+    say
+        Told how long fitting on other cuts will take.
     scorer
         Who computes the studies' scores.
 
@@ -61,6 +73,7 @@ def export_report(
         If no selected study has a complete trial, or ``OUT`` is called like another kind of file.
     """
     page = out if is_file(out, ".html") else out / "report.html"
+    expected = announced(workspace, stores, specs, cuts, say) if cuts else None
     found: dict[str, Evaluated] = {}
     masks: dict[str, NDArray[np.float16] | None] = {}
     for one in evaluate_all(workspace, stores, specs, scorer=scorer):
@@ -69,6 +82,12 @@ def export_report(
     beside = named(workspace, specs, references)
     against = set_against(workspace, stores, list(found.values()), beside)
     rows = [one.row for one in against]
+    if stacked:
+        rows += [evaluate_stack(workspace, one)[0] for one in stacks(workspace, stores, specs)]
+    sure = how_sure(workspace, list(found.values()))
+    if expected is not None:
+        fits = on_other_cuts(workspace, stores, specs, cuts, list(found.values()), expected)
+        sure = [*sentences(fits), *sure[1:]]
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
     loaded = trials.load(stores.storage, ids)
@@ -95,9 +114,22 @@ def export_report(
         provenance(workspace, sum(seconds.values())),
         page,
         references=[reference.row for reference in beside],
+        sure=sure,
         groups=workspace.areas,
         basis=basis_of(workspace),
     )
+
+
+def how_sure(workspace: Workspace, found: Sequence[Evaluated]) -> list[str]:
+    """Say which layer is the best of each region, and of how many units that is sure; nothing where there is one layer."""
+    if len({one.spec.key.place[:2] for one in found}) < 2:
+        return []
+    best = lowest(region_layers(workspace, found))
+    units = summary(unit_layers(workspace, found))
+    return [
+        f"{best}; whether surely is not said here (export report --resplit 5 says it)",
+        *filter(None, [units]),
+    ]
 
 
 def where_units_read(one: Evaluated) -> NDArray[np.float16] | None:

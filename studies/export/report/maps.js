@@ -64,6 +64,7 @@ function panel(entry) {
   const upright = data.regions.some((region) => region.length > 5);
   const body = make("tbody");
   for (const layer of entry.layers) {
+    if (!Object.keys(entry.cells[layer] || {}).length) continue; // of another panel: all together, or a closed form
     const line = make("tr", { role: "row" }, make("th", { scope: "row", role: "rowheader", text: layer, title: layer }));
     for (const region of order) {
       if (region === null) { line.append(make("td", { class: "gap", role: "presentation" })); continue; }
@@ -137,6 +138,9 @@ function drawMaps() {
   caveat.hidden = !metric;
   caveat.classList.toggle("warning", Boolean(metric && metric.selected_on));
   caveat.textContent = metric ? [metric.over, metric.beside, metric.against].filter(Boolean).join(" \u00b7 ") : "";
+  const sure = document.getElementById("sure");
+  sure.hidden = !data.sure.length;
+  sure.replaceChildren(...data.sure.map((text) => make("li", { text })));
   if (state.open !== null && buttons.has(state.open)) buttons.get(state.open).setAttribute("aria-pressed", "true");
 }
 

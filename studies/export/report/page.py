@@ -78,6 +78,7 @@ def write_report(
     references: Sequence[Row] = (),
     groups: Mapping[str, str] | None = None,
     basis: Basis | None = None,
+    sure: Sequence[str] = (),
     limit: int = LIMIT,
 ) -> Path:
     """Write the report of a search as one HTML file.
@@ -103,6 +104,8 @@ def write_report(
         The area of each region, where regions are smaller than areas.
     basis
         What the scores rest on, which is said of every map and study; None: what the rows tell of it.
+    sure
+        Sentences on how sure the choice of layers is.
     limit
         Bytes the file stays under; images are scaled so that it does.
 
@@ -127,7 +130,7 @@ def write_report(
         "script": "\n".join(
             _asset(name) for name in ("draw.js", "maps.js", "search.js", "study.js")
         ),
-        "overview": _json_block("overview", head | {"title": heading}),
+        "overview": _json_block("overview", head | {"title": heading, "sure": list(sure)}),
     }
     used = len(shell) + sum(map(len, parts.values()))
     blocks = []
@@ -224,7 +227,10 @@ def _overview(
         metrics.append(asdict(shown) | {"limits": limits} | said)
     colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 1, 64))[:, :3]
     return {
-        "rows": [_row(row, place >= len(rows), basis) for place, row in enumerate(everything)],
+        "rows": [
+            _row(row, place >= len(rows) or row["readout"] == captions.STACKED, basis)
+            for place, row in enumerate(everything)
+        ],
         "untrained": sorted(basis.untrained),
         "words": {
             "not_sure": NOT_SURE,
