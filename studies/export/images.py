@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.basis import basis_of
+from studies.config.networks import BASELINES
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.grid import Spec
@@ -23,6 +24,7 @@ from tuner.atomic import write_bytes
 from tuner.errors import InputError
 
 if TYPE_CHECKING:
+    from studies.config.experiment import Experiment
     from tuner.encoder import Encoder
     from tuner.recordings import Recording
     from tuner.synthesis.manifest import Manifest
@@ -192,25 +194,38 @@ def row_of(best: Best) -> dict[str, Any]:
     return best.spec.columns | {"n_trials": best.summary.finished}
 
 
+def no_judges(experiment: Experiment, maker: str) -> frozenset[str]:
+    """Networks that are controls of the one that made an image, and do not judge it.
+
+    Of a trained network those with random weights, pixels and Gabor filters; of these filters the random ones.
+    """
+    tables = experiment.backbone
+    random = frozenset(table.alias for table in tables if table.weights == "random")
+    plain = frozenset(table.alias for table in tables if table.name in BASELINES)
+    if maker in random:
+        return frozenset()
+    return random if maker in plain else random | plain
+
+
 def judges_of(best: Best, made_by: Sequence[Encoder]) -> tuple[list[str], dict[str, Encoder]]:
     """Encoders by name that judge a study's images, and the names of those that made them.
 
     Besides the makers: the study's other kept trials, and the best layer of every other pair of readout and backbone among
     all studies of the region; one that is not surely better than predicting the mean judges nothing, nor one on a network
-    with random weights, which is a control and sees other things in an image than a trained one.
+    with random weights or on pixels or Gabor filters, which are controls: they see other things in an image than a trained
+    network, and that they dislike it is no evidence against it.
     """
     workspace, stores, key = best.workspace, best.stores, best.spec.key
     own = best.ensemble()
     judges = {f"{best.spec.name} #{model.meta['trial']}": model for model in own}
     made = [f"{best.spec.name} #{model.meta['trial']}" for model in made_by]
-    untrained = basis_of(workspace).untrained
+    controls = no_judges(workspace.experiment, key.backbone)
     contests: dict[tuple[str, str], list[Best]] = {}
     created = stored_studies(stores.storage)
     region = [s for s in workspace.grid if s.key.region == key.region and s.name in created]
     for other in best_studies(workspace, stores, region):
         kind = (other.spec.key.backbone, other.spec.key.readout)
-        control = other.spec.key.backbone in untrained and key.backbone not in untrained
-        if kind != (key.backbone, key.readout) and not control:
+        if kind != (key.backbone, key.readout) and other.spec.key.backbone not in controls:
             contests.setdefault(kind, []).append(other)
     rivals = [rival for mine in contests.values() if (rival := first_told(mine)) is not None]
     others = each(rivals, Best.encoder)

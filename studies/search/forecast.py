@@ -168,7 +168,9 @@ class _Images:
             self._timed[alias] = image_seconds(self._workspace, alias, every, self._budget)
             self._workspace.progress(f"calibrating {alias}", 1, 1)
         macs = {info.name: info.macs for info in self._workspace.networks.layers(alias)}
-        share = max(macs[layer] for layer in layers) / max(macs[layer] for layer in every)
+        whole = max(macs[layer] for layer in every)
+        # pixels take no multiply-adds
+        share = max(macs[layer] for layer in layers) / whole if whole else 1.0
         return self._timed[alias] * share if share < 1 else self._timed[alias]
 
 

@@ -183,3 +183,24 @@ def test_that_a_control_is_the_best_is_noted() -> None:
     assert "has random weights" in note(both, trained=0.6, untrained=0.5)
     assert note(both, trained=0.5, untrained=0.6) == ""
     assert note(alone, untrained=0.5) == ""
+
+
+def test_controls_do_not_judge_what_trained_networks_made() -> None:
+    made = experiment(
+        {"name": "squeezenet1_1", "alias": "trained"},
+        {"name": "squeezenet1_1", "alias": "drawn", "weights": "random"},
+        {"name": "gabor"},
+        {"name": "pixels"},
+    )
+    assert images.no_judges(made, "trained") == {"drawn", "gabor", "pixels"}
+    assert images.no_judges(made, "gabor") == {"drawn"}
+    assert images.no_judges(made, "drawn") == set()
+
+
+def test_the_forecast_knows_networks_without_a_multiplication(
+    make_experiment: MakeExperiment, run: Run
+) -> None:
+    config = make_experiment({"backbone": [{"name": "pixels"}, {"name": "gabor"}]})
+    rows = run("study", "create", "--dry-run", "--format", "json", "-c", config).json
+    assert {row["backbone"] for row in rows} == {"pixels", "gabor"}
+    assert all(row["search_seconds"] > 0 for row in rows)

@@ -180,7 +180,9 @@ def test_the_headline_is_of_the_most_independent_judges_and_says_where_none_is()
     assert "90% of 4 images" in headline(table)
     assert "no independent evidence" in headline(table)
     assert headline([*table, row("other backbone", 0.25)]).endswith("encoders on another backbone")
-    assert "25%" in headline([*table, row("other backbone", 0.25)])
+    assert "25% of 4 images, judged by" in headline([*table, row("other backbone", 0.25)])
+    two = [row("other backbone", 0.25), row("other backbone", 0.5)]
+    assert "38% of 4 images (median of 2 judges), judged by" in headline([*table, *two])
     assert "no evidence" in headline(table[:1])
 
 

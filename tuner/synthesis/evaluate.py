@@ -388,10 +388,11 @@ def headline(table: Sequence[Mapping[str, Any]]) -> str:
     known = [share for share in shares if np.isfinite(share)]
     worth = f"{np.median(known):.0%}" if known else "an unknown share"
     count, whole = (judges[0]["images"], judges[0]["field_is_image"]) if judges else (0, 0)
+    several = f" (median of {len(known)} judges)" if len(known) > 1 else ""
     wide = f" ({'each' if whole == count else whole} with a field as large as the image)"
     line = (
         f"better than the best natural image at equal contrast inside the field: {worth} of "
-        f"{count} images{wide if whole else ''}, judged by "
+        f"{count} images{several}{wide if whole else ''}, judged by "
     )
     if nearest == len(JUDGES) - 1:
         return line + "encoders on another backbone"
