@@ -39,6 +39,7 @@ def basis_of(workspace: Workspace) -> Basis:
             for spec in workspace.grid
             if not spec.closed_form and workspace.start(spec) == "closed_form"
         ),
+        loss=workspace.experiment.training.loss,
     )
 
 

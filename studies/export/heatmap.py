@@ -20,7 +20,7 @@ from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
 from studies.results.networks import draws, network_rows
 from studies.results.paired import set_against
-from studies.results.references import Reference, named
+from studies.results.references import Reference, named, of_tables
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here, unit_columns
 from studies.workspace import Workspace
 from tuner.errors import InputError
@@ -114,12 +114,7 @@ def export_heatmap(
         )
     if metric is not None:
         metric_named(metric)  # refused before anything is scored
-    loss = workspace.experiment.training.loss
-    if references and metric == "validation_loss" and loss != "mse":
-        raise InputError(
-            f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
-            "validation_correlation, or leave the references out"
-        )
+    _of_one_loss(workspace, metric, references)
     expected = announced(workspace, stores, specs, cuts, say) if cuts else None
     made = draw_heatmap(
         workspace,
@@ -147,8 +142,11 @@ def export_heatmap(
         beside = made.references
         units = [unit for reference in beside for unit in reference.units]
         paths += [
-            write_heatmap([reference.row for reference in beside], out / "references.csv"),
-            write_units(units, out / "reference_units.csv"),
+            write_heatmap(
+                of_tables(workspace, (reference.row for reference in beside)),
+                out / "references.csv",
+            ),
+            write_units(of_tables(workspace, units), out / "reference_units.csv"),
         ]
     choices = nested_rows(workspace, made.found)
     if choices:
@@ -178,6 +176,16 @@ def export_heatmap(
         for sentence in sentences(fits):
             say(sentence)
     return paths
+
+
+def _of_one_loss(workspace: Workspace, metric: str | None, references: Sequence[str]) -> None:
+    """Refuse to draw losses of two kinds on one scale, before anything is scored."""
+    loss = workspace.experiment.training.loss
+    if references and metric == "validation_loss" and loss != "mse":
+        raise InputError(
+            f"--metric validation_loss: the references' is squared error, the studies' {loss}; draw "
+            "validation_correlation, or leave the references out"
+        )
 
 
 _MAY_BE = (
@@ -233,7 +241,7 @@ def draw_heatmap(
     Raises
     ------
     InputError
-        If no selected study has a complete trial, or the metric does not exist.
+        If no selected study has a complete trial, the metric does not exist or is a loss that references do not have.
     """
     from tuner.figures import captions
     from tuner.figures.against import against
@@ -241,6 +249,7 @@ def draw_heatmap(
     from tuner.figures.heatmap import heatmap
     from tuner.figures.panels import choose_metric
 
+    _of_one_loss(workspace, metric, references)
     beside = named(workspace, specs, references)
     # All weights together would fill the memory.
     evaluated = evaluate_all(workspace, stores, specs, scorer=scorer)

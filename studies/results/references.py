@@ -6,7 +6,7 @@ layer with random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,16 @@ class Reference:
     parts: NDArray[np.float64] | None
 
 
+def of_tables(workspace: Workspace, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of references as tables have them: without ``validation_loss`` where that of studies is not squared error.
+
+    The same column would hold two losses. Which layer of a reference is the best is still told by its own.
+    """
+    if workspace.experiment.training.loss == "mse":
+        return list(rows)
+    return [{**row, "validation_loss": None} for row in rows]
+
+
 def named(workspace: Workspace, specs: Sequence[Spec], names: Sequence[str]) -> list[Reference]:
     """Fit the closed forms of several of :data:`REFERENCES`, one after the other; see :func:`references`.
 
@@ -131,7 +141,7 @@ def _drawn_once(
 def references(workspace: Workspace, specs: Sequence[Spec], readout: str) -> list[Reference]:
     """Fit a closed form for every backbone, layer and region of the studies.
 
-    ``validation_loss`` is squared error over variance whatever the studies' loss is.
+    ``validation_loss`` is squared error over variance whatever the studies' loss is; see :func:`of_tables`.
 
     Parameters
     ----------

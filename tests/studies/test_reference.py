@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from studies.config.experiment import load_experiment
-from studies.export.heatmap import export_heatmap
+from studies.export.heatmap import draw_heatmap, export_heatmap
 from studies.grid import Spec
 from studies.results.on_test_images import on_test_images
 from studies.results.paired import compared
@@ -24,6 +24,7 @@ from studies.results.references import (
     RANDOM,
     RIDGE,
     named,
+    of_tables,
     references,
 )
 from studies.results.scores import Evaluated
@@ -214,6 +215,11 @@ def test_losses_of_two_kinds_are_not_drawn_on_one_scale(
         export_heatmap(
             workspace, stores, [], tmp_path, metric="validation_loss", references=["ridge"]
         )
+    with pytest.raises(InputError, match="squared error, the studies' poisson"):
+        draw_heatmap(workspace, stores, [], metric="validation_loss", references=["ridge"])
+    row = {"validation_loss": 0.4, "validation_correlation": 0.7}
+    assert of_tables(workspace, [row]) == [row | {"validation_loss": None}]
+    assert of_tables(opened(make_experiment(name="mse")), [row]) == [row]
 
 
 def test_searches_are_compared_with_closed_forms_in_pairs(make_experiment: MakeExperiment) -> None:

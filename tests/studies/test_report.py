@@ -25,7 +25,7 @@ from studies.export.report.fill import images_of
 from studies.export.report.images import map_sheet, photo_sheet
 from studies.export.report.page import json_text, study_name, write_report
 from tests.figures.conftest import AREAS, ARRAYS, INCEPTION, VGG, study_rows
-from tuner.figures.captions import STACKED
+from tuner.figures.captions import STACKED, Basis
 from tuner.figures.heatmap import heatmap
 from tuner.figures.trials import TrialCurve
 
@@ -427,6 +427,40 @@ def test_by_keyboard_alone(tmp_path, visit) -> None:
     page.keyboard.press("Escape")
     assert page.locator("#study").is_hidden()
     assert page.evaluate("document.activeElement.dataset.study") == focused
+
+
+@pytest.mark.parametrize("loss", ["mse", "poisson"])
+def test_losses_of_two_kinds_are_not_shown_under_one_name(tmp_path: Path, loss: str) -> None:
+    """Ridge's squared error is not held against the Poisson loss of searches; its correlation is."""
+    rows = study_rows(LAYERS, REGIONS, ("full",))
+    low = [row | {"readout": "ridge", "validation_loss": 0.05} for row in rows]
+    path = written(tmp_path, rows, references=low, basis=Basis(loss=loss))
+    overview = json.loads(read(path).blocks["overview"])
+    beside = [row for row in overview["rows"] if row["readout"] == "ridge"]
+    of_loss = next(m for m in overview["metrics"] if m["name"] == "validation_loss")
+    same = loss == "mse"
+    assert ["validation_loss" in row for row in beside] == [same] * len(rows)
+    assert all("validation_correlation" in row and "pending" not in row for row in beside)
+    assert ("no validation loss of ridge" in of_loss["beside"]) == (not same)
+    assert ("no validation loss of ridge" in overview["no_loss"]) == (not same)
+    assert (of_loss["limits"][0] < 0.1) == same  # the scale is of what is shown
+    others = [m["beside"] for m in overview["metrics"] if m is not of_loss]
+    assert others
+    assert not any("no validation loss" in said for said in others)
+
+
+@pytest.mark.browser
+def test_a_study_says_why_a_reference_has_no_loss(tmp_path, visit) -> None:
+    rows = study_rows(LAYERS, REGIONS, ("full",))
+    ridge = [row | {"readout": "ridge"} for row in rows]
+    page = visit(written(tmp_path, rows, references=ridge, basis=Basis(loss="poisson")))
+    cell(page, study_name(rows[0])).click()
+    assert "No validation loss of ridge: squared error" in page.locator("#study").inner_text()
+    line = page.locator("#study .scores tr", has_text="validation loss")
+    assert line.locator("td").last.inner_text().strip() in ("", "\N{EN DASH}")
+    page.locator("#metric").select_option("validation_loss")
+    panel = page.locator(".panel", has_text="ridge").first
+    assert "." not in "".join(panel.locator(".cell").all_inner_texts())
 
 
 @pytest.mark.browser

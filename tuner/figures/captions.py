@@ -25,6 +25,9 @@ STACKED = "stacked"
 MANY = 4
 """Networks of different weights up to which each is named."""
 
+SQUARED_ERROR = "mse"
+"""The loss of references, and of studies that ask for no other."""
+
 COUNTED = ("n_units_with_ceiling", "n_units_gated")
 """Columns of the heatmap table that count a region's units."""
 
@@ -55,6 +58,8 @@ class Basis:
         Readouts that are fitted without a search.
     started
         Readouts whose trials start in a closed form, which training then changes.
+    loss
+        What studies are fitted by; references are by squared error under any.
     """
 
     n_test: int | None = None
@@ -67,6 +72,7 @@ class Basis:
     weights: Mapping[str, str] = field(default_factory=dict)
     closed_form: Collection[str] = ("smooth",)
     started: Collection[str] = ()
+    loss: str = SQUARED_ERROR
 
     @property
     def untrained(self) -> frozenset[str]:
@@ -333,6 +339,25 @@ def beside(rows: Iterable[Row]) -> str:
             said.append(f"{row['readout']} of {row['backbone']}: {note}")
     said = list(dict.fromkeys(said))
     return f"beside: {'; '.join(said)}" if said else ""
+
+
+def no_loss(rows: Sequence[Row], basis: Basis) -> str:
+    """Say why references show no validation loss, where that of studies is another one; empty where both are one.
+
+    Examples
+    --------
+    >>> no_loss([{"readout": "ridge"}], Basis(loss="poisson"))
+    'no validation loss of ridge: squared error, that of studies is poisson; compare correlations'
+    >>> no_loss([{"readout": "ridge"}], Basis()), no_loss([], Basis(loss="poisson"))
+    ('', '')
+    """
+    if not rows or basis.loss == SQUARED_ERROR:
+        return ""
+    names = ", ".join(dict.fromkeys(str(row["readout"]) for row in rows))
+    return (
+        f"no validation loss of {names}: squared error, that of studies is {basis.loss}; "
+        "compare correlations"
+    )
 
 
 def _range(counts: Collection[int]) -> str:

@@ -54,10 +54,11 @@ PER_STUDY = 900_000
 """Bytes of images that a study gets where there is room."""
 EXACT = 17
 """Digits of the scores: the page rounds them once, as the figures do. Of .96505, rounded to .965, it would make .96."""
+LOSS = "validation_loss"
 SCORES = (
     "n_units",
     "n_trials",
-    "validation_loss",
+    LOSS,
     "validation_correlation",
     "test_correlation",
     "test_correlation_normalized",
@@ -218,19 +219,26 @@ def _overview(
     for shown in METRICS.values():
         if not any(math.isfinite(number(row.get(shown.name))) for row in rows):
             continue
-        limits = scale(everything, shown, ceiling=shown.comparable_ceiling and bool(known))
+        apart = captions.no_loss(references, basis) if shown.name == LOSS else ""
+        limits = scale(
+            rows if apart else everything, shown, ceiling=shown.comparable_ceiling and bool(known)
+        )
         said = {
             "over": captions.scores(rows, shown, basis),
-            "beside": captions.beside(references),
+            "beside": captions.joined(captions.beside(references), apart),
             "against": against(rows, shown, basis.untrained),
         }
         metrics.append(asdict(shown) | {"limits": limits} | said)
     colours = mpl.colormaps[SEQUENTIAL](np.linspace(0, 1, 64))[:, :3]
+    shown_rows = [_row(row, row["readout"] == captions.STACKED, basis) for row in rows]
+    for row in references:
+        one = _row(row, True, basis)
+        if captions.no_loss([row], basis):
+            one.pop(LOSS, None)
+        shown_rows.append(one)
     return {
-        "rows": [
-            _row(row, place >= len(rows) or row["readout"] == captions.STACKED, basis)
-            for place, row in enumerate(everything)
-        ],
+        "rows": shown_rows,
+        "no_loss": captions.no_loss(references, basis),
         "untrained": sorted(basis.untrained),
         "words": {
             "not_sure": NOT_SURE,
@@ -268,7 +276,7 @@ def _row(row: Row, reference: bool, basis: Basis) -> dict[str, Any]:
         return result
     # One sentence for the scores on test images, one for those that choices were made on.
     kinds = [
-        METRICS["validation_loss"],
+        METRICS[LOSS],
         *([METRICS["test_correlation"]] if has_test([row]) else []),
     ]
     result["over"] = [

@@ -52,6 +52,7 @@ function scores(row, place) {
   node.classList.add("scores");
   const bracketed = data.metrics.some((metric) => [row, ...beside].some((one) => known(one[`${metric.name}_low`])));
   return [node, ...(row.compared || []).map((text) => make("p", { class: "compared", text: `${text} (paired, ${data.words.interval})` })),
+    ...(data.no_loss ? [make("p", { class: "quiet over", text: `${data.no_loss[0].toUpperCase()}${data.no_loss.slice(1)}.` })] : []),
     ...(row.over || []).map((text) => make("p", { class: "quiet over", text })),
     ...(bracketed ? [make("p", { class: "quiet over", text: `In brackets: ${data.words.interval}.` })] : [])];
 }
