@@ -310,6 +310,7 @@ def test_images_of_any_size_are_prepared_as_the_search_does(tmp_path):
         Image.fromarray(one).save(file)
     assert torch.equal(encoder.prepare(files), made)
     assert torch.equal(encoder.prepare(str(files[1])), made[1:2])
+    assert torch.equal(encoder.prepare([large[0], files[1]]), made[:2])
     as_read = pictures(2)
     assert torch.equal(encoder.prepare(as_read), as_batch(as_read))
 
@@ -331,7 +332,8 @@ def test_images_that_are_not_square_are_prepared_as_the_search_does():
     [
         (np.zeros((2, 40, 40, 3)), "images must be .* uint8, not .* float64"),
         (["none.png"], "none.png: no such image file"),
-        ([np.zeros((40, 40, 3), np.uint8)], "among them is ndarray"),
+        ([np.zeros((40, 40), np.uint8)], r"images\[0\] must be .* not \(40, 40\) uint8"),
+        ([3.0], r"images\[0\] must be .* not float"),
     ],
 )
 def test_what_cannot_be_prepared_is_named(wrong, said):

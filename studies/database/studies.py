@@ -183,6 +183,7 @@ def require(stored: dict[str, Stored], names: Sequence[str], config: object) -> 
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"{config}: study {missing[0]} was not created{more}; run 'tuner study create' first"
+            f"{config}: study {missing[0]} was not created{more}; run 'tuner study create' first, or select what was "
+            "(--backbone, --layer, --region, --readout)"
         )
     return [stored[name] for name in names]

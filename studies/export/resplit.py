@@ -14,6 +14,7 @@ import numpy as np
 from studies.database.stores import Stores
 from studies.grid import Spec, cohorts
 from studies.results.encoders import best_studies
+from studies.results.kept_cuts import kept_at
 from studies.results.resplit import COLUMNS, resplit
 from studies.results.scores import Evaluated
 from studies.search.forecast_cuts import Parts, expected_on_other_cuts
@@ -40,8 +41,12 @@ def announced(
     cuts: int,
     say: Callable[[str], None],
 ) -> Parts:
-    """Say how long fitting on other cuts will take, and return it part by part."""
-    ready = [best.spec for best in best_studies(workspace, stores, specs)]
+    """Say how long fitting on other cuts will take, and return it part by part; empty where it is kept from before."""
+    best = best_studies(workspace, stores, specs)
+    ready = [one.spec for one in best]
+    if kept_at(workspace, [(one.spec, one.summary) for one in best], cuts).is_file():
+        say(f"on {cuts} other cut{'s' * (cuts != 1)}: as fitted before")
+        return {}
     expected = expected_on_other_cuts(workspace, ready, cuts)
     fits = cuts * len(cohorts(ready))
     seconds = sum(part.value for part in expected.values())

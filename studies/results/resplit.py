@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from studies.database.stores import Stores
 from studies.grid import Spec, cohorts
 from studies.results.encoders import best_studies
+from studies.results.kept_cuts import keep, kept_at, read_kept
 from studies.results.on_cuts import Cut, on_layer
 from studies.search.forecast_cuts import expected_on_other_cuts
 from studies.workspace import Workspace
@@ -69,12 +70,14 @@ def resplit(
 ) -> list[dict[str, Any]]:
     """Fit the best settings of all selected studies on further cuts and compare the layers.
 
+    What came of it is kept in the cache: asked for again, of the same studies with the same best trials, it is read.
+
     Parameters
     ----------
     cuts
         Number of further cuts.
     failed
-        Studies whose fits are not surely better than predicting the mean, which are not chosen.
+        Names of studies whose fits are not surely better than predicting the mean, which are not chosen.
     expected
         How long its parts take, where that is known already.
 
@@ -91,6 +94,10 @@ def resplit(
     if cuts < 1:
         raise InputError(f"--resplit {cuts}: must be at least 1")
     ready = {b.spec.name: (b.spec, b.summary) for b in best_studies(workspace, stores, specs)}
+    place = kept_at(workspace, ready.values(), cuts)
+    there = read_kept(place, failed)
+    if there is not None:
+        return there
     contests: dict[tuple[str, str, str], _Contest] = {}
     for spec, item in ready.values():
         key = (spec.key.backbone, spec.key.region, spec.key.readout)
@@ -103,7 +110,7 @@ def resplit(
     layers: dict[tuple[str, str], list[list[Spec]]] = {}
     for part in cohorts([spec for spec, _ in ready.values()]).values():
         layers.setdefault((part[0].key.backbone, part[0].key.layer), []).append(part)
-    if expected is None:
+    if not expected:
         expected = expected_on_other_cuts(workspace, [spec for spec, _ in ready.values()], cuts)
     weights = {part: span.value for part, span in expected.items()}
     far = Weighed("fitting on other cuts", weights, workspace.progress)
@@ -117,7 +124,9 @@ def resplit(
     groups = None
     if workspace.experiment.data.intervals == "groups":
         groups = workspace.recording.train_groups
-    return [row for contest in contests.values() for row in _rows(contest, groups)]
+    rows = [row for contest in contests.values() for row in _rows(contest, groups)]
+    keep(place, failed, rows)
+    return rows
 
 
 def _region_loss(losses: NDArray[np.float64]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from cli.main import main
 from studies.config.experiment import load_experiment
 from studies.database import optuna_tables as tables
 from studies.database.stores import open_stores
+from studies.results.on_cuts import on_layer
 from studies.results.resplit import _Contest, _rows, resplit
 from studies.results.scores import evaluate_all
 from studies.workspace import Workspace
@@ -41,7 +43,7 @@ def test_an_interval_is_no_narrower_for_the_same_images_again(
 
 
 def test_a_unit_that_another_cut_leaves_too_few_responses_takes_no_part_in_it(
-    make_experiment: MakeExperiment, tmp_path: Path
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And does not make the fit of its whole region one that diverged."""
     recording = write_recording(tmp_path / "sparse.h5")
@@ -58,9 +60,27 @@ def test_a_unit_that_another_cut_leaves_too_few_responses_takes_no_part_in_it(
     stores = open_stores(workspace.experiment)
     specs = [s for s in workspace.grid if s.key.region == "V1" and s.key.readout == "full"]
     found = resplit(workspace, stores, specs, 1)
-    stores.storage.close()
     assert [row["cuts"] for row in found] == [1, 1]
     assert all(0 < row["validation_loss"] < 10 for row in found)
+
+    fitted: list[int] = []
+
+    def counting(*given: Any) -> Any:
+        fitted.append(1)
+        return on_layer(*given)
+
+    monkeypatch.setattr("studies.results.resplit.on_layer", counting)
+    assert resplit(workspace, stores, specs, 1) == found  # read, to the last digit
+    assert fitted == []
+    (kept,) = (workspace.experiment.storage.cache / "other_cuts").iterdir()
+    kept.write_text(kept.read_text(encoding="utf-8").replace("0.", "1.", 1), encoding="utf-8")
+    assert resplit(workspace, stores, specs, 1) == found  # damaged, and made again
+    assert fitted == [1, 1]
+    worse = next(row["layer"] for row in found if row["chosen"])
+    failed = {spec.name for spec in specs if spec.key.layer == worse}
+    others = resplit(workspace, stores, specs, 1, failed)
+    assert [row["chosen"] for row in others] == [not row["chosen"] for row in found]
+    stores.storage.close()
 
 
 def test_the_choice_is_that_of_the_heatmap(make_experiment: MakeExperiment) -> None:

@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         Parameters
         ----------
         images
-            ``(n, height, width, 3)`` uint8, or names of image files.
+            ``(n, height, width, 3)`` uint8, or a list of ``(height, width, 3)`` uint8 or of names of image files.
         fit
             What becomes of an image that is not square: ``"crop"``, ``"pad"`` or ``"error"``; not given: as in the search.
 

@@ -18,8 +18,11 @@ from tuner.recordings.sources import combined_digest, decode, stored_size
 if TYPE_CHECKING:
     from tuner.recordings.images import Fit
 
-Pictures = NDArray[np.uint8] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""``(n, height, width, 3)`` uint8, or names of image files."""
+Picture = NDArray[np.uint8] | str | os.PathLike[str]
+"""``(height, width, 3)`` uint8, or the name of an image file."""
+
+Pictures = Picture | Sequence[Picture]
+"""``(n, height, width, 3)`` uint8, one name of a file, or several pictures of any size."""
 
 
 def as_batch(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
@@ -28,40 +31,53 @@ def as_batch(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> T
     return tensor.permute(0, 3, 1, 2).float().div_(255).contiguous()
 
 
-class Files:
-    """Image files wherever they lie; a :class:`tuner.recordings.recording.ImageSource`.
+class Several:
+    """Images of different sizes, arrays or files wherever they lie; a :class:`tuner.recordings.recording.ImageSource`.
 
     Raises
     ------
     InputError
-        If one of them is no file.
+        If one of them is neither ``(height, width, 3)`` uint8 nor a file.
     """
 
-    def __init__(self, files: Sequence[str | os.PathLike[str]]) -> None:
-        self._files = [self._found(file) for file in files]
-        self.names: Sequence[str] = [str(file) for file in self._files]
+    def __init__(self, images: Sequence[Picture]) -> None:
+        self._images = [
+            self._checked(image, f"images[{index}]") for index, image in enumerate(images)
+        ]
+        self.names: Sequence[str] = [
+            str(image) if isinstance(image, Path) else f"images[{index}]"
+            for index, image in enumerate(self._images)
+        ]
 
     @staticmethod
-    def _found(file: str | os.PathLike[str]) -> Path:
-        if not isinstance(file, str | os.PathLike):
+    def _checked(image: Picture, name: str) -> Path | NDArray[np.uint8]:
+        if isinstance(image, str | os.PathLike):
+            if not Path(image).is_file():
+                raise InputError(f"{image}: no such image file")
+            return Path(image)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+            what = type(image).__name__
+            if isinstance(image, np.ndarray):
+                what = f"{image.shape} {image.dtype}"
             raise InputError(
-                "images: must be one array (n, height, width, 3) uint8, or names of image files; among them is "
-                f"{type(file).__name__}"
+                f"{name} must be (height, width, 3) uint8, or the name of an image file, not {what}"
             )
-        if not Path(file).is_file():
-            raise InputError(f"{file}: no such image file")
-        return Path(file)
+        return image
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._images)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Decode one image to (height, width, 3)."""
-        return decode(self._files[index])
+        """One image as (height, width, 3)."""
+        image = self._images[index]
+        return decode(image) if isinstance(image, Path) else image
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of one image by its header, pixels."""
-        return stored_size(self._files[index])
+        """Height and width of one image, of a file by its header, pixels."""
+        image = self._images[index]
+        if isinstance(image, Path):
+            return stored_size(image)
+        return int(image.shape[0]), int(image.shape[1])
 
     def digest(self) -> str:
         """Hash the names."""
@@ -74,7 +90,7 @@ def prepared(images: Pictures, size: int, fit: Fit, device: torch.device | str =
     Parameters
     ----------
     images
-        ``(n, height, width, 3)`` uint8, or names of image files.
+        ``(n, height, width, 3)`` uint8, or a list of such images or of names of image files.
     size
         Side of the square that they are resized to, antialiased bicubic, as a search does.
     fit
@@ -95,11 +111,11 @@ def prepared(images: Pictures, size: int, fit: Fit, device: torch.device | str =
     from tuner.recordings import PreparedImages
     from tuner.recordings.sources import ArrayImages
 
-    source: ArrayImages | Files
+    source: ArrayImages | Several
     if isinstance(images, np.ndarray):
         source = ArrayImages(images)
     else:
-        source = Files([images] if isinstance(images, str | os.PathLike) else images)
+        source = Several([images] if isinstance(images, str | os.PathLike) else images)
     for index, name in enumerate(source.names):
         height, width = source.size(index)
         if height != width and fit == "error":
