@@ -93,22 +93,23 @@ def inspect(
         _draw(summary, out)
 
 
-def _recording(file: Path | None, images: Path | None) -> tuple[Recording, str, str | None]:
-    """What is inspected, and the columns of its regions and sessions."""
+def _recording(file: Path | None, images: Path | None) -> tuple[Recording, str, str | None, str]:
+    """What is inspected, the columns of its regions and sessions, and the loss that it is to be fitted by."""
     if file is None:
         from studies.recording import open_recording
 
         if images is not None:
             raise InputError("--images: only with FILE; the config file says it otherwise")
         configured = experiment()
-        return open_recording(configured), configured.data.region, configured.data.session
+        data, loss = configured.data, configured.training.loss
+        return open_recording(configured), data.region, data.session, loss
     from tuner.recordings import load_recording
     from tuner.recordings.told import told_format
 
     if settings().config != Settings().config:
         raise InputError(f"{file} and -c {settings().config}: say only one of them")
     try:
-        return load_recording(file, told_format(file), images=images), "area", None
+        return load_recording(file, told_format(file), images=images), "area", None, "mse"
     except InputError as error:  # said here by options, not by keys of a config file
         said = str(error).replace("set data.images", "say --images FOLDER")
         raise InputError(said.replace("; check data.path", "")) from error

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from cli.options import settings
+from tuner.progress import PerCent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -46,10 +47,16 @@ class Pace:
         return None if rate is None else max(self.total - self.done, 0) / rate
 
     def describe(self) -> str:
-        """Write rate and time left: ``2.1/s, 2:13 left``."""
+        """Write rate and time left: ``2.1/s, 2:13 left``; of what is not counted the time alone."""
         if self.rate is None or self.left is None:
             return ""
-        return f"{rate_text(self.rate)}, {duration_text(self.left)} left"
+        left = f"{duration_text(self.left)} left"
+        return left if isinstance(self.total, PerCent) else f"{rate_text(self.rate)}, {left}"
+
+    @property
+    def much(self) -> str:
+        """How much is done: ``12/60``, or ``20 %`` of what is not counted."""
+        return f"{self.done} %" if isinstance(self.total, PerCent) else f"{self.done}/{self.total}"
 
 
 def rate_text(rate: float) -> str:
@@ -164,17 +171,20 @@ class ProgressDisplay:
             self._bars.remove_task(self._tasks.pop(what))
 
     def _print(self, what: str, pace: Pace) -> None:
-        share = 100 * pace.done // pace.total if pace.total else 100
-        line = f"{what}: {pace.done}/{pace.total} ({share} %)"
+        line = f"{what}: {pace.much}"
+        if not isinstance(pace.total, PerCent):
+            line += f" ({100 * pace.done // pace.total if pace.total else 100} %)"
         rest = pace.describe()
         print(f"{line}, {rest}" if rest else line, file=self._stream, flush=True)
 
     def _draw(self, what: str, pace: Pace) -> None:
         assert self._bars is not None
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=pace.total, pace="")
+            self._tasks[what] = self._bars.add_task(what, total=pace.total, much="", pace="")
         task = self._tasks[what]
-        self._bars.update(task, completed=pace.done, total=pace.total, pace=pace.describe())
+        self._bars.update(
+            task, completed=pace.done, total=pace.total, much=pace.much, pace=pace.describe()
+        )
         if pace.done >= pace.total:
             self._bars.remove_task(task)
             del self._tasks[what]
@@ -182,14 +192,14 @@ class ProgressDisplay:
 
 def _bars(stream: IO[str]) -> Bars:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
 
     return Bars(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         BarColumn(bar_width=18),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[much]}", style="progress.download", justify="right"),
         TextColumn("{task.fields[pace]}", markup=False, table_column=Column(no_wrap=True)),
         console=Console(file=stream, highlight=False),
         transient=True,

@@ -33,6 +33,13 @@ def counted(items: Sequence[Item], what: str, progress: Progress) -> Iterator[It
         progress(what, done, len(items))
 
 
+class PerCent(int):
+    """What there is of a task that is not counted but told in per cent: then ``40 %`` is shown, not ``40/100``."""
+
+
+WHOLE = PerCent(100)
+
+
 class Weighed(Generic[Part]):
     """How far a task of unequal parts is, in per cent of the time that they were expected to take: so what is left is right.
 
@@ -80,7 +87,7 @@ class Weighed(Generic[Part]):
     def _say(self, percent: int) -> None:
         if percent > self._shown:
             self._shown = percent
-            self._progress(self._what, percent, 100)
+            self._progress(self._what, percent, WHOLE)
 
 
 def about(seconds: float) -> str:

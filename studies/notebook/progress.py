@@ -8,6 +8,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from studies.search.listener import Listener
+from tuner.progress import PerCent
+
+_SHARE = "{l_bar}{bar}| [{elapsed}<{remaining}]"
+"""How tqdm writes what is told in per cent: without "40/100"."""
 
 
 class Bars:
@@ -28,7 +32,8 @@ class Bars:
         if self.quiet:
             return
         if what not in self._bars:
-            self._bars[what] = _tqdm()(total=total, desc=what, leave=False)
+            form = _SHARE if isinstance(total, PerCent) else None
+            self._bars[what] = _tqdm()(total=total, desc=what, leave=False, bar_format=form)
         bar = self._bars[what]
         bar.total = total
         bar.update(done - bar.n)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from studies.config.experiment import load_experiment
@@ -17,6 +19,15 @@ def test_a_template_is_written_and_the_next_step_said(run, folder, template):
     assert (folder / "deep/er/tuner.toml").read_text() == read_template(template)
     assert load_experiment(folder / "deep/er/tuner.toml").folder == folder / "deep/er"
     assert ("CHANGE" in ended.err) == ("# CHANGE" in read_template(template))
+
+
+@pytest.mark.parametrize("template", ["hdf5", "tvsd"])
+def test_degrees_of_a_template_are_of_images_as_the_backbone_sees_them(template):
+    """TVSD's screen has 28.9 pixels a degree: of 500 pixels, not of the 224 that a backbone is shown."""
+    text = read_template(template)
+    size = re.search(r"^image_size = (\d+)", text, re.M)
+    each = re.search(r"^(?:# )?pixels_per_degree = ([\d.]+)", text, re.M)
+    assert int(size[1]) / float(each[1]) == pytest.approx(17.3, abs=0.01)
 
 
 def test_nothing_is_overwritten(run, folder):

@@ -8,6 +8,7 @@ import pytest
 
 from cli import options
 from cli.progress import LINE_EVERY, Pace, ProgressDisplay, duration_text, rate_text
+from tuner.progress import Weighed
 
 
 class Clock:
@@ -67,6 +68,23 @@ def test_lines_come_seldom_and_the_last_always():
     assert lines[0] == "fitting: 0/100 (0 %)"
     assert lines[1] == "fitting: 20/100 (20 %), 4.0/s, 0:20 left"
     assert lines[-1].startswith("fitting: 100/100 (100 %), 4.0/s")
+
+
+def test_what_is_told_in_per_cent_is_not_counted(monkeypatch):
+    """Sixty fits that count to 100 make one look for the other forty."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    clock, lines, drawn = Clock(), io.StringIO(), Terminal()
+    for stream in (lines, drawn):
+        with ProgressDisplay(quiet=False, stream=stream, clock=clock) as progress:
+            task = Weighed("fitting", {"all": 1.0}, progress.update)
+            clock.now += 10
+            task.part("all")(2, 5)
+            if progress._bars is not None:
+                progress._bars.refresh()
+    assert lines.getvalue().splitlines() == ["fitting: 0 %", "fitting: 40 %, 0:15 left"]
+    assert "40 %" in drawn.getvalue()
+    assert "/100" not in drawn.getvalue()
 
 
 def test_a_task_that_comes_again_starts_anew():

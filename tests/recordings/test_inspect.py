@@ -184,6 +184,14 @@ def test_what_is_suspicious_is_said(what: str) -> None:
     assert all("\n" not in line for line in found)
 
 
+def test_counts_that_are_fitted_as_counts_are_not_suspicious() -> None:
+    change, message = SUSPICIOUS["counts"]
+    recording = replace(clean(), **change(clean()))
+    said, unsaid = (inspect(recording, loss=loss).suspicious for loss in ("mse", "poisson"))
+    assert [line for line in said if line not in unsaid and re.search(message, line)]
+    assert len(unsaid) == len(said) - 1
+
+
 def test_without_a_test_set() -> None:
     found = inspect(replace(clean(), test_images=None, test_responses=None))
     assert found.suspicious == ()

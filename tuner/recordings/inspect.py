@@ -147,7 +147,9 @@ class Summary:
         }
 
 
-def inspect(recording: Recording, region: str = "area", session: str | None = None) -> Summary:
+def inspect(
+    recording: Recording, region: str = "area", session: str | None = None, loss: str = "mse"
+) -> Summary:
     """Summarise a recording and list what is suspicious about it.
 
     Every image is read once.
@@ -160,6 +162,8 @@ def inspect(recording: Recording, region: str = "area", session: str | None = No
         The unit column whose values are the regions.
     session
         The unit column that tells sessions apart; by default ``session``, where there is one.
+    loss
+        What the recording is to be fitted by, ``"mse"`` or ``"poisson"``.
 
     Returns
     -------
@@ -197,7 +201,7 @@ def inspect(recording: Recording, region: str = "area", session: str | None = No
         units=units,
         suspicious=(
             *suspicious_images(recording, train, test),
-            *suspicious_responses(recording),
+            *suspicious_responses(recording, loss),
             *_suspicious_regions(summaries),
         ),
         notes=(*recording.notes, *_ungrouped(recording)),

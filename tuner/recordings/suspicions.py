@@ -52,13 +52,15 @@ def suspicious_images(recording: Recording, train: list[Look], test: list[Look])
         yield f"some images are not square ({shortened(sorted(square))}): set data.fit"
 
 
-def suspicious_responses(recording: Recording) -> Iterator[str]:
+def suspicious_responses(recording: Recording, loss: str = "mse") -> Iterator[str]:
     """Find units and responses that do not look as they should.
 
     Parameters
     ----------
     recording
         The recording.
+    loss
+        What it is to be fitted by: of counts that are fitted as such nothing is said.
 
     Yields
     ------
@@ -77,7 +79,7 @@ def suspicious_responses(recording: Recording) -> Iterator[str]:
             f"there are more units ({recording.n_units}) than training images "
             f"({recording.n_train}): are responses transposed?"
         )
-    yield from _not_normalised(recording, responses, mean, sd)
+    yield from _not_normalised(recording, responses, mean, sd, loss)
     twins = _twins(responses)
     if twins.size:
         yield f"{_units_named(recording, twins)} respond exactly as another unit does"
@@ -113,6 +115,7 @@ def _not_normalised(
     responses: NDArray[np.float64],
     mean: NDArray[np.float64],
     sd: NDArray[np.float64],
+    loss: str,
 ) -> Iterator[str]:
     varies = sd > 0
     if not varies.any():
@@ -120,7 +123,8 @@ def _not_normalised(
     there = responses[np.isfinite(responses)]
     counts = bool((there >= 0).all() and (there == np.floor(there)).all())
     if counts:
-        yield 'all responses are whole numbers from 0: counts? Then set training.loss = "poisson"'
+        if loss != "poisson":
+            yield 'all responses are whole numbers from 0: counts? Then set training.loss = "poisson"'
         return
     spread = sd[varies].max() / sd[varies].min()
     if spread > 1000:
