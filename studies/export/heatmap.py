@@ -14,7 +14,7 @@ from studies.export.resplit import announced, on_other_cuts, sentences, write_re
 from studies.export.target import is_file
 from studies.grid import Spec
 from studies.results.best_layers import COLUMNS as UNIT_LAYER_COLUMNS
-from studies.results.best_layers import lowest, region_layers, summary, unit_layers
+from studies.results.best_layers import among_layers, lowest, region_layers, summary, unit_layers
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
@@ -156,7 +156,8 @@ def export_heatmap(
         names = dict.fromkeys([*UNIT_LAYER_COLUMNS, *unit_columns(workspace, 0)])
         paths.append(write_csv(layers, tuple(names), out / "unit_layers.csv"))
         if not cuts:
-            say(f"{lowest(region_layers(workspace, made.found))}; --resplit 5 says how sure")
+            among = among_layers([spec.key.backbone for spec in specs])
+            say(f"{lowest(region_layers(workspace, made.found))}; --resplit 5 says how sure{among}")
         if summary(layers):
             say(f"{summary(layers)} (unit_layers.csv)")
     paths += save(made.figure, out / "heatmap")

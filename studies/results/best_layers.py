@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -220,6 +220,17 @@ def lowest(rows: Sequence[Row]) -> str:
     ]
     more = f", and {len(rows) - MOST} more regions" if len(rows) > MOST else ""
     return f"lowest validation loss: {', '.join(each)}{more}"
+
+
+def among_layers(backbones: Collection[str]) -> str:
+    """What other cuts say how sure the choice is among; empty where that is all layers.
+
+    Examples
+    --------
+    >>> among_layers(["net", "net"]), among_layers(["net", "gabor"])
+    ('', " among each network's layers")
+    """
+    return " among each network's layers" if len(set(backbones)) > 1 else ""
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -103,6 +103,22 @@ def test_a_fit_that_failed_is_no_dot() -> None:
     assert "cross: not surely better" in " ".join(text.get_text() for text in figure.texts)
 
 
+@pytest.mark.parametrize("kind", ["baseline", "untrained"])
+def test_a_line_of_a_fit_that_failed_is_crossed(kind: str, no_overlaps: NoOverlaps) -> None:
+    """The heatmap hatches it; here it was a line like any other."""
+    rows = network_rows(["a", "pixels", "gabor", "random-1"], ["V1", "IT"])
+    mine = next(row for row in rows if row["kind"] == kind and row["region"] == "IT")
+    mine["fit_failed"] = True
+    figure = networks(rows)
+    no_overlaps(figure)
+    crosses = [
+        [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"]
+        for axes in figure.axes[:2]
+    ]
+    assert crosses == [[], [mine["test_correlation"]]]
+    assert "cross: not surely better" in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_networks_stand_in_the_order_of_their_scores() -> None:
     rows = network_rows(["a", "b", "c"], ["V1", "IT"])
     for row in rows:

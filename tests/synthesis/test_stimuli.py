@@ -26,7 +26,7 @@ from tuner.synthesis.stimuli.choice import (
     Stimulus,
     choose,
 )
-from tuner.synthesis.stimuli.folder import block_order, read_stimuli, write_stimuli
+from tuner.synthesis.stimuli.folder import _note, block_order, read_stimuli, write_stimuli
 from tuner.synthesis.stimuli.lacking import lacking
 from tuner.synthesis.stimuli.manifest import COLUMNS, file_hash, seen_images
 from tuner.synthesis.stimuli.placement import (
@@ -341,6 +341,18 @@ def test_the_folder_is_plain(written):
     assert note.startswith("SIMULATED")
     assert "gamma" in note
     assert json.loads((written / "stimuli.json").read_text())["simulated"] is True
+
+
+@pytest.mark.parametrize(("reach", "past"), [((0.0, 41), False), ((60.0, 41), True)])
+def test_the_note_says_where_a_picture_ends_within_the_field(source, reach, past):
+    """It fades into the background there as everywhere, it said, where it has a straight edge."""
+    x, width = reach
+    row = {"kind": "mei", "x_px": x, "y_px": 0.0, "width_px": width}
+    encoders = {STUDY: source.encoder}
+    rig = Rig(size=100, placement="centred")
+    note = _note([row, row | {"kind": "grey"}], rig, encoders, 1, 0.5, {}, ())
+    assert ("Of 1 images the field reaches past the border" in " ".join(note.split())) == past
+    assert max(map(len, note.splitlines())) < 101
 
 
 def test_own_and_natural_image_have_equal_contrast_as_shown(written):

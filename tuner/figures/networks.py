@@ -40,7 +40,7 @@ def networks(
     """Draw the best layer of every network for every region, ordered by the mean over regions.
 
     A dot is a network's best layer, its colour the layer's place in depth, with the 95 % interval where it is known;
-    a cross a fit that failed; a diamond all layers and readouts together. Pixels and the Gabor bank are lines through
+    a cross a fit that failed, at the upper end of a line that is one's; a diamond all layers and readouts together. Pixels and the Gabor bank are lines through
     all networks, untrained networks a band between their least and their greatest; one alone is a line and its interval.
 
     Parameters
@@ -181,11 +181,17 @@ def _panel(
         band = [value for value in limits_ if math.isfinite(value)] or scores
     if scores:
         axes.axvspan(min(band), max(band), color=theme.muted, alpha=0.25, lw=0)
-        axes.axvline(sum(scores) / len(scores), color=theme.muted, lw=0.8)
+        mean = sum(scores) / len(scores)
+        axes.axvline(mean, color=theme.muted, lw=0.8)
+        if all(failed(row) for row in untrained):
+            _cross(axes, mean, theme.muted)
     for index, name in enumerate(_baselines(rows)):
-        value = next(number(r.get(metric.name)) for r in rows if str(r["network"]) == name)
+        row = next(row for row in rows if str(row["network"]) == name)
+        value, colour = number(row.get(metric.name)), theme.series[1 - index % 2]
         if math.isfinite(value):
-            axes.axvline(value, color=theme.series[1 - index % 2], lw=0.9, ls=_dash(index))
+            axes.axvline(value, color=colour, lw=0.9, ls=_dash(index))
+            if failed(row):
+                _cross(axes, value, colour)
     palette = mpl.colormaps[style.SEQUENTIAL]
     for row in rows:
         if str(row["network"]) not in names:
@@ -208,6 +214,12 @@ def _panel(
     axes.locator_params(axis="x", nbins=3)
 
 
+def _cross(axes: Axes, value: float, colour: str) -> None:
+    """Mark a line as that of a fit that failed, at its upper end, away from the networks' own crosses."""
+    place = axes.get_xaxis_transform()
+    axes.plot(value, 1, "x", transform=place, clip_on=False, ms=3.6, mec=colour, mew=0.9)
+
+
 def _baselines(rows: Sequence[Row]) -> list[str]:
     return sorted({str(row["network"]) for row in rows if row["kind"] == BASELINE})
 
@@ -216,10 +228,20 @@ def _dash(index: int) -> str:
     return "--" if index % 2 == 0 else ":"
 
 
+def _all_failed(rows: Sequence[Row]) -> bool:
+    """Whether of some region no untrained network's fit is surely better than the mean, which marks their line."""
+    regions: dict[str, bool] = {}
+    for row in rows:
+        if row["kind"] == UNTRAINED:
+            region = str(row["region"])
+            regions[region] = regions.get(region, True) and failed(row)
+    return any(regions.values())
+
+
 def _keys(rows: Sequence[Row], metric: str) -> list[str]:
     """Explain only what occurs."""
     keys = []
-    if any(failed(row) for row in rows if row["kind"] not in (UNTRAINED, BASELINE)):
+    if any(failed(row) for row in rows if row["kind"] != UNTRAINED) or _all_failed(rows):
         keys.append(f"cross: {NOT_SURE}")
     if _any(rows, f"stacked_{metric}"):
         keys.append("diamond: all layers and readouts together")

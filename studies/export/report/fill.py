@@ -24,7 +24,7 @@ from studies.export.report.page import write_report
 from studies.export.resplit import announced, on_other_cuts, sentences
 from studies.export.target import is_file
 from studies.grid import Spec
-from studies.results.best_layers import lowest, region_layers, summary, unit_layers
+from studies.results.best_layers import among_layers, lowest, region_layers, summary, unit_layers
 from studies.results.importance import importance
 from studies.results.paired import set_against
 from studies.results.references import named
@@ -126,8 +126,9 @@ def how_sure(workspace: Workspace, found: Sequence[Evaluated]) -> list[str]:
         return []
     best = lowest(region_layers(workspace, found))
     units = summary(unit_layers(workspace, found))
+    among = among_layers([one.spec.key.backbone for one in found])
     return [
-        f"{best}; whether surely is not said here (export report --resplit 5 says it)",
+        f"{best}; whether surely is not said here (export report --resplit 5 says it{among})",
         *filter(None, [units]),
     ]
 

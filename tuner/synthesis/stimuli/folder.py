@@ -237,6 +237,15 @@ def _listed(heading: str, sentences: Sequence[str]) -> str:
     return "\n".join(["", heading, *lines, ""])
 
 
+def _past_the_border(row: Mapping[str, Any], side: int) -> bool:
+    """Whether the window of a centred image reaches past the picture that it is cut out of.
+
+    Two pixels more are cut out than the window is wide, which show nothing.
+    """
+    reach = max(abs(row["x_px"]), abs(row["y_px"])) + row["width_px"] / 2
+    return row["kind"] != "grey" and bool(reach - 2 > side / 2)
+
+
 def _note(
     rows: Sequence[Mapping[str, Any]],
     rig: Rig,
@@ -251,19 +260,28 @@ def _note(
     for row in rows:
         counts[str(row["kind"])] = counts.get(str(row["kind"]), 0) + 1
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    side = rig.size or next(iter(encoders.values())).image_size
+    where = f"Background grey {round(255 * mean)} of 255. "
     if rig.placement == "full":
-        where = "Show every image in the middle of the screen."
+        where += "Show every image in the middle of the screen."
     else:
-        where = (
+        where += (
             "Each image is cut out around a receptive field and fades into the background. Show "
             "its middle at x_px, y_px (pixels of the screen from its middle, right and up)."
         )
+        past = sum(_past_the_border(row, side) for row in rows)
+        if past:
+            where += (
+                f" Of {past} images the field reaches past the border of the picture: there the picture ends in a "
+                "straight edge, with the background beyond, and the file can be wider than a whole image. "
+                "Encoders were shown them so."
+            )
+    where = textwrap.fill(where, 98, initial_indent="  ", subsequent_indent="  ")
     scale = (
         f"The screen is taken to have {rig.pixels_per_degree:g} pixels per degree."
         if rig.pixels_per_degree > 0
         else "Pixels per degree of the screen were not given: columns in degrees are empty."
     )
-    side = rig.size or next(iter(encoders.values())).image_size
     said = [f"{name}: {about[name]}" for name in encoders if about.get(name)]
     units = {str(encoder.meta.get("measured_in", "")) for encoder in encoders.values()}
     scaled = in_units(units.pop() if len(units) == 1 else "")
@@ -273,7 +291,7 @@ def _note(
 {len(rows)} images ({kinds}), each shown once in each of {blocks} blocks: see order.csv.
 {described}
 Screen
-  Background grey {round(255 * mean)} of 255. {where}
+{where}
   {scale}
   A whole image is {side} pixels a side on this screen. That must be as large, in degrees, as the
   images of the recording were shown: the encoders know them at that size alone (--size makes
