@@ -210,7 +210,7 @@ SENTENCES = (
     ),
     Sentence(
         "README.md",
-        rf"\(`--stacked`\) are {_NUMBER} to {_NUMBER} above",
+        rf"\(\[`--stacked`\]\(docs/howto/stacking.md\)\) are {_NUMBER} to {_NUMBER} above",
         lambda: _real(("stacked",)),
     ),
 )

@@ -148,6 +148,9 @@ def export_images(
         if held is not None:
             more = "; more --steps may help" if held.losing(result.activation) else ""
             say(f"{spec.name}: {held.verdict(result.activation)}{more}")
+            coloured = held.colour(settings)
+            if coloured:
+                say(f"{spec.name}: {coloured}")
         written.append(out / spec.name)
         if evaluate:
             place = {int(unit): k for k, unit in enumerate(spec.units)}

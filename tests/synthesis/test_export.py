@@ -296,6 +296,21 @@ def test_images_stand_beside_the_best_natural_one_and_noise(tmp_path, encoder, m
         np.testing.assert_array_equal(arrays["natural_activation"], held.natural_activation)
 
 
+@pytest.mark.parametrize("grey", [True, False])
+def test_colours_of_a_recording_without_any_are_called_guesses(
+    tmp_path, encoder, monkeypatch, grey
+):
+    heads = []
+    monkeypatch.setattr(style, "head", lambda figure, title, sub, *rest: heads.append(sub) or 0.1)
+    shown = pictures(4)
+    natural = Pictures(np.repeat(shown[..., :1], 3, axis=-1) if grey else shown)
+    for colour in (0.15, 0.0):
+        settings = MeiSettings(steps=2, keep_every=1, prior_options={"colour": colour})
+        export_meis(tmp_path / f"{colour}", [encoder], [9], settings, natural=natural)
+    said = ["the training images are grey, colours here are guesses" in sub for sub in heads]
+    assert said == [grey, False]
+
+
 def test_how_long_images_take_is_said_beforehand(encoder):
     said = announced([encoder], 5, MeiSettings(steps=3, chunk=2, variants=2))
     assert said.startswith("10 images in 5 batches of 2, 3 steps: ")

@@ -40,8 +40,9 @@ def networks(
     """Draw the best layer of every network for every region, ordered by the mean over regions.
 
     A dot is a network's best layer, its colour the layer's place in depth, with the 95 % interval where it is known;
-    a cross a fit that failed, at the upper end of a line that is one's; a diamond all layers and readouts together. Pixels and the Gabor bank are lines through
-    all networks, untrained networks a band between their least and their greatest; one alone is a line and its interval.
+    a cross a fit that failed, at the upper end of a line that is one's; a diamond all layers and readouts together. Pixels
+    and the Gabor bank are lines through all networks, untrained networks a band between their least and their greatest; one
+    alone is a line and its interval.
 
     Parameters
     ----------

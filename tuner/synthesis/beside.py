@@ -30,6 +30,9 @@ MOST = 2000
 CANDIDATES = 24
 """The best natural images over the whole image, among which the best inside the field is looked for."""
 
+COLOURED = ("fft", "pixel")
+"""Priors that have an option ``colour``."""
+
 _BLOCK = 256
 
 
@@ -47,6 +50,8 @@ class Beside:
         What the natural images are called.
     searched, there
         How many natural images were looked through, and how many there are.
+    grey
+        Whether none of these has any colour.
     """
 
     natural: NDArray[np.uint8]
@@ -56,6 +61,25 @@ class Beside:
     noise_activation: Floats
     searched: int
     there: int
+    grey: bool = False
+
+    def colour(self, settings: MeiSettings) -> str:
+        """Say of images that were made in colour that nobody was shown any; empty where somebody was, or they are grey.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> empty = np.zeros((1, 1, 1, 3), np.uint8)
+        >>> of_grey = Beside(empty, np.zeros(1), ["a"], empty, np.zeros(1), 30, 30, grey=True)
+        >>> of_grey.colour(MeiSettings())
+        'the training images are grey, colours here are guesses (--prior-option colour=0 leaves them out)'
+        >>> of_grey.colour(MeiSettings(prior_options={"colour": 0}))
+        ''
+        """
+        if not self.grey or settings.prior_options.get("colour") == 0:
+            return ""
+        how = " (--prior-option colour=0 leaves them out)" if settings.prior in COLOURED else ""
+        return f"the training images are grey, colours here are guesses{how}"
 
     def verdict(self, activation: Floats) -> str:
         """Say how many of the units' images ``(n, variants)`` do better than the best natural one.
@@ -117,9 +141,11 @@ def beside(
     looked = np.unique(np.linspace(0, len(images) - 1, count).round().astype(np.int64))
     photometry, inside = settings.photometry, settings.match == "field"
     with deterministic(ensemble.device):
-        parts = []
+        parts, grey = [], True
         for start in range(0, len(looked), _BLOCK):
-            pixels = photometry.match(images.read(looked[start : start + _BLOCK]))
+            read = images.read(looked[start : start + _BLOCK])
+            grey = grey and bool((read == read[..., :1]).all())
+            pixels = photometry.match(read)
             parts.append(_mean(encoders, pixels)[:, columns])
             if progress is not None:
                 progress(min(start + _BLOCK, len(looked)), len(looked))
@@ -149,6 +175,7 @@ def beside(
         np.array([value for _, value in noise]),
         len(looked),
         len(images),
+        grey,
     )
 
 

@@ -316,7 +316,10 @@ def sheet_of(
     losing = held is not None and held.losing(result.activation)
     group = variants + (0 if held is None else 2)
     where = " inside the field" if settings.match == "field" else ""
-    verdict = [*([about] if about else []), *([held.verdict(result.activation)] if held else [])]
+    verdict = [about] if about else []
+    if held is not None:
+        verdict.append(held.verdict(result.activation))
+        verdict += filter(None, [held.colour(settings)])
     figure = sheet(
         np.stack(pictures),
         labels,
