@@ -79,7 +79,7 @@ def _text(seen: Overview) -> str:
     lines += [f"runs: {name} ({count} trials)" for name, count in seen.running.items()]
     lines += [f"set aside: {name}: {message}" for name, message in seen.set_aside.items()]
     lines += [
-        f"fit failed: {name} (loss {value:.4g}: not surely better than predicting the mean)"
+        f"not surely better than predicting the mean: {name} (loss {value:.4g})"
         for name, value in seen.fit_failed.items()
     ]
     return "\n".join(lines)

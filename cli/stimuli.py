@@ -152,7 +152,8 @@ def score_command(
     recorded: Annotated[
         Path,
         typer.Argument(
-            help="Responses: a CSV (image, repeat, one column per unit) or a generic HDF5 recording.",
+            help="Responses: a CSV (image, repeat, a column per unit headed by #INDEX or its name) or a generic HDF5 "
+            "recording.",
             metavar="RECORDED",
         ),
     ],

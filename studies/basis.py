@@ -34,13 +34,24 @@ def basis_of(workspace: Workspace) -> Basis:
         min_explainable=workspace.experiment.data.min_explainable,
         weights=_weights(workspace.experiment),
         closed_form=CLOSED_FORMS,
-        started=frozenset(
-            spec.key.readout
-            for spec in workspace.grid
-            if not spec.closed_form and workspace.start(spec) == "closed_form"
-        ),
+        started=_started(workspace),
         loss=workspace.experiment.training.loss,
     )
+
+
+def _started(workspace: Workspace) -> frozenset[tuple[str, str, str]]:
+    """Backbone, layer and readout of the searches that start in a closed form, draws of a network under both names."""
+    shared = Counter(t.draws_of for t in workspace.experiment.backbone if t.draws_of)
+    names = {t.alias: t.draws_of for t in workspace.experiment.backbone if t.draws_of}
+    found = set()
+    for spec in workspace.grid:
+        if not spec.closed_form and workspace.start(spec) == "closed_form":
+            key = spec.key
+            found.add((key.backbone, key.layer, key.readout))
+            if key.backbone in names:
+                together = label(names[key.backbone], shared[names[key.backbone]])
+                found.add((together, key.layer, key.readout))
+    return frozenset(found)
 
 
 def _weights(experiment: Experiment) -> dict[str, str]:

@@ -92,10 +92,19 @@ def contenders(rivals: Iterable[Row]) -> list[Row]:
     """Layers that are not surely worse than the chosen one, the nearest first.
 
     Where all are, the one that comes nearest to it; empty where there are no intervals.
+
+    Examples
+    --------
+    >>> wide = {"chosen": False, "layer": "b", "difference": 0.04, "difference_low": 0.01}
+    >>> near = {"chosen": False, "layer": "c", "difference": 0.03, "difference_low": 0.02}
+    >>> [row["layer"] for row in contenders([wide, near])]
+    ['c']
+    >>> [row["layer"] for row in contenders([wide | {"difference_low": -0.01}, near])]
+    ['b']
     """
     limited = [r for r in rivals if not r["chosen"] and np.isfinite(r["difference_low"])]
     open_ = sorted((r for r in limited if r["difference_low"] <= 0), key=lambda r: r["difference"])
-    return open_ or sorted(limited, key=lambda row: float(row["difference_low"]))[:1]
+    return open_ or sorted(limited, key=lambda row: float(row["difference"]))[:1]
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:

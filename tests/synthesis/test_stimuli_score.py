@@ -217,6 +217,7 @@ def test_csv_round_trip(session, clean, tmp_path):
     "header",
     [
         [f"unit_{k}" for k in range(7, 13)],
+        [f"#{k}" for k in range(7, 13)],
         [f"el {k}/{'abc'[k % 3]}" for k in range(UNITS)],
         [f"Unit {k}" if k > 99 else f"unit {k}" for k in range(7, 13)],
     ],
@@ -224,6 +225,24 @@ def test_csv_round_trip(session, clean, tmp_path):
 def test_units_are_told_by_index_or_name(session, clean, tmp_path, header):
     path = _write_csv(tmp_path / "r.csv", session, clean[None], header)
     assert read_answers(path, session).units.tolist() == list(range(7, 13))
+
+
+def test_a_number_that_is_one_units_index_and_anothers_name_is_refused(
+    session, clean, tmp_path, monkeypatch
+):
+    """Units 7 to 12 on electrodes 12 to 7: headed by indices or by electrodes, the columns look the same."""
+    names = {unit: str(19 - unit) for unit in range(7, 13)}
+    monkeypatch.setattr(type(session), "unit_names", lambda self: names)
+    plain = _write_csv(tmp_path / "r.csv", session, clean[None], [str(k) for k in range(7, 13)])
+    with pytest.raises(
+        InputError,
+        match=r"column 7 may be the unit of index 7 \(12\) or .* index 12, .* such as #12",
+    ):
+        read_answers(plain, session)
+    marked = _write_csv(tmp_path / "s.csv", session, clean[None], [f"#{k}" for k in range(7, 13)])
+    assert read_answers(marked, session).units.tolist() == list(range(7, 13))
+    names.update({unit: str(unit + 100) for unit in range(7, 13)})  # no number is both
+    assert read_answers(plain, session).units.tolist() == list(range(7, 13))
 
 
 def test_without_a_repeat_column_occurrences_count(session, clean, tmp_path):

@@ -57,7 +57,7 @@ class Basis:
     closed_form
         Readouts that are fitted without a search.
     started
-        Readouts whose trials start in a closed form, which training then changes.
+        Backbone, layer and readout of the searches whose trials start in a closed form, which training then changes.
     loss
         What studies are fitted by; references are by squared error under any.
     """
@@ -71,7 +71,7 @@ class Basis:
     min_explainable: float = 0.0
     weights: Mapping[str, str] = field(default_factory=dict)
     closed_form: Collection[str] = ("smooth",)
-    started: Collection[str] = ()
+    started: Collection[tuple[str, str, str]] = ()
     loss: str = SQUARED_ERROR
 
     @property
@@ -273,14 +273,17 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
 
     Examples
     --------
-    >>> row = {"readout": "full", "n_trials": 16, "n_complete": 3}
-    >>> of_readouts([row], Basis(started={"full"}))
+    >>> row = {"backbone": "net", "layer": "a", "readout": "full", "n_trials": 16, "n_complete": 3}
+    >>> of_readouts([row], Basis(started={("net", "a", "full")}))
     'full: best of 16 trials (3 not cut short), from a closed-form start'
+    >>> of_readouts([row, row | {"layer": "b"}], Basis(started={("net", "a", "full")}))
+    'full: best of 16 trials (3 not cut short), 1 of 2 from a closed-form start'
     >>> of_readouts([row, row | {"n_trials": 0, "n_complete": 0}], Basis())
     'full: best of 16 trials (3 not cut short), 1 study not searched yet'
     """
     trials: dict[str, list[int]] = {}
     ended: list[int] = []
+    begun: dict[str, list[bool]] = {}
     closed: dict[str, None] = {}
     waiting = 0
     for row in rows:
@@ -293,6 +296,8 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
                 waiting += 1
                 continue
             of_one.append(int(count))
+            place = (str(row.get("backbone")), str(row.get("layer")), readout)
+            begun.setdefault(readout, []).append(place in basis.started)
             if _there(row, "n_complete"):
                 ended.append(int(number(row["n_complete"])))
     parts = []
@@ -304,10 +309,7 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
             said += f"best of {many} trial{'s' * (most != 1)}"
             if ended and min(ended) < most:
                 said += f" ({_range(ended)} not cut short)"
-            started = [name for name in trials if name in basis.started]
-            if started:
-                named = "" if len(started) == len(trials) else f"{', '.join(started)} "
-                said += f", {named}from a closed-form start"
+            said += _from_a_start(begun)
         if waiting:
             studies = f"{waiting} stud{'y' if waiting == 1 else 'ies'}"
             said += f"{', ' if counts else ''}{studies} not searched yet"
@@ -315,6 +317,19 @@ def of_readouts(rows: Iterable[Row], basis: Basis) -> str:
     if closed:
         parts.append(f"{', '.join(closed)}: closed form")
     return "; ".join(parts)
+
+
+def _from_a_start(begun: Mapping[str, Sequence[bool]]) -> str:
+    """Say which searches, or how many, began in a closed form; of each readout one entry a search."""
+    every = [one for some in begun.values() for one in some]
+    if not any(every):
+        return ""
+    named = ""
+    if not all(every):
+        whole = [name for name, some in begun.items() if all(some)]
+        uniform = all(all(some) or not any(some) for some in begun.values())
+        named = f"{', '.join(whole)} " if uniform else f"{sum(every)} of {len(every)} "
+    return f", {named}from a closed-form start"
 
 
 def beside(rows: Iterable[Row]) -> str:

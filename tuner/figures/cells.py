@@ -14,7 +14,7 @@ from matplotlib.patches import Polygon, Rectangle
 from tuner.figures import style
 from tuner.figures.draws import BANDS
 from tuner.figures.metrics import Metric, number, short
-from tuner.figures.panels import BEST, NOT_SURE, WORSE, Panel, Row, below, failed, pending
+from tuner.figures.panels import BEST, HOW_TOLD, NOT_SURE, WORSE, Panel, Row, below, failed, pending
 
 MARGIN = 0.1  # inches
 LINE = 0.135  # inches, a line of small text
@@ -132,7 +132,7 @@ def legend_entries(grid: list[list[Panel]], metric: Metric) -> list[tuple[str, s
     if any(panel.best for panel in every):
         entries.append(("frame", BEST))
     if any(failed(row) for row in found):
-        entries.append(("hatch", f"{NOT_SURE} (held-out images, corrected for trials)"))
+        entries.append(("hatch", f"{NOT_SURE} ({HOW_TOLD})"))
     if any(below(row) and not failed(row) for row in found):
         entries.append(("corner", WORSE))
     if any(row.get(BANDS) for row in found):

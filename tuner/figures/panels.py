@@ -21,6 +21,9 @@ BEST = "best of the layers shown, by validation loss"
 NOT_SURE = "not surely better than predicting the mean"
 """What is said of a fit that failed."""
 
+HOW_TOLD = "held-out images; each by a test of its own, corrected for its trials"
+"""How it was found that a fit failed: of two fits the one of the higher score may have."""
+
 NOT_TOLD = "no fit is surely better than predicting the mean"
 """Why there is no best layer."""
 

@@ -154,7 +154,7 @@ function drawLegend() {
   }
   const key = (kind, text) => make("span", { class: "key" }, make("i", { class: kind }), make("span", { text }));
   if (data.grid.some((line) => line.some((entry) => Object.keys(entry.best).length))) parts.push(key("best", data.words.best));
-  if (data.rows.some((row) => row.failed)) parts.push(key("failed", `${data.words.not_sure} (held-out images, corrected for trials)`));
+  if (data.rows.some((row) => row.failed)) parts.push(key("failed", `${data.words.not_sure} (${data.words.how_told})`));
   if (data.rows.some((row) => row.below && !row.failed)) parts.push(key("below", data.words.worse));
   if (data.rows.some((row) => row.pending)) parts.push(make("span", { class: "key" }, make("i", { class: "cell none" }), make("span", { text: "no finished fit" })));
   if (ceiled(metric)) parts.push(make("span", { text: "ceiling: mean CCmax, the correlation that noise leaves possible" }));

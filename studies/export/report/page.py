@@ -32,6 +32,7 @@ from tuner.figures.captions import Basis
 from tuner.figures.metrics import METRICS, number
 from tuner.figures.panels import (
     BEST,
+    HOW_TOLD,
     NOT_SURE,
     WORSE,
     Row,
@@ -242,6 +243,7 @@ def _overview(
         "untrained": sorted(basis.untrained),
         "words": {
             "not_sure": NOT_SURE,
+            "how_told": HOW_TOLD,
             "worse": WORSE,
             "best": BEST,
             "interval": captions.interval(basis),

@@ -45,7 +45,8 @@ def read_answers(path: str | Path, folder: Folder) -> Answers:
     ----------
     path
         ``.csv``: a column ``image`` with the file names, optionally ``repeat`` (or ``block``), and
-        a column per unit, headed by its index (``7`` or ``unit_7``) or its name; empty = missing.
+        a column per unit, headed by its index (``#7``, ``7`` or ``unit_7``) or its name; empty = missing. A
+        plain number that is the index of one unit and the name of another is refused.
         Anything else is read as a recording in the generic HDF5 format, whose images are told by
         their file names, or by their pixels where they are stored in the file.
     folder
@@ -124,7 +125,7 @@ def _from_csv(path: Path, folder: Folder) -> Answers:
     return Answers(responses, np.array(list(columns.values()), dtype=np.int64), tuple(notes))
 
 
-_INDEX = re.compile(r"(?:unit[ _-]?)?(\d+)")
+_INDEX = re.compile(r"(?:#|unit[ _-]?)?(\d+)")
 """How the index of a unit may be written."""
 
 _LARGEST = 1e12
@@ -162,6 +163,12 @@ def _unit_columns(
         index = _INDEX.fullmatch(column)
         if column in by_name:
             unit = by_name[column]
+            other = None if index is None else int(index.group(1))
+            if other in names and other != unit:
+                raise InputError(
+                    f"{path}: column {column} may be the unit of index {other} ({names[other]}) or that of index {unit}, "
+                    f"whose name is {column}; head columns by # and the index, such as #{unit}"
+                )
         elif index and int(index.group(1)) in names:
             unit = int(index.group(1))
         else:
@@ -173,7 +180,7 @@ def _unit_columns(
     if not columns:
         raise InputError(
             f"{path}: no column is headed by the index or name of a unit of the stimuli "
-            f"(such as {', '.join(f'{u} or {n}' for u, n in list(names.items())[:2])})"
+            f"(such as {', '.join(f'#{u} or {n}' for u, n in list(names.items())[:2])})"
         )
     notes = []
     asked = dict.fromkeys(int(row["unit"]) for row in folder.rows if row["kind"] == "mei")
@@ -182,7 +189,8 @@ def _unit_columns(
     if numbered and absent:
         raise InputError(
             f"{path}: column {numbered[0]} is no unit of the stimuli, and unit {absent[0]} ({names[absent[0]]}) has no "
-            "column; if units are counted from 1 there, head the columns by their indices from 0, or by their names"
+            "column; if units are counted from 1 there, head the columns by their indices from 0 (such as "
+            f"#{absent[0]}), or by their names"
         )
     if ignored:
         notes.append(f"columns that name no unit are not used: {', '.join(ignored[:8])}")

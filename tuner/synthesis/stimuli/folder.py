@@ -308,6 +308,7 @@ Coming back
   tuner stimuli score <this folder> <responses>
   takes the responses in the generic HDF5 format, or as a CSV with a column "image" (the file
   names), a column "repeat" if images were shown more than once, and a column per unit, headed by
-  its index or its name. Predictions in manifest.csv are {scaled}.
+  # and its index, as in manifest.csv ("#7"), or by its name.
+  Predictions in manifest.csv are {scaled}.
   Do not edit or rename files here: all are checked against stimuli.json.
 """
