@@ -82,7 +82,7 @@ def test_the_readme_runs(experiment: Path) -> None:
         assert len(best) == 2 * 2 * 3
     for file in ("heatmap.csv", "units.csv", "heatmap.png", "heatmap.svg", "report.html"):
         assert (experiment / "results" / file).is_file()
-    images = experiment / "results" / "efficientnet_lite0" / "_blocks.2" / "A" / "factorized"
+    images = experiment / "results" / "efficientnet_lite0" / "_blocks.2" / "A" / "full"
     assert (images / "0000_unit00.png").is_file()
 
 
