@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from studies.config.experiment import Experiment
-from studies.config.networks import BASELINES
+from studies.config.networks import BASELINES, draws
 from studies.config.ranges import CLOSED_FORM
 from studies.workspace import Workspace
 from tuner.figures.captions import Basis
@@ -41,17 +41,22 @@ def basis_of(workspace: Workspace) -> Basis:
 
 def _started(workspace: Workspace) -> frozenset[tuple[str, str, str]]:
     """Backbone, layer and readout of the searches that start in a closed form, draws of a network under both names."""
-    shared = Counter(t.draws_of for t in workspace.experiment.backbone if t.draws_of)
-    names = {t.alias: t.draws_of for t in workspace.experiment.backbone if t.draws_of}
+    together = _together(workspace.experiment)
     found = set()
     for spec in workspace.grid:
         if not spec.closed_form and workspace.start(spec) == "closed_form":
             key = spec.key
             found.add((key.backbone, key.layer, key.readout))
-            if key.backbone in names:
-                together = label(names[key.backbone], shared[names[key.backbone]])
-                found.add((together, key.layer, key.readout))
+            if key.backbone in together:
+                found.add((together[key.backbone], key.layer, key.readout))
     return frozenset(found)
+
+
+def _together(experiment: Experiment) -> dict[str, str]:
+    """Alias of a draw to what the draws of its network are called together."""
+    shared = draws(experiment.backbone)
+    counts = Counter(shared.values())
+    return {alias: label(name, counts[name]) for alias, name in shared.items()}
 
 
 def _weights(experiment: Experiment) -> dict[str, str]:
@@ -64,5 +69,4 @@ def _weights(experiment: Experiment) -> dict[str, str]:
         elif word == "imagenet" and ("/" in table.name or ":" in table.name):
             word = "published"  # on whatever they were trained
         words[table.alias] = word
-    shared = Counter(table.draws_of for table in experiment.backbone if table.draws_of)
-    return words | {label(name, count): "random" for name, count in shared.items()}
+    return words | dict.fromkeys(_together(experiment).values(), "random")

@@ -16,6 +16,16 @@ BASELINES = ("pixels", "gabor")
 """Backbones that have no weights: nothing was learned, and nothing can be drawn."""
 
 
+def draws(tables: Iterable[BackboneConfig]) -> dict[str, str]:
+    """Alias to the one that it shares with other draws of its weights."""
+    return {table.alias: table.draws_of for table in tables if table.draws_of}
+
+
+def untrained(tables: Iterable[BackboneConfig]) -> frozenset[str]:
+    """Aliases of the networks of random weights."""
+    return frozenset(table.alias for table in tables if table.weights == "random")
+
+
 def of_patterns(tables: object) -> object:
     """Put in the place of each ``timm = ["vit_small*", ...]`` a table for every network that it fits.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.basis import basis_of
+from studies.config.networks import draws
 from studies.database.stores import Stores
 from studies.export.made_from import changed, remember
 from studies.export.resplit import announced, on_other_cuts, sentences, write_resplit
@@ -18,7 +19,7 @@ from studies.results.best_layers import among_layers, lowest, region_layers, sum
 from studies.results.nested import COLUMNS as NESTED_COLUMNS
 from studies.results.nested import nested_rows
 from studies.results.networks import COLUMNS as NETWORK_COLUMNS
-from studies.results.networks import draws, network_rows
+from studies.results.networks import network_rows
 from studies.results.paired import set_against
 from studies.results.references import Reference, named, of_tables
 from studies.results.scores import Evaluated, Scorer, evaluate_all, score_here, unit_columns
@@ -268,15 +269,16 @@ def draw_heatmap(
             rows.append(row)
             units += of_units
     basis = basis_of(workspace)
+    shared = draws(workspace.experiment.backbone)
     chosen = choose_metric(rows, metric)
     compared = against(rows, chosen, basis.untrained)
     say(captions.joined(captions.scores(rows, chosen, basis), compared))
     figure = heatmap(
-        merged(rows, draws(workspace)),
+        merged(rows, shared),
         metric=metric,
         basis=basis,
         simulated=workspace.recording.simulated,
-        references=merged([reference.row for reference in beside], draws(workspace)),
+        references=merged([reference.row for reference in beside], shared),
         groups=workspace.areas,
         theme=theme,
     )

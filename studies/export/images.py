@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.basis import basis_of
-from studies.config.networks import BASELINES
+from studies.config.networks import BASELINES, untrained
 from studies.database.stores import Stores
 from studies.database.studies import stored_studies
 from studies.grid import Spec
@@ -203,7 +203,7 @@ def no_judges(experiment: Experiment, maker: str) -> frozenset[str]:
     Of a trained network those with random weights, pixels and Gabor filters; of these filters the random ones.
     """
     tables = experiment.backbone
-    random = frozenset(table.alias for table in tables if table.weights == "random")
+    random = untrained(tables)
     plain = frozenset(table.alias for table in tables if table.name in BASELINES)
     if maker in random:
         return frozenset()

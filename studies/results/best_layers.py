@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from studies.config.networks import untrained
 from studies.database.stores import Stores
 from studies.grid import Spec
 from studies.results.paired import set_against
@@ -146,7 +147,7 @@ def unit_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[Row]:
 def _controls(workspace: Workspace) -> frozenset[str]:
     """Networks of random weights, where there are others."""
     tables = workspace.experiment.backbone
-    random = frozenset(table.alias for table in tables if table.weights == "random")
+    random = untrained(tables)
     return random if len(random) < len(tables) else frozenset()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.config.networks import BASELINES
+from studies.config.networks import BASELINES, draws
 from studies.results.on_test_images import REGION_COLUMNS, limits
 from studies.results.scores import Evaluated
 from studies.workspace import Workspace
@@ -46,11 +46,6 @@ def kind(workspace: Workspace, alias: str) -> str:
     return "untrained" if settings.weights == "random" else "network"
 
 
-def draws(workspace: Workspace) -> dict[str, str]:
-    """Backbone to the alias that it shares with other draws of its weights."""
-    return {t.alias: t.draws_of for t in workspace.experiment.backbone if t.draws_of}
-
-
 def network_rows(
     workspace: Workspace,
     found: Sequence[Evaluated],
@@ -79,7 +74,7 @@ def network_rows(
         row: dict[str, Any] = {
             "network": alias,
             "kind": kind(workspace, alias),
-            "draws_of": draws(workspace).get(alias, ""),
+            "draws_of": draws(workspace.experiment.backbone).get(alias, ""),
             "region": region,
             "layer": NO_LAYER if best is None else spec.key.layer,
             "layer_index": None if best is None else spec.layer_index,

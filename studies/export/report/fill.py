@@ -80,14 +80,14 @@ def export_report(
         masks[one.spec.name] = where_units_read(one)
         found[one.spec.name] = replace(one, parameters=None)  # all weights would fill the memory
     beside = named(workspace, specs, references)
-    against = set_against(workspace, stores, list(found.values()), beside)
+    scored = list(found.values())
+    against = set_against(workspace, stores, scored, beside)
     rows = [one.row for one in against]
     if stacked:
         rows += [evaluate_stack(workspace, one)[0] for one in stacks(workspace, stores, specs)]
-    sure = how_sure(workspace, list(found.values()))
+    chosen = best_layers(workspace, scored)
     if expected is not None:
-        fits = on_other_cuts(workspace, stores, specs, cuts, list(found.values()), expected)
-        sure = [*sentences(fits), *sure[1:]]
+        chosen = sentences(on_other_cuts(workspace, stores, specs, cuts, scored, expected))
     stored = stored_studies(stores.storage)
     ids = [stored[spec.name].study_id for spec in specs]
     loaded = trials.load(stores.storage, ids)
@@ -110,27 +110,33 @@ def export_report(
     return write_report(
         rows,
         details,
-        recording_summary(workspace, list(found.values())),
+        recording_summary(workspace, scored),
         provenance(workspace, sum(seconds.values())),
         page,
         references=[reference.row for reference in beside],
-        sure=sure,
+        sure=[*chosen, *best_of_units(workspace, scored)],
         groups=workspace.areas,
         basis=basis_of(workspace),
     )
 
 
-def how_sure(workspace: Workspace, found: Sequence[Evaluated]) -> list[str]:
-    """Say which layer is the best of each region, and of how many units that is sure; nothing where there is one layer."""
-    if len({one.spec.key.place[:2] for one in found}) < 2:
+def best_layers(workspace: Workspace, found: Sequence[Evaluated]) -> list[str]:
+    """Say which layer is the best of each region; nothing where there is one layer."""
+    if not _several_layers(found):
         return []
     best = lowest(region_layers(workspace, found))
-    units = summary(unit_layers(workspace, found))
     among = among_layers([one.spec.key.backbone for one in found])
-    return [
-        f"{best}; whether surely is not said here (export report --resplit 5 says it{among})",
-        *filter(None, [units]),
-    ]
+    return [f"{best}; whether surely is not said here (export report --resplit 5 says it{among})"]
+
+
+def best_of_units(workspace: Workspace, found: Sequence[Evaluated]) -> list[str]:
+    """Say of how many units the best layer is sure; nothing where there is one layer."""
+    said = summary(unit_layers(workspace, found)) if _several_layers(found) else ""
+    return [said] if said else []
+
+
+def _several_layers(found: Sequence[Evaluated]) -> bool:
+    return len({one.spec.key.place[:2] for one in found}) > 1
 
 
 def where_units_read(one: Evaluated) -> NDArray[np.float16] | None:
